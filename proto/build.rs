@@ -1,0 +1,9 @@
+//! Generates the gRPC code with a pure-Rust compiler, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["model", "command", "lease", "peer", "api"].map(|f| format!("farm/v1/{f}.proto"));
+    println!("cargo::rerun-if-changed=farm");
+    let set = protox::compile(files, ["."])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(set)?;
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The wire and disk formats of Farm. Nothing but generated code: meaning lives in the `.proto` files,
+//! conversion into the core's types lives in `farmd::wire`.
+#![allow(missing_docs, clippy::all)]
+#![forbid(unsafe_code)]
+
+/// Package `farm.v1`.
+pub mod v1 {
+    tonic::include_proto!("farm.v1");
+}

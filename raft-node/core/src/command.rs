@@ -1,0 +1,141 @@
+//! What the replicated log can say. `farmd::wire` converts to and from `farm/v1/command.proto`.
+
+use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
+use crate::model::{BucketSet, HashKey, Mode, ModuleKind, ModuleName, Node, Profile, Service, Weight};
+
+/// One command of the log.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Command {
+    /// Smallest feature level that knows this command.
+    pub level: FeatureLevel,
+    /// For entries that make an epoch: the entry is a no-op unless this is the current epoch.
+    pub base: Option<Epoch>,
+    /// What to do.
+    pub body: Body,
+}
+
+/// Buckets of one module that go to one node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Transfer {
+    /// The module.
+    pub module: ModuleName,
+    /// New owner.
+    pub to: NodeId,
+    /// Which buckets.
+    pub buckets: BucketSet,
+}
+
+/// Buckets of one module.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ModuleBuckets {
+    /// The module.
+    pub module: ModuleName,
+    /// Which buckets.
+    pub buckets: BucketSet,
+}
+
+/// Why a pending node no longer accepts (DESIGN L4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Evidence {
+    /// The node itself renewed with an applied epoch of at least `epoch`.
+    Released {
+        /// The node that lost buckets.
+        node: NodeId,
+        /// Target epoch of the Move that took them.
+        epoch: Epoch,
+    },
+    /// A majority of electors reported, for exactly `entry`, that the node's last grant has run out.
+    Expired {
+        /// The node that lost buckets.
+        node: NodeId,
+        /// The Move (or Seal) that took them.
+        entry: EntryId,
+    },
+}
+
+/// The commands. Those marked *epoch* carry a base epoch and make a new epoch when they apply.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Body {
+    /// The first command of a cluster.
+    Found {
+        /// Identity of the cluster.
+        cluster: ClusterId,
+        /// Its name.
+        name: String,
+        /// Secret key of the bucket hash.
+        hash_key: HashKey,
+        /// Timing.
+        profile: Profile,
+        /// The founding node.
+        node: Node,
+        /// Part of the first generation.
+        nonce: u64,
+    },
+    /// A node becomes a member (*epoch*: the filters learn its MACs).
+    NodeJoin(Node),
+    /// A node's addresses or links changed (*epoch*).
+    NodeUpdate(Node),
+    /// A node wants to go: it gets no buckets any more (its weights count as 0).
+    NodeLeave(NodeId),
+    /// The node holds nothing any more and is forgotten (*epoch*).
+    NodeRemove(NodeId),
+    /// Creates a module or changes its kind (*epoch*).
+    ModulePut {
+        /// Its name.
+        name: ModuleName,
+        /// Its kind.
+        kind: ModuleKind,
+    },
+    /// Removes a module and its services (*epoch*).
+    ModuleRemove(ModuleName),
+    /// Adds a service; creates the module (kind farm) if it is new (*epoch*).
+    ServiceAdd {
+        /// The module.
+        module: ModuleName,
+        /// The service.
+        service: Service,
+        /// Delivery mode of its virtual IP; must agree with the mode the virtual IP already has.
+        mode: Mode,
+    },
+    /// Removes a service; the virtual IP goes with its last service (*epoch*).
+    ServiceRemove {
+        /// The module.
+        module: ModuleName,
+        /// The service.
+        service: Service,
+    },
+    /// Weight of a node for a module.
+    WeightSet {
+        /// The module.
+        module: ModuleName,
+        /// The node.
+        node: NodeId,
+        /// 0 drains.
+        weight: Weight,
+    },
+    /// Timing profile.
+    ProfileSet(Profile),
+    /// Members use commands up to this level from now on.
+    FinalizeLevel(FeatureLevel),
+    /// Step 1 of a planned change (*epoch*).
+    Prepare(Vec<Transfer>),
+    /// Step 2, or the first step after a failure (*epoch*).
+    Move(Vec<Transfer>),
+    /// Step 3 (*epoch*).
+    Activate {
+        /// Buckets whose pending set is evidenced.
+        buckets: Vec<ModuleBuckets>,
+        /// The evidence.
+        evidence: Vec<Evidence>,
+    },
+    /// Step 4 (*epoch*).
+    Settle(Vec<ModuleBuckets>),
+    /// Takes a Prepare back (*epoch*).
+    Cancel(Vec<ModuleBuckets>),
+    /// Elector change, step 1: leases and evidence need a majority of both sets (*epoch*).
+    ElectorsJoint(Vec<NodeId>),
+    /// Step 2: in the log it fences every node at Joint (*epoch*).
+    ElectorsSeal,
+    /// Step 3 (*epoch*).
+    ElectorsFinal(Vec<Evidence>),
+}

@@ -1,0 +1,269 @@
+//! The nouns of the replicated state. Plain values: `Clone + Eq + Ord + Hash + Debug`.
+
+use core::fmt;
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use crate::id::{EntryId, Epoch, NodeId};
+
+/// Buckets of a module.
+pub const BUCKETS: usize = farm_common::layout::BUCKETS;
+
+/// Secret 128-bit key of the bucket hash. Never printed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct HashKey(pub [u8; 16]);
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("HashKey(secret)") }
+}
+
+/// Name of a module: 1–63 of `a-z 0-9 -`, a letter first.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ModuleName(pub String);
+
+impl fmt::Display for ModuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+}
+
+/// Relative share of a node; 0 drains.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Weight(pub u16);
+
+impl Weight {
+    /// What a node has when nothing was said.
+    pub const DEFAULT: Self = Self(100);
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// Runs modules.
+    Server,
+    /// Votes only.
+    Witness,
+}
+
+/// Where a member stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Membership {
+    /// Takes part.
+    Member,
+    /// On its way out: weights count as 0.
+    Leaving,
+}
+
+/// An interface that may carry a virtual IP.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Link {
+    /// Its name on that node.
+    pub name: String,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Its addresses with prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Link {
+    /// Whether `ip` lies inside one of the link's subnets.
+    #[must_use]
+    pub fn covers(&self, ip: IpAddr) -> bool { self.addresses.iter().any(|(a, p)| same_subnet(*a, ip, *p)) }
+}
+
+fn same_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let shift = 32 - u32::from(prefix.min(32));
+            u64::from(a.to_bits() ^ b.to_bits()) >> shift == 0
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let shift = 128 - u32::from(prefix.min(128));
+            (a.to_bits() ^ b.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// A member.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Node {
+    /// Identity; given by `apply` at `NodeJoin` when 0 (then the entry's log index).
+    pub id: NodeId,
+    /// Unique name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Where it stands.
+    pub membership: Membership,
+    /// Cluster networks: name to address.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// Interfaces that may carry virtual IPs.
+    pub links: Vec<Link>,
+    /// Port of the peer API (TCP).
+    pub peer_port: u16,
+    /// Port of the leases (UDP).
+    pub lease_port: u16,
+    /// Port of the client API (TCP).
+    pub api_port: u16,
+}
+
+/// Kind of a module.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ModuleKind {
+    /// Active on all nodes.
+    Farm,
+    /// One node, supervision only.
+    Light,
+}
+
+/// Transport of a service.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What makes a client's bucket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Criterion {
+    /// The address: all connections of a client go to one node.
+    SourceAddress,
+    /// Address and port: each connection on its own.
+    SourcePort,
+}
+
+/// How frames reach the node that accepts them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// One node receives, and sends on by MAC rewrite.
+    Directed,
+    /// The switch floods a virtual MAC; one node accepts.
+    Flood,
+}
+
+/// A (virtual IP, protocol, port) rule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Service {
+    /// Virtual IP.
+    pub vip: IpAddr,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port, not 0.
+    pub port: u16,
+    /// Balancing criterion.
+    pub criterion: Criterion,
+}
+
+/// Timing profile (DESIGN §2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Profile {
+    /// 25 / 100 / 75–150 ms.
+    Fast,
+    /// 100 / 500 / 300–600 ms.
+    Standard,
+    /// 250 / 2,000 / 1,000–2,000 ms.
+    Virtual,
+}
+
+/// Step of a bucket's open change. The table of DESIGN §4 says who does what.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Phase {
+    /// No change is open.
+    Stable,
+    /// The new owner learns of the change; the previous one accepts everything.
+    Prepare,
+    /// The previous owner bounces new flows to the new one.
+    Move,
+    /// A second Move before the first was evidenced: nobody bounces, nobody accepts new flows.
+    MoveClosed,
+    /// The new owner accepts new flows; established ones stay with the previous owner.
+    Activate,
+}
+
+/// A node whose loss of the bucket is not yet evidenced.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Pending {
+    /// The node.
+    pub node: NodeId,
+    /// Target epoch of its Move.
+    pub epoch: Epoch,
+    /// The Move.
+    pub entry: EntryId,
+}
+
+/// State of one bucket.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BucketState {
+    /// Owner, or in an open change the one it goes to (C). None: no node may own it.
+    pub current: Option<NodeId>,
+    /// In an open change the owner it comes from (P).
+    pub previous: Option<NodeId>,
+    /// Step of the change.
+    pub phase: Phase,
+    /// Epoch of the last step.
+    pub changed: Epoch,
+    /// Whose loss is not yet evidenced (only in Move and MoveClosed), ascending by node.
+    pub pending: Vec<Pending>,
+}
+
+/// A set of buckets as a bitmap: bucket b is bit b%8 of byte b/8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketSet(Vec<u8>);
+
+impl BucketSet {
+    /// The empty set over `n` buckets.
+    #[must_use]
+    pub fn empty(n: usize) -> Self { Self(vec![0; n.div_ceil(8)]) }
+
+    /// From a bitmap.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self { Self(bytes) }
+
+    /// The bitmap.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] { &self.0 }
+
+    /// Adds `bucket`. Panics when it lies outside the set's range.
+    pub fn insert(&mut self, bucket: usize) { self.0[bucket / 8] |= 1 << (bucket % 8); }
+
+    /// Whether `bucket` is in the set.
+    #[must_use]
+    pub fn contains(&self, bucket: usize) -> bool {
+        self.0.get(bucket / 8).is_some_and(|byte| byte & (1 << (bucket % 8)) != 0)
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize { self.0.iter().map(|b| b.count_ones() as usize).sum() }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool { self.0.iter().all(|b| *b == 0) }
+
+    /// The buckets, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.0.len() * 8).filter(|b| self.contains(*b))
+    }
+}
+
+impl fmt::Debug for BucketSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{} buckets", self.len()) }
+}
+
+/// One application made highly available.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Module {
+    /// Kind.
+    pub kind: ModuleKind,
+    /// Position in the filter's table, stable while the module exists.
+    pub slot: u8,
+    /// Virtual IPs and their delivery modes.
+    pub vips: BTreeMap<IpAddr, Mode>,
+    /// Services; keyed by what identifies them.
+    pub services: BTreeMap<(IpAddr, Protocol, u16), Criterion>,
+    /// Weights that were set; others have [`Weight::DEFAULT`].
+    pub weights: BTreeMap<NodeId, Weight>,
+    /// One state per bucket.
+    pub assignment: Vec<BucketState>,
+}
