@@ -75,6 +75,10 @@ pub enum Body {
     NodeJoin(Node),
     /// A node's addresses or links changed (*epoch*).
     NodeUpdate(Node),
+    /// A node goes away for a while (planned restart): it gets no buckets until it is back.
+    NodeAway(NodeId),
+    /// A node that was away takes part again.
+    NodeBack(NodeId),
     /// A node wants to go: it gets no buckets any more (its weights count as 0).
     NodeLeave(NodeId),
     /// The node holds nothing any more and is forgotten (*epoch*).

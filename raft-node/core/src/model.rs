@@ -48,6 +48,8 @@ pub enum Role {
 pub enum Membership {
     /// Takes part.
     Member,
+    /// Stopped in a planned way; comes back by itself: weights count as 0 until then.
+    Away,
     /// On its way out: weights count as 0.
     Leaving,
 }
