@@ -1,0 +1,55 @@
+# Every target does its own set-up; all of them need root (namespaces, XDP).
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+NODES ?= 3
+MODE ?= directed
+# What the lab, the demo and the benches start.
+BINARIES := -p farmd -p farmctl -p farm-lab
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build release test bench crash verify fix demo lab-up lab-down lab-status
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## packages, eBPF toolchain, bpffs; quick when nothing is missing
+	@scripts/setup.sh
+
+build: setup ## the daemon and the command line
+	$(CARGO) build --locked
+
+release: setup
+	$(CARGO) build --locked --release $(BINARIES)
+
+test: setup ## every test, quickest first
+	@scripts/test.sh
+
+bench: release ## the figures, into bench.json
+	$(CARGO) run --locked --release -p farm-lab -- bench --out bench.json
+
+crash: setup ## power cuts, torn writes, failed fsyncs: many more than in make test
+	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store
+
+verify: setup ## format, lints, documentation; changes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path dataplane/ebpf/Cargo.toml
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+fix: setup ## what verify would complain about, where a tool can mend it
+	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path dataplane/ebpf/Cargo.toml
+
+demo: release ## three servers, one address, four faults
+	target/release/farm-lab demo $(DEMO_ARGS)
+
+lab-up: release ## a farm of NODES nodes in network namespaces (MODE=directed|flood)
+	target/release/farm-lab up --nodes $(NODES) --mode $(MODE)
+
+lab-down: release ## take it down
+	target/release/farm-lab down
+
+lab-status: release ## what is up
+	target/release/farm-lab status
