@@ -6,7 +6,7 @@
 //! slot, so one store publishes an epoch as a whole, and the deadline of an old slot is never extended.
 //!
 //! All integers are in host byte order unless a name ends in `_be`. Every struct is `repr(C)`, without
-//! padding: proven below at compile time.
+//! padding: proven below at compile time. `align(8)` lets the BPF target load addresses as whole words.
 
 use core::mem::{offset_of, size_of};
 
@@ -40,12 +40,17 @@ pub const MAP_WORD: &str = "FARM_WORD";
 pub const MAP_IDENTITY: &str = "FARM_IDENTITY";
 /// Name of the per-CPU map of counters, indexed by `verdict::Reason as u32`.
 pub const MAP_COUNTERS: &str = "FARM_COUNTERS";
-/// Name of the map `ifindex -> Port`.
+/// Name of the array of [`Port`]s, indexed by link ([`LINKS`] elements).
 pub const MAP_PORTS: &str = "FARM_PORTS";
-/// Name of the ring buffer of sampled events.
+/// Name of the ring buffer of sampled [`Event`]s.
 pub const MAP_EVENTS: &str = "FARM_EVENTS";
-/// Name of the per-CPU map of frames per (module, bucket), for skew.
-pub const MAP_LOAD: &str = "FARM_LOAD";
+
+/// One drop in this many is written to the ring buffer, per CPU and reason; the first one always is.
+pub const EVENT_SAMPLE: u64 = 256;
+/// Leading bytes of a frame in an event: Ethernet, IPv4 and TCP headers without options fit.
+pub const EVENT_HEAD: usize = 64;
+/// Size of the ring buffer in bytes: about seven hundred events until the reader comes.
+pub const EVENT_RING: u32 = 64 * 1024;
 
 /// State of one bucket on this node: 4 bytes, one load.
 #[repr(C)]
@@ -62,7 +67,7 @@ pub struct Entry {
 }
 
 /// One cell of the virtual-IP table.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Vip {
     /// Address, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), network order.
@@ -94,7 +99,7 @@ pub struct Service {
 }
 
 /// A node as seen on one link.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Node {
     /// Own IPv6 address, or zero.
@@ -108,7 +113,7 @@ pub struct Node {
 }
 
 /// One cell of the MAC table: whose MAC is this?
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MacCell {
     /// The MAC.
@@ -185,18 +190,56 @@ pub struct Identity {
     pub reserved: u32,
 }
 
-/// What the program must know of an interface it is attached to.
-#[repr(C)]
+/// What the program must know of an interface it is attached to; its index in the map is the link.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Port {
     /// MAC of the interface.
     pub mac: [u8; 6],
     /// The proof of passage: source MAC of accepted frames.
     pub proof: [u8; 6],
-    /// Link index.
-    pub link: u8,
+    /// Index of the interface; 0 = this link is not in use.
+    pub ifindex: u32,
+}
+
+/// A sampled drop. User space parses `head` with the same code as the program.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// `verdict::Reason as u32`.
+    pub reason: u32,
+    /// Interface the frame came in on.
+    pub ifindex: u32,
+    /// How many bytes of `head` are valid: the start of the frame, in steps of eight.
+    pub length: u32,
     /// Reserved, 0.
-    pub reserved: [u8; 3],
+    pub reserved: u32,
+    /// The first bytes of the frame.
+    pub head: [u8; EVENT_HEAD],
+}
+
+impl Slot {
+    /// A closed table that knows no virtual IP, no service and no node.
+    pub const EMPTY: Slot = Slot {
+        head: Head {
+            deadline: 0,
+            epoch: 0,
+            generation: 0,
+            hash_key: [0; 2],
+            vip_seed: 0,
+            service_seed: 0,
+            mac_seed: 0,
+            me: 0,
+            hash_generation: 0,
+            reserved: [0; 2],
+        },
+        vips: [Vip { address: [0; 16], vmac: [0; 6], id: 0, module: 0, mode: 0, link: 0, reserved: [0; 6] };
+            VIP_CELLS],
+        services: [Service { key: 0, criterion: 0, reserved: [0; 3] }; SERVICE_CELLS],
+        nodes: [[Node { address6: [0; 16], address4: [0; 4], mac: [0; 6], reserved: [0; 6] }; NODES]; LINKS],
+        macs: [MacCell { mac: [0; 6], node: 0, link: 0 }; MAC_CELLS],
+        entries: [[Entry { current: 0, previous: 0, phase: 0, reserved: 0 }; BUCKETS]; MODULES],
+    };
 }
 
 macro_rules! packed {
@@ -215,10 +258,15 @@ packed!(MacCell, 8; mac: [u8; 6], node: u8, link: u8);
 packed!(Head, 56; deadline: u64, epoch: u64, generation: u64, hash_key: [u64; 2], vip_seed: u32, service_seed: u32,
     mac_seed: u32, me: u8, hash_generation: u8, reserved: [u8; 2]);
 packed!(Identity, 32; cluster: [u8; 16], node: u64, layout: u32, reserved: u32);
-packed!(Port, 16; mac: [u8; 6], proof: [u8; 6], link: u8, reserved: [u8; 3]);
+packed!(Port, 16; mac: [u8; 6], proof: [u8; 6], ifindex: u32);
+packed!(Event, 16 + EVENT_HEAD; reason: u32, ifindex: u32, length: u32, reserved: u32, head: [u8; EVENT_HEAD]);
 packed!(Slot, 56 + 32 * VIP_CELLS + 8 * SERVICE_CELLS + 32 * NODES * LINKS + 8 * MAC_CELLS + 4 * BUCKETS * MODULES;
     head: Head, vips: [Vip; VIP_CELLS], services: [Service; SERVICE_CELLS], nodes: [[Node; NODES]; LINKS],
     macs: [MacCell; MAC_CELLS], entries: [[Entry; BUCKETS]; MODULES]);
-const _: () = assert!(offset_of!(Slot, head) == 0 && offset_of!(Head, deadline) == 0 && size_of::<Slot>() % 8 == 0);
+const _: () = assert!(
+    offset_of!(Slot, head) == 0 && offset_of!(Head, deadline) == 0 && size_of::<Slot>().is_multiple_of(8)
+);
+const _: () = assert!(offset_of!(Slot, entries).is_multiple_of(8) && LINKS.is_power_of_two());
+const _: () = assert!(MODULES.is_power_of_two() && NODES.is_power_of_two());
 const _: () = assert!(BUCKETS.is_power_of_two() && VIP_CELLS.is_power_of_two());
 const _: () = assert!(SERVICE_CELLS.is_power_of_two() && MAC_CELLS.is_power_of_two());

@@ -1,5 +1,34 @@
-//! What kernel and user space share, written once.
+//! What kernel and user space share, written once: the layout of the maps, the keyed hash, the parser, and
+//! the decision about one frame.
+//!
+//! The XDP program is a thin shell around [`judge::judge`] and [`rewrite::rewrite`]; the simulator, the
+//! property tests and `farmctl explain` call the same functions.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layout`] | maps as bytes |
+//! | [`hash`] | client -> bucket, and the one-probe tables |
+//! | [`table`] | look-ups in a [`layout::Slot`], and filling one |
+//! | [`bytes`], [`parse`], [`flow`] | frame -> [`flow::Flow`] |
+//! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
+//! | [`judge`] | all of the above for one frame |
+//! | `image` | building a table outside of the kernel |
+//! | [`rewrite`] | what a verdict does to the frame |
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate alloc;
+
+pub mod bytes;
+pub mod decide;
+pub mod flow;
+pub mod hash;
+#[cfg(not(target_arch = "bpf"))]
+pub mod image;
+pub mod judge;
 pub mod layout;
+pub mod parse;
+pub mod rewrite;
+pub mod table;
+pub mod verdict;

@@ -1,0 +1,284 @@
+//! The decision about one frame for a virtual IP.
+//!
+//! A bucket has a current owner `C` and, in an open change, a previous owner `P`. What each does with a
+//! frame (*new*: it may open a flow; *bounced*: sent on by `P`, with the mark; *socket*: this host holds the
+//! flow's socket):
+//!
+//! | phase | P | C | third node |
+//! |---|---|---|---|
+//! | Stable | – | accept | to C |
+//! | Prepare | accept | socket: accept; bounced: accept if new, else drop; else to P | to P |
+//! | Move | socket: accept; from C, not new: drop; else bounce to C | as Prepare | to P |
+//! | MoveClosed | socket: accept; else drop | the same | the same |
+//! | Activate | as Move | new or socket: accept; bounced: drop; else to P | to C |
+//!
+//! - A frame that a node sent on is never sent on by a third node: there is no hop count, this is what ends
+//!   every walk (three forwards at most, checked over all mixtures of table versions).
+//! - TCP fragments have no ports to look a socket up by, and never carry a SYN: in an open change they
+//!   belong to P.
+//! - In flood mode every node has the frame already. Nobody sends anything on but P the new flows it
+//!   bounces (C may not have opened yet), and who has opened drops the copy.
+//! - The lease is looked at last, and only before something leaves this function: the clock is the dearest
+//!   input, and its reading is the instant of acceptance.
+
+use crate::flow::{Flow, Kind, protocol};
+use crate::layout::Entry;
+use crate::verdict::{
+    Acceptance, BootTime, Course, Dst, Mode, NodeIndex, Phase, Reason, Sender, Socket, Verdict,
+};
+
+/// What is known of one frame and its bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// The flow.
+    pub flow: Flow,
+    /// State of its bucket.
+    pub entry: Entry,
+    /// This node.
+    pub me: NodeIndex,
+    /// Delivery mode of the virtual IP.
+    pub mode: Mode,
+    /// Who sent it on this link.
+    pub from: Sender,
+    /// Whom it is addressed to on this link.
+    pub dst: Dst,
+    /// Until when this node may act: not at this instant, nor later.
+    pub deadline: BootTime,
+    /// The MAC that an ARP answer names.
+    pub answer: [u8; 6],
+}
+
+/// What has to be asked of the host, each at most once and only when the decision hangs on it.
+pub trait Env {
+    /// What sockets this host has for the flow. Only called for TCP, in an open change.
+    fn socket(&self, flow: &Flow) -> Socket;
+    /// The boot clock. Only called when the frame is otherwise to be acted on.
+    fn now(&self) -> BootTime;
+}
+
+/// Fixed answers, for everything but the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// See [`Env::socket`].
+    pub socket: Socket,
+    /// See [`Env::now`].
+    pub now: BootTime,
+}
+
+impl Env for Given {
+    fn socket(&self, _: &Flow) -> Socket {
+        self.socket
+    }
+
+    fn now(&self) -> BootTime {
+        self.now
+    }
+}
+
+/// Decides about one frame for a configured virtual IP.
+#[inline(always)]
+pub fn decide(question: &Question, env: &impl Env) -> Verdict {
+    let wanted = match Phase::try_from(question.entry.phase) {
+        Err(_) => Verdict::Drop(Reason::BadTable),
+        Ok(_) if !question.addressed() => Verdict::Drop(Reason::WrongMac),
+        Ok(_) if question.current() == NodeIndex::NOBODY => Verdict::Drop(Reason::NoOwner),
+        Ok(phase) => match question.flow.kind {
+            Kind::Arp => question.arp(phase),
+            _ => question.packet(phase, env),
+        },
+    };
+    match wanted {
+        Verdict::Pass | Verdict::Drop(_) => wanted,
+        Verdict::Accept(_) | Verdict::Forward { .. } | Verdict::AnswerArp { .. } => {
+            if env.now() < question.deadline { wanted } else { Verdict::Drop(Reason::LeaseExpired) }
+        }
+    }
+}
+
+impl Question {
+    #[inline(always)]
+    fn current(&self) -> NodeIndex {
+        NodeIndex(self.entry.current)
+    }
+
+    #[inline(always)]
+    fn previous(&self) -> NodeIndex {
+        NodeIndex(self.entry.previous)
+    }
+
+    /// Is the frame addressed to a MAC that this node acts for?
+    #[inline(always)]
+    fn addressed(&self) -> bool {
+        match (self.dst, self.mode) {
+            (Dst::Own, _) | (Dst::VMac, Mode::Flood) => true,
+            (Dst::Broadcast, _) => self.flow.kind == Kind::Arp,
+            (Dst::VMac, Mode::Directed) | (Dst::Other, _) => false,
+        }
+    }
+
+    #[inline(always)]
+    fn packet(&self, phase: Phase, env: &impl Env) -> Verdict {
+        match phase {
+            Phase::Stable if self.me == self.current() => self.owner(),
+            Phase::Stable => self.third(self.current()),
+            Phase::MoveClosed => self.closed(env),
+            Phase::Prepare if self.me == self.previous() => self.owner(),
+            Phase::Move | Phase::Activate if self.me == self.previous() => self.leaving(env),
+            Phase::Prepare | Phase::Move if self.me == self.current() => self.entering(env),
+            Phase::Activate if self.me == self.current() => self.opened(env),
+            Phase::Prepare | Phase::Move => self.third(self.previous()),
+            Phase::Activate => self.third(self.current()),
+        }
+    }
+
+    /// The node that serves the bucket alone.
+    #[inline(always)]
+    fn owner(&self) -> Verdict {
+        match (self.mode, self.from) {
+            (Mode::Flood, Sender::Node { .. }) => Verdict::Drop(Reason::Duplicate),
+            (Mode::Directed | Mode::Flood, _) => Verdict::Accept(Acceptance::Owner),
+        }
+    }
+
+    /// A node that is no party to the bucket.
+    #[inline(always)]
+    fn third(&self, acceptor: NodeIndex) -> Verdict {
+        match self.from {
+            Sender::Direct => self.send(acceptor, Course::Owner),
+            Sender::Node { .. } => Verdict::Drop(Reason::FromNode),
+        }
+    }
+
+    /// P from Move on: keeps what it holds, bounces the rest.
+    #[inline(always)]
+    fn leaving(&self, env: &impl Env) -> Verdict {
+        if self.flow.kind == Kind::TcpFragment {
+            return Verdict::Accept(Acceptance::Fragment);
+        }
+        if self.holds(env) {
+            return Verdict::Accept(Acceptance::Socket);
+        }
+        match self.from {
+            Sender::Node { node, .. } if node == self.current() && !self.flow.kind.opens() => {
+                Verdict::Drop(Reason::NoSocket)
+            }
+            Sender::Node { .. } | Sender::Direct => self.bounce(),
+        }
+    }
+
+    #[inline(always)]
+    fn bounce(&self) -> Verdict {
+        match self.mode {
+            // C has the frame, and whether it holds the socket does not hang on the phase.
+            Mode::Flood if !self.flow.kind.opens() => Verdict::Drop(Reason::NotOwner),
+            Mode::Flood | Mode::Directed => Verdict::Forward { node: self.current(), course: Course::Bounce },
+        }
+    }
+
+    /// C before Activate: takes what it holds, and new flows only from P's hand.
+    #[inline(always)]
+    fn entering(&self, env: &impl Env) -> Verdict {
+        let (bounced, new) = (self.bounced(), self.flow.kind.opens());
+        if self.holds(env) {
+            return self.held(bounced);
+        }
+        match (bounced, new) {
+            (true, true) => Verdict::Accept(Acceptance::New),
+            (true, false) => Verdict::Drop(Reason::NoSocket),
+            (false, _) => self.send(self.previous(), Course::Previous),
+        }
+    }
+
+    /// C from Activate on: takes what it holds and new flows.
+    #[inline(always)]
+    fn opened(&self, env: &impl Env) -> Verdict {
+        let (bounced, new) = (self.bounced(), self.flow.kind.opens());
+        if bounced && self.mode == Mode::Flood {
+            return Verdict::Drop(Reason::Duplicate);
+        }
+        if new {
+            return Verdict::Accept(Acceptance::New);
+        }
+        if self.holds(env) {
+            return Verdict::Accept(Acceptance::Socket);
+        }
+        if bounced { Verdict::Drop(Reason::NoSocket) } else { self.send(self.previous(), Course::Previous) }
+    }
+
+    /// C has the socket: in flood mode it also has the original of a bounced copy.
+    #[inline(always)]
+    fn held(&self, bounced: bool) -> Verdict {
+        match self.mode {
+            Mode::Flood if bounced => Verdict::Drop(Reason::Duplicate),
+            Mode::Flood | Mode::Directed => Verdict::Accept(Acceptance::Socket),
+        }
+    }
+
+    /// Anybody while the change is closed.
+    #[inline(always)]
+    fn closed(&self, env: &impl Env) -> Verdict {
+        if self.holds(env) {
+            Verdict::Accept(Acceptance::Socket)
+        } else {
+            Verdict::Drop(Reason::ChangeClosed)
+        }
+    }
+
+    /// Sends an unmarked frame on; in flood mode the other has it already.
+    #[inline(always)]
+    fn send(&self, node: NodeIndex, course: Course) -> Verdict {
+        match self.mode {
+            Mode::Flood => Verdict::Drop(Reason::NotOwner),
+            Mode::Directed if node == NodeIndex::NOBODY => Verdict::Drop(Reason::NoPeer),
+            Mode::Directed => Verdict::Forward { node, course },
+        }
+    }
+
+    /// Did P bounce it? The mark tells a bounce from the ordinary forward of a node with an older table.
+    #[inline(always)]
+    fn bounced(&self) -> bool {
+        match self.from {
+            Sender::Node { node, marked } => marked && node == self.previous(),
+            Sender::Direct => false,
+        }
+    }
+
+    /// Does this host hold the flow? A SYN that meets a connection in TIME_WAIT opens a new one.
+    #[inline(always)]
+    fn holds(&self, env: &impl Env) -> bool {
+        let tcp = self.flow.protocol == protocol::TCP;
+        match self.flow.kind {
+            Kind::Syn => matches!(env.socket(&self.flow), Socket::Flow),
+            Kind::Segment => {
+                matches!(
+                    env.socket(&self.flow),
+                    Socket::Flow | Socket::TimeWait | Socket::Listener { cookie: true }
+                )
+            }
+            Kind::Error if tcp => matches!(env.socket(&self.flow), Socket::Flow | Socket::TimeWait),
+            Kind::Error | Kind::Datagram | Kind::Echo => false,
+            Kind::TcpFragment | Kind::DatagramFragment | Kind::Arp => false,
+        }
+    }
+
+    /// A request for the virtual IP: one node answers, a unicast probe is taken to it.
+    ///
+    /// A probe that a node sent on is not sent on again: two parties with different tables would keep it
+    /// going. The requester asks again.
+    #[inline(always)]
+    fn arp(&self, phase: Phase) -> Verdict {
+        let answers = match phase {
+            Phase::Stable | Phase::Activate => self.current(),
+            Phase::Prepare | Phase::Move => self.previous(),
+            Phase::MoveClosed => return Verdict::Drop(Reason::ChangeClosed),
+        };
+        if answers == self.me {
+            return Verdict::AnswerArp { mac: self.answer };
+        }
+        match (self.dst, self.from) {
+            (Dst::Own, Sender::Direct) => self.send(answers, Course::Arp),
+            (Dst::Own, Sender::Node { .. }) => Verdict::Drop(Reason::FromNode),
+            (Dst::VMac | Dst::Broadcast | Dst::Other, _) => Verdict::Drop(Reason::NotOwner),
+        }
+    }
+}

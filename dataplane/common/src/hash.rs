@@ -1,0 +1,128 @@
+//! The bucket hash (SipHash-2-4, keyed) and the cell hash of the one-probe tables (seeded, not secret).
+
+use crate::flow::Address;
+use crate::layout::{BUCKETS, MAC_CELLS, SERVICE_CELLS, VIP_CELLS};
+
+/// Index of a bucket, below [`BUCKETS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Bucket(u16);
+
+impl Bucket {
+    /// The bucket of a client: SipHash-2-4 over its address (4 or 16 bytes), for the criterion
+    /// `source-port` followed by the port (2 bytes, big-endian); the low 12 bits count.
+    #[inline(always)]
+    pub fn of(key: [u64; 2], client: &Address, port: Option<u16>) -> Self {
+        let hash = match (client, port) {
+            (Address::V4(a), None) => siphash(key, [short(a) | 4 << 56]),
+            (Address::V4(a), Some(port)) => siphash(key, [short(a) | wire(port) << 32 | 6 << 56]),
+            (Address::V6(a), None) => siphash(key, [half(a, 0), half(a, 8), 16 << 56]),
+            (Address::V6(a), Some(port)) => siphash(key, [half(a, 0), half(a, 8), wire(port) | 18 << 56]),
+        };
+        Self((hash % BUCKETS as u64) as u16)
+    }
+
+    /// `None` when `index` is not below [`BUCKETS`].
+    pub fn new(index: u16) -> Option<Self> {
+        (usize::from(index) < BUCKETS).then_some(Self(index))
+    }
+
+    /// As an array index.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        usize::from(self.0) & (BUCKETS - 1)
+    }
+}
+
+fn short(address: &[u8; 4]) -> u64 {
+    u64::from(u32::from_le_bytes(*address))
+}
+
+fn half(bytes: &[u8; 16], start: usize) -> u64 {
+    let mut half = [0; 8];
+    half.copy_from_slice(&bytes[start..start + 8]);
+    u64::from_le_bytes(half)
+}
+
+fn wire(port: u16) -> u64 {
+    u64::from(u16::from_le_bytes(port.to_be_bytes()))
+}
+
+/// SipHash-2-4 of a message given as its little-endian words, the last one already carrying the length.
+#[inline(always)]
+fn siphash<const N: usize>(key: [u64; 2], words: [u64; N]) -> u64 {
+    let mut v = [
+        key[0] ^ 0x736f_6d65_7073_6575,
+        key[1] ^ 0x646f_7261_6e64_6f6d,
+        key[0] ^ 0x6c79_6765_6e65_7261,
+        key[1] ^ 0x7465_6462_7974_6573,
+    ];
+    for word in words {
+        v[3] ^= word;
+        v = round(round(v));
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    v = round(round(round(round(v))));
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+#[inline(always)]
+fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
+    v0 = v0.wrapping_add(v1);
+    v1 = v1.rotate_left(13) ^ v0;
+    v0 = v0.rotate_left(32);
+    v2 = v2.wrapping_add(v3);
+    v3 = v3.rotate_left(16) ^ v2;
+    v0 = v0.wrapping_add(v3);
+    v3 = v3.rotate_left(21) ^ v0;
+    v2 = v2.wrapping_add(v1);
+    v1 = v1.rotate_left(17) ^ v2;
+    v2 = v2.rotate_left(32);
+    [v0, v1, v2, v3]
+}
+
+/// Cell of a virtual IP (IPv4-mapped) in [`crate::layout::Slot::vips`].
+#[inline(always)]
+pub fn vip_cell(seed: u32, address: &[u8; 16]) -> usize {
+    mix(seed, half(address, 0), half(address, 8)) & (VIP_CELLS - 1)
+}
+
+/// Cell of a service key in [`crate::layout::Slot::services`].
+#[inline(always)]
+pub fn service_cell(seed: u32, key: u32) -> usize {
+    mix(seed, 0, u64::from(key)) & (SERVICE_CELLS - 1)
+}
+
+/// Cell of a MAC in [`crate::layout::Slot::macs`].
+#[inline(always)]
+pub fn mac_cell(seed: u32, mac: &[u8; 6]) -> usize {
+    mix(seed, 0, crate::bytes::mac_number(mac)) & (MAC_CELLS - 1)
+}
+
+/// The finaliser of SplitMix64 over two words and a seed; its keys are public, only spread is asked of it.
+#[inline(always)]
+fn mix(seed: u32, high: u64, low: u64) -> usize {
+    let mut x = low ^ u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ high;
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ x >> 31) as u32 as usize
+}
+
+/// Seeds tried before giving up. At the limits of [`crate::layout`] one in three thousand fits (256 of 4096
+/// cells), so running out means that two items are the same.
+pub const SEEDS: u32 = 1 << 16;
+
+/// The smallest seed that gives each of `count` items a cell of its own, `None` when two of them are equal.
+/// `cell(seed, item)` must be below 4096.
+pub fn find_seed(count: usize, cell: impl Fn(u32, usize) -> usize) -> Option<u32> {
+    (0..SEEDS).find(|seed| {
+        let mut taken = [0u64; 4096 / 64];
+        (0..count).all(|item| {
+            let cell = cell(*seed, item);
+            let free = taken[cell / 64] >> (cell % 64) & 1 == 0;
+            taken[cell / 64] |= 1 << (cell % 64);
+            free
+        })
+    })
+}
+const _: () = assert!(VIP_CELLS <= 4096 && SERVICE_CELLS <= 4096 && MAC_CELLS <= 4096);

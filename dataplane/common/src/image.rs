@@ -1,0 +1,202 @@
+//! Building a table outside of the kernel.
+//!
+//! A [`Slot`] is half a megabyte: it lives on the heap, and never passes through a stack.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::ops::{Deref, DerefMut};
+
+use crate::flow::Address;
+use crate::layout::{BUCKETS, Entry, LINKS, MODULES, MacCell, NODES, Node, SERVICES, Service, Slot, VIPS, Vip};
+use crate::table::{FillError, service_key};
+use crate::verdict::{Criterion, Mode};
+
+/// All zeros, so it takes no room in the binary.
+static EMPTY: Slot = Slot::EMPTY;
+
+/// A [`Slot`] on the heap.
+#[derive(Clone)]
+pub struct Image(Box<[Slot; 1]>);
+
+impl Image {
+    /// A closed table that knows nothing: the deadline is 0.
+    #[must_use]
+    pub fn empty() -> Self {
+        let slots: Box<[Slot]> = Box::from(core::slice::from_ref(&EMPTY));
+        Self(slots.try_into().unwrap_or_else(|_| unreachable!("a box of one slot has length one")))
+    }
+
+    /// Overwrites it with `slot`.
+    pub fn copy_from(&mut self, slot: &Slot) { self.0.copy_from_slice(core::slice::from_ref(slot)); }
+}
+
+impl Deref for Image {
+    type Target = Slot;
+    fn deref(&self) -> &Slot { &self.0[0] }
+}
+
+impl DerefMut for Image {
+    fn deref_mut(&mut self) -> &mut Slot { &mut self.0[0] }
+}
+
+impl core::fmt::Debug for Image {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The key of the bucket hash is secret, the rest too long.
+        write!(f, "Image(generation {}, epoch {})", self.head.generation, self.head.epoch)
+    }
+}
+
+/// Names a virtual IP of a [`SlotBuilder`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VipId(u8);
+
+/// Why a table cannot be built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImageError {
+    /// Too many items of a kind, or two of the same key.
+    Fill(&'static str, FillError),
+    /// An index beyond the table.
+    OutOfRange {
+        /// Of what.
+        what: &'static str,
+        /// The index.
+        index: usize,
+        /// It must be below this.
+        limit: usize,
+    },
+}
+
+impl core::fmt::Display for ImageError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Fill(what, error) => write!(f, "{what}: {error}"),
+            Self::OutOfRange { what, index, limit } => write!(f, "{what} {index} is not below {limit}"),
+        }
+    }
+}
+
+impl core::error::Error for ImageError {}
+
+/// Fills a table: items in any order, then [`SlotBuilder::finish`] searches the seeds of the hashed tables.
+#[derive(Clone, Debug)]
+pub struct SlotBuilder {
+    image: Image,
+    vips: Vec<Vip>,
+    services: Vec<Service>,
+    macs: Vec<MacCell>,
+}
+
+impl SlotBuilder {
+    /// Starts from a closed table in which no bucket has an owner.
+    ///
+    /// # Errors
+    /// When `me` is 0 or no node index.
+    pub fn new(generation: u64, epoch: u64, me: u8, hash_key: [u64; 2]) -> Result<Self, ImageError> {
+        check_node(me)?;
+        let mut image = Image::empty();
+        image.head.generation = generation;
+        image.head.epoch = epoch;
+        image.head.me = me;
+        image.head.hash_key = hash_key;
+        Ok(Self { image, vips: Vec::new(), services: Vec::new(), macs: Vec::new() })
+    }
+
+    /// Adds a virtual IP of the module in slot `module`, carried by `link`. `vmac` matters in flood mode only.
+    ///
+    /// # Errors
+    /// Beyond [`VIPS`], [`MODULES`] or [`LINKS`].
+    pub fn vip(
+        &mut self,
+        address: IpAddr,
+        module: u8,
+        link: u8,
+        mode: Mode,
+        vmac: [u8; 6],
+    ) -> Result<VipId, ImageError> {
+        below("module", module, MODULES)?;
+        below("link", link, LINKS)?;
+        let id = u8::try_from(self.vips.len() + 1).ok().filter(|id| usize::from(*id) <= VIPS);
+        let id = id.ok_or(ImageError::Fill("virtual IPs", FillError::TooMany(VIPS)))?;
+        let address = mapped(address);
+        self.vips.push(Vip { address, vmac, id, module, mode: mode.into(), link, reserved: [0; 6] });
+        Ok(VipId(id))
+    }
+
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// Beyond [`SERVICES`].
+    pub fn service(
+        &mut self,
+        vip: VipId,
+        protocol: u8,
+        port: u16,
+        criterion: Criterion,
+    ) -> Result<(), ImageError> {
+        if self.services.len() == SERVICES {
+            return Err(ImageError::Fill("services", FillError::TooMany(SERVICES)));
+        }
+        let key = service_key(vip.0, protocol, port);
+        self.services.push(Service { key, criterion: criterion.into(), reserved: [0; 3] });
+        Ok(())
+    }
+
+    /// Describes a node (this one too) on a link. Its MAC there must be its own.
+    ///
+    /// # Errors
+    /// When an index is out of range.
+    pub fn node(&mut self, link: u8, index: u8, node: Node) -> Result<(), ImageError> {
+        below("link", link, LINKS)?;
+        check_node(index)?;
+        self.image.nodes[usize::from(link)][usize::from(index)] = node;
+        self.macs.push(MacCell { mac: node.mac, node: index, link });
+        Ok(())
+    }
+
+    /// Sets the state of a bucket.
+    ///
+    /// # Errors
+    /// When an index is out of range.
+    pub fn entry(&mut self, module: u8, bucket: usize, entry: Entry) -> Result<(), ImageError> {
+        below("module", module, MODULES)?;
+        if bucket >= BUCKETS {
+            return Err(ImageError::OutOfRange { what: "bucket", index: bucket, limit: BUCKETS });
+        }
+        self.image.entries[usize::from(module)][bucket] = entry;
+        Ok(())
+    }
+
+    /// The table, closed.
+    ///
+    /// # Errors
+    /// When two virtual IPs, services or MACs are the same.
+    pub fn finish(mut self) -> Result<Image, ImageError> {
+        let named = |what| move |error| ImageError::Fill(what, error);
+        self.image.place_vips(&self.vips).map_err(named("virtual IPs"))?;
+        self.image.place_services(&self.services).map_err(named("services"))?;
+        self.image.place_macs(&self.macs).map_err(named("MACs of nodes"))?;
+        Ok(self.image)
+    }
+}
+
+fn below(what: &'static str, index: u8, limit: usize) -> Result<(), ImageError> {
+    let index = usize::from(index);
+    if index < limit { Ok(()) } else { Err(ImageError::OutOfRange { what, index, limit }) }
+}
+
+/// Index 0 names nobody.
+fn check_node(index: u8) -> Result<(), ImageError> {
+    let limit = NODES;
+    match index {
+        0 => Err(ImageError::OutOfRange { what: "node", index: 0, limit }),
+        index => below("node", index, limit),
+    }
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => Address::V4(v4.octets()).mapped(),
+        IpAddr::V6(v6) => Address::V6(v6.octets()).mapped(),
+    }
+}
