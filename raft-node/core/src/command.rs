@@ -1,7 +1,9 @@
 //! What the replicated log can say. `farmd::wire` converts to and from `farm/v1/command.proto`.
 
 use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
+use crate::lease::Timing;
 use crate::model::{BucketSet, HashKey, Mode, ModuleKind, ModuleName, Node, Profile, Service, Weight};
+use crate::time::Span;
 
 /// One command of the log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,8 +125,15 @@ pub enum Body {
     FinalizeLevel(FeatureLevel),
     /// Step 1 of a planned change (*epoch*).
     Prepare(Vec<Transfer>),
-    /// Step 2, or the first step after a failure (*epoch*).
-    Move(Vec<Transfer>),
+    /// Step 2, or the first step after a failure (*epoch*). From the moment it is in an elector's log it fences
+    /// the losers at its own epoch.
+    Move {
+        /// Every node that loses buckets, or a retired service, by it; ascending. It must be what `transfers` says
+        /// for the base epoch: an elector that has not applied that epoch cannot work it out.
+        losers: Vec<NodeId>,
+        /// What goes where.
+        transfers: Vec<Transfer>,
+    },
     /// Step 3 (*epoch*).
     Activate {
         /// Buckets whose pending set is evidenced.
@@ -139,7 +148,47 @@ pub enum Body {
     /// Elector change, step 1: leases and evidence need a majority of both sets (*epoch*).
     ElectorsJoint(Vec<NodeId>),
     /// Step 2: in the log it fences every node at Joint (*epoch*).
-    ElectorsSeal,
+    ElectorsSeal {
+        /// Epoch of Joint.
+        joint: Epoch,
+        /// Every member; ascending.
+        nodes: Vec<NodeId>,
+    },
     /// Step 3 (*epoch*).
     ElectorsFinal(Vec<Evidence>),
+}
+
+impl Command {
+    /// A command of the first feature level that makes an epoch, if the epoch is still `base` when it applies.
+    #[must_use]
+    pub fn at(base: Epoch, body: Body) -> Self {
+        Self { level: FeatureLevel(1), base: Some(base), body }
+    }
+
+    /// A command of the first feature level that applies whatever the epoch is.
+    #[must_use]
+    pub fn any(body: Body) -> Self {
+        Self { level: FeatureLevel(1), base: None, body }
+    }
+
+    /// Whom an elector must not grant below which epoch from the moment this command is in its durable log,
+    /// committed or not (DESIGN L2, L7).
+    #[must_use]
+    pub fn fences(&self) -> Vec<(NodeId, Epoch)> {
+        match (&self.body, self.base) {
+            (Body::Move { losers, .. }, Some(base)) => losers.iter().map(|n| (*n, base.next())).collect(),
+            (Body::ElectorsSeal { joint, nodes }, Some(_)) => nodes.iter().map(|n| (*n, *joint)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The lease that electors may grant once this command applied. An elector that restarts takes the longest of
+    /// the state's bound and of this over the whole of its log.
+    #[must_use]
+    pub fn lease(&self) -> Option<Span> {
+        match &self.body {
+            Body::Found { profile, .. } | Body::ProfileSet(profile) => Some(Timing::of(*profile).lease),
+            _ => None,
+        }
+    }
 }

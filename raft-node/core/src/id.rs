@@ -40,7 +40,9 @@ number!(
 impl Epoch {
     /// The epoch after this one.
     #[must_use]
-    pub fn next(self) -> Self { Self(self.0.checked_add(1).expect("2^64 epochs are never reached")) }
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("2^64 epochs are never reached"))
+    }
 }
 
 /// Identity of the cluster, drawn at `cluster init`.

@@ -1,7 +1,29 @@
 //! The pure core of Farm.
+//!
+//! Every machine here is a plain value: it is told what happened and the time, and returns what is to be done. It
+//! has no clock, no socket, no file, no thread and no randomness, so that a simulation or a model checker can run
+//! the very code that is shipped.
 #![forbid(unsafe_code)]
 
+/// Whether a bug of [`planted`] is active; always false, and no code, without the feature.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_planted($crate::planted::Bug::$bug)
+    };
+}
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod command;
+pub mod electors;
 pub mod id;
+pub mod lease;
 pub mod model;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod time;

@@ -14,7 +14,9 @@ pub const BUCKETS: usize = farm_common::layout::BUCKETS;
 pub struct HashKey(pub [u8; 16]);
 
 impl fmt::Debug for HashKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("HashKey(secret)") }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(secret)")
+    }
 }
 
 /// Name of a module: 1–63 of `a-z 0-9 -`, a letter first.
@@ -22,7 +24,9 @@ impl fmt::Debug for HashKey {
 pub struct ModuleName(pub String);
 
 impl fmt::Display for ModuleName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Relative share of a node; 0 drains.
@@ -68,7 +72,9 @@ pub struct Link {
 impl Link {
     /// Whether `ip` lies inside one of the link's subnets.
     #[must_use]
-    pub fn covers(&self, ip: IpAddr) -> bool { self.addresses.iter().any(|(a, p)| same_subnet(*a, ip, *p)) }
+    pub fn covers(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|(a, p)| same_subnet(*a, ip, *p))
+    }
 }
 
 fn same_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
@@ -216,18 +222,26 @@ pub struct BucketSet(Vec<u8>);
 impl BucketSet {
     /// The empty set over `n` buckets.
     #[must_use]
-    pub fn empty(n: usize) -> Self { Self(vec![0; n.div_ceil(8)]) }
+    pub fn empty(n: usize) -> Self {
+        Self(vec![0; n.div_ceil(8)])
+    }
 
     /// From a bitmap.
     #[must_use]
-    pub fn from_bytes(bytes: Vec<u8>) -> Self { Self(bytes) }
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
 
     /// The bitmap.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] { &self.0 }
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 
     /// Adds `bucket`. Panics when it lies outside the set's range.
-    pub fn insert(&mut self, bucket: usize) { self.0[bucket / 8] |= 1 << (bucket % 8); }
+    pub fn insert(&mut self, bucket: usize) {
+        self.0[bucket / 8] |= 1 << (bucket % 8);
+    }
 
     /// Whether `bucket` is in the set.
     #[must_use]
@@ -237,11 +251,15 @@ impl BucketSet {
 
     /// How many.
     #[must_use]
-    pub fn len(&self) -> usize { self.0.iter().map(|b| b.count_ones() as usize).sum() }
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|b| b.count_ones() as usize).sum()
+    }
 
     /// Whether it holds nothing.
     #[must_use]
-    pub fn is_empty(&self) -> bool { self.0.iter().all(|b| *b == 0) }
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|b| *b == 0)
+    }
 
     /// The buckets, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
@@ -250,7 +268,9 @@ impl BucketSet {
 }
 
 impl fmt::Debug for BucketSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{} buckets", self.len()) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} buckets", self.len())
+    }
 }
 
 /// One application made highly available.

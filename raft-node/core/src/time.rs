@@ -17,42 +17,60 @@ impl Span {
 
     /// `ms` milliseconds.
     #[must_use]
-    pub const fn millis(ms: u64) -> Self { Self(ms * 1_000_000) }
+    pub const fn millis(ms: u64) -> Self {
+        Self(ms * 1_000_000)
+    }
 
     /// `us` microseconds.
     #[must_use]
-    pub const fn micros(us: u64) -> Self { Self(us * 1_000) }
+    pub const fn micros(us: u64) -> Self {
+        Self(us * 1_000)
+    }
 
     /// Whole milliseconds, rounded down.
     #[must_use]
-    pub const fn as_millis(self) -> u64 { self.0 / 1_000_000 }
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
 }
 
 impl BootTime {
     /// Time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
-    pub const fn since(self, earlier: Self) -> Span { Span(self.0.saturating_sub(earlier.0)) }
+    pub const fn since(self, earlier: Self) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
 }
 
 impl Add<Span> for BootTime {
     type Output = Self;
-    fn add(self, span: Span) -> Self { Self(self.0.saturating_add(span.0)) }
+    fn add(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
 }
 
 impl Sub<Span> for BootTime {
     type Output = Self;
-    fn sub(self, span: Span) -> Self { Self(self.0.saturating_sub(span.0)) }
+    fn sub(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
 }
 
 impl Add for Span {
     type Output = Self;
-    fn add(self, other: Self) -> Self { Self(self.0.saturating_add(other.0)) }
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
 }
 
 impl fmt::Debug for BootTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "t{}us", self.0 / 1_000) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}us", self.0 / 1_000)
+    }
 }
 
 impl fmt::Debug for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{}us", self.0 / 1_000) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}us", self.0 / 1_000)
+    }
 }

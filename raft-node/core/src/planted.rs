@@ -1,0 +1,69 @@
+//! Known ways to break the protocol, planted one at a time. A test suite that does not catch each of them
+//! proves nothing. Compiled only with the feature `planted`.
+
+use core::cell::Cell;
+
+/// One broken rule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Bug {
+    /// The holder counts its lease from the answer instead of from its own send (L3).
+    LeaseFromAnswer,
+    /// The elector learns of a fence only when its entry is committed (L2). Planted by the shell.
+    FenceOnlyCommitted,
+    /// A restarted elector believes that no lease is out (L1).
+    NoGrantReset,
+    /// The elector answers a renewal on the check it made for the renewal before (L1).
+    CheckApartFromStamp,
+    /// The holder takes answers to another run's renewals (L1).
+    NoIncarnation,
+    /// The leader activates without evidence (L4).
+    ActivateWithoutWaiting,
+    /// An elector reports expiry for any fence of the node instead of for exactly the entry asked for (L4).
+    EvidenceByEpoch,
+    /// W(L) = L: clock rates are taken to be equal (L3).
+    WaitEqualsLease,
+    /// Epoch entries apply whatever epoch they were made for.
+    NoBaseCheck,
+    /// In Move the new owner takes frames from anyone as bounced. Planted by the shell.
+    AcceptFromAnyone,
+    /// An epoch is reported before the filter works with it. Planted by the shell.
+    ReportBeforeFlip,
+    /// A restarted daemon publishes below the pinned epoch. Planted by the shell.
+    LowerEpochAfterRestart,
+    /// The electors change from Joint to Final without a Seal (L7).
+    JointWithoutSeal,
+}
+
+impl Bug {
+    /// Every bug, for the test that plants them in turn.
+    pub const ALL: [Self; 13] = [
+        Self::LeaseFromAnswer,
+        Self::FenceOnlyCommitted,
+        Self::NoGrantReset,
+        Self::CheckApartFromStamp,
+        Self::NoIncarnation,
+        Self::ActivateWithoutWaiting,
+        Self::EvidenceByEpoch,
+        Self::WaitEqualsLease,
+        Self::NoBaseCheck,
+        Self::AcceptFromAnyone,
+        Self::ReportBeforeFlip,
+        Self::LowerEpochAfterRestart,
+        Self::JointWithoutSeal,
+    ];
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Plants `bug` in every machine that runs on this thread, or none.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether `bug` is planted on this thread.
+#[must_use]
+pub fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
