@@ -8,7 +8,9 @@ use core::net::IpAddr;
 use core::ops::{Deref, DerefMut};
 
 use crate::flow::Address;
-use crate::layout::{BUCKETS, Entry, LINKS, MODULES, MacCell, NODES, Node, SERVICES, Service, Slot, VIPS, Vip};
+use crate::layout::{
+    BUCKETS, Entry, LINKS, MODULES, MacCell, NODES, Node, SERVICES, Service, Slot, VIPS, Vip,
+};
 use crate::table::{FillError, service_key};
 use crate::verdict::{Criterion, Mode};
 
@@ -28,16 +30,22 @@ impl Image {
     }
 
     /// Overwrites it with `slot`.
-    pub fn copy_from(&mut self, slot: &Slot) { self.0.copy_from_slice(core::slice::from_ref(slot)); }
+    pub fn copy_from(&mut self, slot: &Slot) {
+        self.0.copy_from_slice(core::slice::from_ref(slot));
+    }
 }
 
 impl Deref for Image {
     type Target = Slot;
-    fn deref(&self) -> &Slot { &self.0[0] }
+    fn deref(&self) -> &Slot {
+        &self.0[0]
+    }
 }
 
 impl DerefMut for Image {
-    fn deref_mut(&mut self) -> &mut Slot { &mut self.0[0] }
+    fn deref_mut(&mut self) -> &mut Slot {
+        &mut self.0[0]
+    }
 }
 
 impl core::fmt::Debug for Image {

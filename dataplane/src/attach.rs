@@ -1,0 +1,243 @@
+//! Loads the filter, pins it with its maps, attaches it to interfaces and takes it up again after a restart.
+//!
+//! ```text
+//!              lock the pin directory
+//!                        |
+//!        pins of the same identity and layout?
+//!            yes |                  | no (also: none)
+//!   keep the maps: deadline,     close the old table,
+//!   epoch and proofs live on     drop its maps: a fresh table has deadline 0
+//!                |                  |
+//!        load the program with these maps
+//!                        |
+//!   per interface: living link -> replace its program in one step (never detach and attach)
+//!                  no link, or one whose device is gone -> attach and pin
+//!                  somebody else's program -> refuse, name it
+//!                        |
+//!              ask every interface
+//! ```
+//! The caller has installed the [`crate::guard`] before: it keeps the virtual IPs closed while nothing is attached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use farm_common::layout;
+
+use crate::bpffs::PinDir;
+use crate::explain::Probe;
+use crate::guard::Mac;
+use crate::interface::{Interface, Netlink};
+use crate::object::Object;
+use crate::sink::TableSink;
+use crate::table::TableWriter;
+
+mod error;
+mod link;
+mod pins;
+mod verify;
+
+pub use error::AttachError;
+pub use verify::Finding;
+
+/// How the program is run by an interface. It matters only when it is attached for the first time: taking up a
+/// pinned link never changes its mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum XdpMode {
+    /// Native where the driver is known to be sound, else generic.
+    #[default]
+    Auto,
+    /// In the stack, after the driver: works everywhere.
+    Generic,
+    /// In the driver.
+    Native,
+}
+
+/// An interface to filter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortConfig {
+    /// Its index, in the network namespace of the calling thread.
+    pub ifindex: u32,
+    /// Its name; the guard knows it by name.
+    pub name: String,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Which of the node's links it is: below [`layout::LINKS`].
+    pub link: u8,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the pins, on the host's bpffs. One per node: it carries the lock.
+    pub pin_dir: PathBuf,
+    /// Who the pins belong to.
+    pub identity: layout::Identity,
+    /// The interfaces; one that is no longer listed is detached.
+    pub ports: Vec<PortConfig>,
+    /// See the type.
+    pub mode: XdpMode,
+}
+
+/// What was found at the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakenUp {
+    /// Nothing was taken up: the table is empty and closed.
+    pub fresh: bool,
+    /// Epoch of the table in force; 0 when fresh.
+    pub pinned_epoch: u64,
+    /// Number of its generation; 0 when fresh. If the daemon's is another one it closes the table at once.
+    pub pinned_generation: u64,
+}
+
+/// An interface with the filter on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// As configured.
+    pub config: PortConfig,
+    /// The source MAC of frames that it accepted: for [`crate::guard::Rules::proofs`].
+    pub proof: Mac,
+}
+
+/// The attached filter. Dropping it leaves filter and table in force (the daemon restarts); only the lock is given
+/// back. An orderly stop ends with [`Filter::detach_and_unpin`].
+pub struct Filter {
+    // Declared first: the object's descriptors are closed before the lock is given back.
+    object: Object,
+    writer: Option<TableWriter>,
+    ports: Vec<Port>,
+    netlink: Mutex<Netlink>,
+    probe: OnceLock<Mutex<Probe>>,
+    pins: PinDir,
+}
+
+impl Filter {
+    /// Takes up what is pinned, or loads and attaches anew (diagram above). Interfaces are those of the network
+    /// namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`AttachError`]. A link that was in force before is still in force, at worst under a closed table.
+    pub fn take_up(options: &Options) -> Result<(Self, TakenUp), AttachError> {
+        let pins = PinDir::lock(&options.pin_dir)?;
+        let mut netlink = Netlink::open().map_err(AttachError::Netlink)?;
+        let interfaces = find_all(&mut netlink, &options.ports)?;
+        let places = link::survey(&pins, &interfaces)?;
+        let adopted = pins::adopt(&pins, &options.identity)?;
+        let mut object = Object::load_pinned(pins.path())?;
+        let ports = pins::write_ports(&mut object, &options.ports)?;
+        pins::write_identity(&mut object, &options.identity)?;
+        link::put_all(&pins, &mut object, places, options.mode)?;
+        pins::drop_stale_links(&pins, &options.ports)?;
+        let writer = object.map_table().map_err(AttachError::Table)?;
+        let taken = taken_up(adopted, &writer);
+        let filter = Self {
+            object,
+            writer: Some(writer),
+            ports,
+            netlink: Mutex::new(netlink),
+            probe: OnceLock::new(),
+            pins,
+        };
+        filter.refuse_findings()?;
+        Ok((filter, taken))
+    }
+
+    fn refuse_findings(&self) -> Result<(), AttachError> {
+        match self.verify().into_iter().next() {
+            Some(finding) => Err(AttachError::NotInForce(finding)),
+            None => Ok(()),
+        }
+    }
+
+    /// The table's writer, once: it moves to the real-time thread. Its first publication needs a `grace()` before
+    /// it, because the spare slot may be one that a predecessor just flipped away from.
+    pub fn writer(&mut self) -> Option<TableWriter> {
+        self.writer.take()
+    }
+
+    /// The interfaces with their proofs of passage.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// Id of the program that is attached.
+    #[must_use]
+    pub fn program_id(&self) -> u32 {
+        self.object.program_id()
+    }
+
+    /// Asks every interface, in its own network namespace and whatever thread calls, whether the filter is in force
+    /// there. Empty when all is well. Pins are not asked: they say nothing about an interface that was made anew.
+    #[must_use]
+    pub fn verify(&self) -> Vec<Finding> {
+        // A panic while the socket was held leaves at worst an unread answer, which fails the next question.
+        let mut netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
+        let ask = |port: &Port| verify::ask(&mut netlink, &port.config, self.object.program_id());
+        self.ports.iter().filter_map(ask).collect()
+    }
+
+    /// Verdicts by reason since the maps were made, summed over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn counters(&self) -> io::Result<BTreeMap<&'static str, u64>> {
+        self.object.counters()
+    }
+
+    /// What the program decides about `frame` now, on the interface whose MAC is the frame's destination (else the
+    /// first one). Runs a second instance of the same program, with the same table and ports, but its own counters
+    /// and events: nothing that is counted or reported changes, and nothing is sent.
+    ///
+    /// Call it from a thread in the interfaces' network namespace: sockets are looked up there.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the second instance or the run.
+    pub fn explain(&self, frame: &[u8]) -> io::Result<crate::explain::Explained> {
+        let target = self.ports.iter().find(|port| frame.starts_with(&port.config.mac));
+        let port = target.or(self.ports.first()).ok_or(io::ErrorKind::NotConnected)?;
+        if self.probe.get().is_none() {
+            // A racing caller may have set it meanwhile: then this second instance is dropped.
+            let _ = self.probe.set(Mutex::new(Probe::load(self.pins.path())?));
+        }
+        let probe = self.probe.get().expect("set above");
+        probe.lock().unwrap_or_else(PoisonError::into_inner).run(port.config.ifindex, frame)
+    }
+
+    /// Closes the table, detaches the filter everywhere and removes all pins: the end of an orderly stop. From here
+    /// on only the guard keeps the virtual IPs closed, so they must be gone from `lo` before the guard goes.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed; repeat with the next start.
+    pub fn detach_and_unpin(self) -> io::Result<()> {
+        let Self { object, pins, writer, .. } = self;
+        object.close_table()?;
+        drop((object, writer));
+        for name in pins.names()? {
+            pins.unpin(&name)?;
+        }
+        pins.remove()
+    }
+}
+
+fn taken_up(adopted: bool, writer: &TableWriter) -> TakenUp {
+    let pinned = writer.pinned();
+    TakenUp { fresh: !adopted, pinned_epoch: pinned.epoch, pinned_generation: pinned.generation }
+}
+
+fn find_all(netlink: &mut Netlink, ports: &[PortConfig]) -> Result<Vec<Interface>, AttachError> {
+    let links: BTreeSet<u8> = ports.iter().map(|port| port.link).collect();
+    let indices: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
+    let in_range = links.last().is_none_or(|last| usize::from(*last) < layout::LINKS);
+    if !in_range || links.len() != ports.len() || indices.len() != ports.len() {
+        return Err(AttachError::Links);
+    }
+    ports.iter().map(|port| find(netlink, port)).collect()
+}
+
+fn find(netlink: &mut Netlink, port: &PortConfig) -> Result<Interface, AttachError> {
+    let found = netlink.by_index(port.ifindex).map_err(AttachError::Netlink)?;
+    let matching = found.filter(|interface| interface.name == port.name);
+    matching.ok_or_else(|| AttachError::NoInterface { name: port.name.clone(), ifindex: port.ifindex })
+}

@@ -1,0 +1,92 @@
+//! The two calls of bpf(2) that aya has no safe form for: loading a program that was written by hand, and running it.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// One instruction, packed as in `struct bpf_insn` of a little-endian kernel.
+pub(crate) const fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> u64 {
+    let [low, high] = offset.to_ne_bytes();
+    let [a, b, c, d] = immediate.to_ne_bytes();
+    u64::from_ne_bytes([code, (src << 4) | dst, low, high, a, b, c, d])
+}
+
+/// The head of the `BPF_PROG_LOAD` arm of `union bpf_attr`.
+#[repr(C)]
+struct LoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// The head of the `BPF_PROG_TEST_RUN` arm of `union bpf_attr`.
+#[repr(C)]
+struct TestRunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+fn address<T: ?Sized>(value: &T) -> u64 {
+    std::ptr::from_ref(value).cast::<u8>().addr() as u64
+}
+
+/// # Safety
+/// `attr` must be the arm of `union bpf_attr` that `command` reads, with valid pointers.
+unsafe fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the caller's promise; the size is that of the object.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Loads `program` as an XDP program.
+pub(crate) fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
+    let mut attr = LoadAttr {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: u32::try_from(program.len()).map_err(io::Error::other)?,
+        insns: address(program),
+        license: address(c"Apache-2.0"),
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    // SAFETY: the arm fits the command; program and licence outlive the call, which only reads them.
+    let fd = unsafe { call(BPF_PROG_LOAD, &mut attr) }?;
+    // SAFETY: the kernel just gave this descriptor to us alone; descriptors fit into an int.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Runs `program` once on `frame`, which then holds what the program made of it. Returns its verdict.
+pub(crate) fn test_run(program: &OwnedFd, frame: &mut [u8]) -> io::Result<u32> {
+    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    let data = frame.as_mut_ptr().expose_provenance() as u64;
+    let mut attr = TestRunAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        retval: 0,
+        data_size_in: length,
+        data_size_out: length,
+        data_in: data,
+        data_out: data,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: the arm fits the command; the kernel copies the frame in, and at most `length` bytes out.
+    unsafe { call(BPF_PROG_TEST_RUN, &mut attr) }?;
+    Ok(attr.retval)
+}

@@ -1,0 +1,207 @@
+//! Asking the loaded program what it would do with a frame.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use aya::programs::{TestRun, TestRunOptions};
+use farm_common::verdict::Reason;
+
+use crate::guard::Mac;
+use crate::object::Object;
+
+/// What the program returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// `XDP_ABORTED`: an error inside the program.
+    Aborted,
+    /// `XDP_DROP`.
+    Drop,
+    /// `XDP_PASS`: to the local stack.
+    Pass,
+    /// `XDP_TX`: out of the same interface.
+    Transmit,
+    /// `XDP_REDIRECT`: out of another one.
+    Redirect,
+}
+
+impl Action {
+    fn of(code: u32) -> io::Result<Self> {
+        match code {
+            0 => Ok(Self::Aborted),
+            1 => Ok(Self::Drop),
+            2 => Ok(Self::Pass),
+            3 => Ok(Self::Transmit),
+            4 => Ok(Self::Redirect),
+            other => Err(io::Error::other(format!("the program returned {other}, which is no XDP action"))),
+        }
+    }
+}
+
+/// The program's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explained {
+    /// What would happen to the frame.
+    pub action: Action,
+    /// Why: the counter that would grow.
+    pub reason: Reason,
+    /// The frame as it would go on.
+    pub frame: Vec<u8>,
+}
+
+/// Bytes by which a program may make a frame longer (the kernel's headroom).
+const HEADROOM: usize = 256;
+
+/// A second instance of the program: same table, own counters.
+pub(crate) struct Probe {
+    object: Object,
+}
+
+impl Probe {
+    pub(crate) fn load(pins: &Path) -> io::Result<Self> {
+        Ok(Self { object: Object::load_second(pins).map_err(io::Error::other)? })
+    }
+
+    /// Runs once. `&mut`: the reason is found as the one counter that grew, so runs must not overlap.
+    pub(crate) fn run(&mut self, ifindex: u32, frame: &[u8]) -> io::Result<Explained> {
+        let before = self.object.counters()?;
+        let mut out = vec![0; frame.len() + HEADROOM];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context(ifindex, frame.len())?),
+            ..TestRunOptions::new()
+        };
+        let result = self.object.program_ref()?.test_run(options).map_err(io::Error::other)?;
+        out.truncate(result.data_size_out as usize);
+        let after = self.object.counters()?;
+        let grown = Reason::ALL.iter().find(|reason| after[reason.name()] != before[reason.name()]);
+        let reason = *grown.ok_or_else(|| io::Error::other("the program counted nothing for this frame"))?;
+        Ok(Explained { action: Action::of(result.return_value)?, reason, frame: out })
+    }
+}
+
+/// `struct xdp_md` for a frame of `length` bytes that came in on `ifindex`, first queue.
+fn context(ifindex: u32, length: usize) -> io::Result<[u8; 24]> {
+    let end = u32::try_from(length).map_err(io::Error::other)?;
+    let mut context = [0; 24];
+    let fields = [0, end, 0, ifindex, 0, 0];
+    for (cell, field) in context.chunks_exact_mut(4).zip(fields) {
+        cell.copy_from_slice(&u32::to_ne_bytes(field));
+    }
+    Ok(context)
+}
+
+/// What a synthetic frame carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// A TCP segment without data, with these flags (`0x02` SYN, `0x10` ACK, `0x04` RST, `0x01` FIN).
+    Tcp {
+        /// See above.
+        flags: u8,
+    },
+    /// An empty UDP datagram.
+    Udp,
+    /// An ICMP echo request (the ports of the addresses are ignored).
+    Echo,
+}
+
+/// `Payload::Tcp` flags of a segment that opens a connection.
+pub const SYN: u8 = 0x02;
+/// `Payload::Tcp` flags of a segment inside a connection.
+pub const ACK: u8 = 0x10;
+
+/// A frame as a client would send it, with valid checksums.
+///
+/// # Errors
+/// Where client and service are not of the same address family.
+pub fn synthetic_frame(
+    source: Mac,
+    destination: Mac,
+    client: SocketAddr,
+    service: SocketAddr,
+    payload: Payload,
+) -> io::Result<Vec<u8>> {
+    let segment = segment(client.port(), service.port(), payload, service.is_ipv6());
+    let (ethertype, mut packet) = match (client, service) {
+        (SocketAddr::V4(c), SocketAddr::V4(s)) => {
+            (0x0800_u16, ipv4(c.ip().octets(), s.ip().octets(), payload, segment))
+        }
+        (SocketAddr::V6(c), SocketAddr::V6(s)) => {
+            (0x86dd, ipv6(c.ip().octets(), s.ip().octets(), payload, segment))
+        }
+        (SocketAddr::V4(_), SocketAddr::V6(_)) | (SocketAddr::V6(_), SocketAddr::V4(_)) => {
+            return Err(io::Error::other("client and service must both be IPv4 or both be IPv6"));
+        }
+    };
+    let mut frame = [&destination[..], &source, &ethertype.to_be_bytes()].concat();
+    frame.append(&mut packet);
+    frame.resize(frame.len().max(60), 0);
+    Ok(frame)
+}
+
+fn protocol(payload: Payload, v6: bool) -> u8 {
+    match (payload, v6) {
+        (Payload::Tcp { .. }, _) => 6,
+        (Payload::Udp, _) => 17,
+        (Payload::Echo, false) => 1,
+        (Payload::Echo, true) => 58,
+    }
+}
+
+/// The segment with an empty checksum field.
+fn segment(from: u16, to: u16, payload: Payload, v6: bool) -> Vec<u8> {
+    let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    match payload {
+        Payload::Tcp { flags } => {
+            let window = 0xffff_u16.to_be_bytes();
+            let rest = [0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, flags, window[0], window[1], 0, 0, 0, 0];
+            [&ports[..], &rest].concat()
+        }
+        Payload::Udp => [&ports[..], &[0, 8, 0, 0]].concat(),
+        Payload::Echo => vec![if v6 { 128 } else { 8 }, 0, 0, 0, 0, 1, 0, 1],
+    }
+}
+
+/// Where the checksum lies in the segment.
+fn checksum_at(payload: Payload) -> usize {
+    match payload {
+        Payload::Tcp { .. } => 16,
+        Payload::Udp => 6,
+        Payload::Echo => 2,
+    }
+}
+
+fn ipv4(from: [u8; 4], to: [u8; 4], payload: Payload, mut segment: Vec<u8>) -> Vec<u8> {
+    let number = protocol(payload, false);
+    let length = u16::try_from(20 + segment.len()).expect("a segment without data is short").to_be_bytes();
+    let pseudo = match payload {
+        Payload::Echo => Vec::new(),
+        Payload::Tcp { .. } | Payload::Udp => [&from[..], &to, &[0, number, 0, segment.len() as u8]].concat(),
+    };
+    seal(&mut segment, checksum_at(payload), &pseudo);
+    let mut header = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, number, 0, 0];
+    header.extend([from, to].concat());
+    seal(&mut header, 10, &[]);
+    [header, segment].concat()
+}
+
+fn ipv6(from: [u8; 16], to: [u8; 16], payload: Payload, mut segment: Vec<u8>) -> Vec<u8> {
+    let number = protocol(payload, true);
+    let length = segment.len() as u8;
+    let pseudo = [&from[..], &to, &[0, 0, 0, length, 0, 0, 0, number]].concat();
+    seal(&mut segment, checksum_at(payload), &pseudo);
+    [&[0x60, 0, 0, 0, 0, length, number, 64], &from[..], &to, &segment].concat()
+}
+
+/// Writes the Internet checksum (RFC 1071) of `pseudo` and `data` into `data`.
+fn seal(data: &mut [u8], at: usize, pseudo: &[u8]) {
+    let sum: u32 = [pseudo, data].iter().flat_map(|part| part.chunks(2)).map(word).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = !((folded & 0xffff) + (folded >> 16)) as u16;
+    data[at..at + 2].copy_from_slice(&folded.to_be_bytes());
+}
+
+fn word(pair: &[u8]) -> u32 {
+    u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))
+}

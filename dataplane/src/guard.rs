@@ -1,0 +1,241 @@
+//! The guard: a static nftables table that drops what did not pass the filter.
+//!
+//! On accept the program overwrites the source MAC of the frame with a random one, the proof of passage. The table
+//! accepts traffic for a virtual IP only from `lo` or with (interface, proof). It needs no process, no pin and no
+//! device, so the virtual IP stays closed when the filter is lost. It is written positively, because `!=` on the
+//! source MAC never matches on interfaces without Ethernet header. Priority −450 is before defragmentation and
+//! connection tracking.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use thiserror::Error;
+
+mod listing;
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// Default name of the table.
+pub const TABLE: &str = "farm";
+
+/// What the table holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rules {
+    /// The virtual IPs it protects.
+    pub vips: BTreeSet<IpAddr>,
+    /// Interface name and source MAC of frames that passed the filter there.
+    pub proofs: BTreeSet<(String, Mac)>,
+}
+
+/// What was found in the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GuardState {
+    /// Exactly what was installed.
+    Intact {
+        /// Frames it has dropped since it was installed: each one had come past the filter.
+        dropped: u64,
+    },
+    /// There is no such table (`nft flush ruleset`, a firewall that was reloaded).
+    Missing,
+    /// Somebody changed it.
+    Altered {
+        /// What is not as installed.
+        what: String,
+    },
+}
+
+/// Why the guard could not be set or asked for.
+#[derive(Debug, Error)]
+pub enum GuardError {
+    /// nft could not be run.
+    #[error("cannot run nft ({0}); install it: apt-get install nftables")]
+    Run(io::Error),
+    /// nft refused.
+    #[error("nft refused the guard table {table}: {message}")]
+    Refused {
+        /// The table.
+        table: String,
+        /// What nft wrote to its standard error.
+        message: String,
+    },
+    /// nft's listing was not understood.
+    #[error("nft's listing of table {table} cannot be read: {message}")]
+    Listing {
+        /// The table.
+        table: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A name that cannot stand in a ruleset.
+    #[error("{0:?} cannot be the name of a table or an interface")]
+    Name(String),
+}
+
+/// The table, in the network namespace of the thread that calls. Dropping the value leaves the table in force.
+#[derive(Debug)]
+pub struct Guard {
+    table: String,
+    rules: Rules,
+}
+
+impl Guard {
+    /// Installs the table, replacing one of that name in a single transaction: there is no instant without it.
+    ///
+    /// # Errors
+    /// [`GuardError`]; what was there before is then unchanged.
+    pub fn install(table: &str, rules: Rules) -> Result<Self, GuardError> {
+        check_name(table)?;
+        let guard = Self { table: table.to_owned(), rules };
+        guard.reinstall()?;
+        Ok(guard)
+    }
+
+    /// Replaces the rules, in one transaction.
+    ///
+    /// # Errors
+    /// [`GuardError`]; the former rules then stay in force and are still expected by [`Guard::present`].
+    pub fn update(&mut self, rules: Rules) -> Result<(), GuardError> {
+        let next = Self { table: self.table.clone(), rules };
+        next.reinstall()?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Puts the table back as it was installed.
+    ///
+    /// # Errors
+    /// [`GuardError`].
+    pub fn reinstall(&self) -> Result<(), GuardError> {
+        let ruleset = self.ruleset()?;
+        self.expect_success(nft(&["-f", "-"], &ruleset)?).map(drop)
+    }
+
+    /// Compares rules and sets with what the kernel lists.
+    ///
+    /// # Errors
+    /// [`GuardError`] when the kernel could not be asked; treat that as not present.
+    pub fn present(&self) -> Result<GuardState, GuardError> {
+        let output = nft(&["-j", "list", "tables", "inet"], "")?;
+        if !listing::has_table(&self.parse(&self.expect_success(output)?)?, &self.table) {
+            return Ok(GuardState::Missing);
+        }
+        let output = nft(&["-j", "list", "table", "inet", &self.table], "")?;
+        let listed = self.parse(&self.expect_success(output)?)?;
+        Ok(listing::compare(&listed, &self.rules))
+    }
+
+    /// Removes the table: the last step of an orderly stop, after the virtual IPs are gone.
+    ///
+    /// # Errors
+    /// [`GuardError`].
+    pub fn remove(self) -> Result<(), GuardError> {
+        // Adding it first makes the removal of a missing table succeed.
+        let ruleset = format!("add table inet {0}\ndelete table inet {0}\n", self.table);
+        self.expect_success(nft(&["-f", "-"], &ruleset)?).map(drop)
+    }
+
+    /// What is installed.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn ruleset(&self) -> Result<String, GuardError> {
+        let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = self.rules.vips.iter().partition(|vip| vip.is_ipv4());
+        let proofs = self.rules.proofs.iter().map(proof).collect::<Result<Vec<_>, _>>()?;
+        Ok(format!(
+            "add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n\
+             set v4 {{ type ipv4_addr; {v4} }}\nset v6 {{ type ipv6_addr; {v6} }}\n\
+             set proof {{ type ifname . ether_addr; {proofs} }}\n\
+             chain guard {{ type filter hook prerouting priority -450; policy accept;\n\
+             iifname \"lo\" accept\n\
+             ip daddr @v4 iifname . ether saddr @proof accept\n\
+             ip6 daddr @v6 iifname . ether saddr @proof accept\n\
+             ip daddr @v4 counter drop\nip6 daddr @v6 counter drop\n}}\n}}\n",
+            table = self.table,
+            v4 = elements(&v4),
+            v6 = elements(&v6),
+            proofs = elements(&proofs),
+        ))
+    }
+
+    fn expect_success(&self, output: Output) -> Result<Vec<u8>, GuardError> {
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(GuardError::Refused { table: self.table.clone(), message })
+    }
+
+    fn parse(&self, listing: &[u8]) -> Result<Value, GuardError> {
+        serde_json::from_slice(listing)
+            .map_err(|error| GuardError::Listing { table: self.table.clone(), message: error.to_string() })
+    }
+}
+
+/// A draw of the proof of passage: a locally administered unicast MAC.
+///
+/// # Errors
+/// Where the kernel gives no randomness.
+pub fn draw_proof() -> io::Result<Mac> {
+    let mut mac = Mac::default();
+    getrandom::fill(&mut mac).map_err(io::Error::other)?;
+    mac[0] = (mac[0] | 0x02) & 0xfe;
+    Ok(mac)
+}
+
+/// `02:11:22:33:44:55`.
+#[must_use]
+pub fn format_mac(mac: &Mac) -> String {
+    mac.iter().fold(String::with_capacity(17), |mut text, byte| {
+        let colon = if text.is_empty() { "" } else { ":" };
+        write!(text, "{colon}{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+fn proof((interface, mac): &(String, Mac)) -> Result<String, GuardError> {
+    check_name(interface)?;
+    Ok(format!("\"{interface}\" . {}", format_mac(mac)))
+}
+
+fn elements<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!("elements = {{ {} }};", list.join(", "))
+}
+
+/// Names stand in the ruleset as they are: nothing that nft could read as syntax, and no wildcard.
+fn check_name(name: &str) -> Result<(), GuardError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-@:".contains(c);
+    let fits = (1..=31).contains(&name.len()) && name.chars().all(plain);
+    if fits { Ok(()) } else { Err(GuardError::Name(name.to_owned())) }
+}
+
+/// Runs nft in the network namespace of the calling thread.
+fn nft(arguments: &[&str], input: &str) -> Result<Output, GuardError> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(GuardError::Run)?;
+    let mut stdin = child.stdin.take().expect("standard input was asked for above");
+    // nft reads its input to the end before it writes, so nobody waits for the other.
+    let written = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().map_err(GuardError::Run)?;
+    match written {
+        // It ended without reading: its message says why.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(GuardError::Run(error)),
+        Ok(()) | Err(_) => Ok(output),
+    }
+}

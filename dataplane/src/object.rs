@@ -1,0 +1,138 @@
+//! The compiled program with its maps, loaded into the kernel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::{Program, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use farm_common::layout::{
+    Identity, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE, MAP_WORD, Port,
+};
+use farm_common::verdict::Reason;
+
+use crate::attach::AttachError;
+use crate::table::{TableWriter, close_foreign};
+
+/// Every map that is pinned.
+pub(crate) const MAPS: [&str; 6] = [MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY];
+/// Those that decide: a second instance of the program shares them.
+const DECIDING: [&str; 4] = [MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_IDENTITY];
+
+/// A layout struct as bytes for the kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Raw<T>(pub(crate) T);
+
+// SAFETY: `repr(C)`, integers only, no padding (proven in `layout`); every bit pattern is valid.
+unsafe impl Pod for Raw<Identity> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Port> {}
+
+/// The object file. It is compiled, or replaced by `FARM_EBPF_OBJECT`, when this crate is built.
+static BYTES: &[u8] = &[];
+
+/// The loaded program and its maps.
+pub(crate) struct Object {
+    ebpf: Ebpf,
+    name: String,
+    id: u32,
+}
+
+impl Object {
+    /// Loads the program with the maps pinned in `directory`; those that are missing are made and pinned.
+    pub(crate) fn load_pinned(directory: &Path) -> Result<Self, AttachError> {
+        Self::load(directory, &MAPS)
+    }
+
+    /// Loads another instance that decides alike, but counts and reports into maps of its own.
+    pub(crate) fn load_second(directory: &Path) -> Result<Self, AttachError> {
+        Self::load(directory, &DECIDING)
+    }
+
+    fn load(directory: &Path, pinned: &[&str]) -> Result<Self, AttachError> {
+        let mut loader = EbpfLoader::new();
+        for map in pinned {
+            loader.map_pin_path(map, directory.join(map));
+        }
+        let mut ebpf = loader.load(BYTES)?;
+        let (name, program) = only_xdp(&mut ebpf)?;
+        program.load()?;
+        let id = program.info()?.id();
+        Ok(Self { ebpf, name, id })
+    }
+
+    /// The kernel's id of the program.
+    pub(crate) fn program_id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn program(&mut self) -> Result<&mut Xdp, AttachError> {
+        match self.ebpf.program_mut(&self.name) {
+            Some(Program::Xdp(program)) => Ok(program),
+            _ => Err(missing(&self.name)),
+        }
+    }
+
+    pub(crate) fn program_ref(&self) -> io::Result<&Xdp> {
+        match self.ebpf.program(&self.name) {
+            Some(Program::Xdp(program)) => Ok(program),
+            _ => Err(io::Error::other(missing(&self.name))),
+        }
+    }
+
+    pub(crate) fn map_mut(&mut self, name: &str) -> Result<&mut Map, AttachError> {
+        self.ebpf.map_mut(name).ok_or_else(|| missing(name))
+    }
+
+    fn array(&self, name: &str) -> io::Result<&MapData> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => Err(io::Error::other(missing(name))),
+        }
+    }
+
+    fn array_fd(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
+        Ok(self.array(name)?.fd().as_fd())
+    }
+
+    /// Maps the table for its writer.
+    pub(crate) fn map_table(&self) -> io::Result<TableWriter> {
+        TableWriter::map(self.array_fd(MAP_TABLE)?, self.array_fd(MAP_WORD)?)
+    }
+
+    /// Stores deadline 0 in both slots, whoever has the writer.
+    pub(crate) fn close_table(&self) -> io::Result<()> {
+        let info = self.array(MAP_TABLE)?.info().map_err(io::Error::other)?;
+        close_foreign(self.array_fd(MAP_TABLE)?, info.max_entries() as usize, info.value_size() as usize)
+    }
+
+    /// Counters by name, summed over the CPUs.
+    pub(crate) fn counters(&self) -> io::Result<BTreeMap<&'static str, u64>> {
+        let map = self.ebpf.map(MAP_COUNTERS).ok_or_else(|| io::Error::other(missing(MAP_COUNTERS)))?;
+        let cells = PerCpuArray::<_, u64>::try_from(map).map_err(io::Error::other)?;
+        let sum = |reason: &Reason| {
+            let per_cpu = cells.get(&u32::from(*reason), 0).map_err(io::Error::other)?;
+            Ok((reason.name(), per_cpu.iter().sum()))
+        };
+        Reason::ALL.iter().map(sum).collect()
+    }
+}
+
+fn missing(name: &str) -> AttachError {
+    AttachError::Object(format!("it has no {name}"))
+}
+
+fn only_xdp(ebpf: &mut Ebpf) -> Result<(String, &mut Xdp), AttachError> {
+    let name = ebpf.programs().find_map(|(name, program)| match program {
+        Program::Xdp(_) => Some(name.to_owned()),
+        _ => None,
+    });
+    let name = name.ok_or_else(|| missing("XDP program"))?;
+    match ebpf.program_mut(&name) {
+        Some(Program::Xdp(program)) => Ok((name, program)),
+        _ => Err(missing("XDP program")),
+    }
+}
