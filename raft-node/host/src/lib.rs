@@ -1,1 +1,33 @@
-//! See the crate's description in Cargo.toml.
+//! What Farm does to the network of the machine it runs on: links, addresses, kernel settings,
+//! neighbours, ARP on the wire, and the list of TCP sockets.
+//!
+//! Everything acts in the network namespace of the thread that opens the handle ([`Netlink`],
+//! [`Announcer`](announce::Announcer), [`SockDiag`](sockets::SockDiag)) or makes the call. No
+//! function touches the filter; the order of the steps (guard, filter, settings, address; reverse
+//! to stop) is the caller's.
+
+#![deny(unsafe_code)]
+
+mod arp;
+mod error;
+mod ethtool;
+mod netlink;
+mod packet;
+
+pub mod address;
+pub mod announce;
+pub mod fdb;
+pub mod links;
+pub mod neighbour;
+pub mod probe;
+pub mod sockets;
+pub mod sysctl;
+
+pub use error::Error;
+pub use netlink::Netlink;
+
+// The frames of `announce` and `probe`, for those who judge the wire.
+pub use arp::{ArpOperation, ArpPacket};
+
+/// An Ethernet address, in the order of transmission.
+pub type Mac = [u8; 6];

@@ -1,0 +1,81 @@
+//! Virtual addresses: on `lo` only, as host prefixes that are never chosen as a source.
+//!
+//! On a device instead, the address would become the source of the node's own IPv6 connections and
+//! of its neighbour solicitations, and would go with the link.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
+use nix::errno::Errno;
+
+use crate::links::{self, LinkInfo};
+use crate::{Error, Netlink};
+
+/// `INFINITY_LIFE_TIME` of `linux/if_addr.h`.
+const FOREVER: u32 = u32::MAX;
+
+/// Puts `ip` on `lo` as /32 or /128, `nodad preferred_lft 0`. If it is already there, its lifetime
+/// is set right; nothing else changes.
+///
+/// # Errors
+/// [`Error::System`], mostly for want of `CAP_NET_ADMIN`.
+pub async fn add_virtual(netlink: &Netlink, ip: IpAddr) -> Result<(), Error> {
+    let action = || format!("add virtual address {ip} to lo");
+    let lo = loopback(netlink).await?;
+    let addresses = netlink.handle(action)?.address();
+    let mut request = addresses.add(lo.ifindex, ip, host_prefix(ip).prefix_len()).replace();
+    let message = request.message_mut();
+    message.header.flags = AddressHeaderFlags::Nodad;
+    let mut lifetime = CacheInfo::default();
+    lifetime.ifa_preferred = 0;
+    lifetime.ifa_valid = FOREVER;
+    message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    request.execute().await.map_err(|e| Error::rtnetlink(action(), e))
+}
+
+/// Takes `ip` from `lo`; nothing happens if it is not there. Established connections to it stall
+/// at once: call it at the end of a drain.
+///
+/// # Errors
+/// [`Error::System`], mostly for want of `CAP_NET_ADMIN`.
+pub async fn remove_virtual(netlink: &Netlink, ip: IpAddr) -> Result<(), Error> {
+    let action = || format!("remove virtual address {ip} from lo");
+    let lo = loopback(netlink).await?;
+    let addresses = netlink.handle(action)?.address();
+    // The same message that adds it names it.
+    let message = addresses.add(lo.ifindex, ip, host_prefix(ip).prefix_len()).message_mut().clone();
+    let removed = addresses.del(message).execute().await;
+    match removed.map_err(|e| Error::rtnetlink(action(), e)) {
+        Err(e) if e.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether `lo` holds `ip` as a host prefix.
+///
+/// # Errors
+/// [`Error::System`] when a netlink dump is refused.
+pub async fn virtual_present(netlink: &Netlink, ip: IpAddr) -> Result<bool, Error> {
+    Ok(loopback(netlink).await?.addresses.contains(&host_prefix(ip)))
+}
+
+/// The interface, other than `lo`, on which somebody else configured `ip`: ifupdown, netplan,
+/// keepalived. Such an address is not Farm's to serve or to remove.
+///
+/// # Errors
+/// [`Error::System`] when a netlink dump is refused.
+pub async fn held_elsewhere(netlink: &Netlink, ip: IpAddr) -> Result<Option<String>, Error> {
+    let links = links::list(netlink).await?;
+    let holds = |link: &LinkInfo| link.addresses.iter().any(|net| net.addr() == ip);
+    Ok(links.into_iter().find(|link| !link.loopback && holds(link)).map(|link| link.name))
+}
+
+fn host_prefix(ip: IpAddr) -> IpNet {
+    IpNet::from(ip)
+}
+
+async fn loopback(netlink: &Netlink) -> Result<LinkInfo, Error> {
+    let found = links::list(netlink).await?.into_iter().find(|link| link.loopback);
+    found.ok_or_else(|| Error::NoSuchInterface("lo".into()))
+}

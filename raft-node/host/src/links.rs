@@ -1,0 +1,282 @@
+//! The interfaces of this namespace: what there is, and what changes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{Stream, StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+
+use crate::netlink::Driver;
+use crate::{Error, Mac, Netlink, ethtool};
+
+/// One interface, as it was when asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// The kernel's index; a link that is deleted and made again gets another one.
+    pub ifindex: u32,
+    /// Its present name.
+    pub name: String,
+    /// Its Ethernet address; all zero on `lo` and on devices without one.
+    pub mac: Mac,
+    /// Its addresses, each with its prefix length.
+    pub addresses: Vec<IpNet>,
+    /// The driver as `ethtool -i` names it (`veth`, `virtio_net`, `bonding`); where it names none,
+    /// the link kind; empty for `lo`.
+    pub driver: String,
+    /// Switched on by the administrator.
+    pub up: bool,
+    /// Has carrier, and is up.
+    pub carrier: bool,
+    /// The loopback device.
+    pub loopback: bool,
+}
+
+/// A change of a link or of an address, in the order in which the kernel made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The link is new, or something about it changed (also its name, its master, its filter).
+    Changed {
+        /// Its index.
+        ifindex: u32,
+        /// Its name now.
+        name: String,
+        /// Switched on.
+        up: bool,
+        /// Has carrier.
+        carrier: bool,
+    },
+    /// The link is gone from this namespace: deleted, or moved to another.
+    Removed {
+        /// Its former index.
+        ifindex: u32,
+        /// Its last name.
+        name: String,
+    },
+    /// An address was configured, or its lifetime or flags changed.
+    AddressAdded {
+        /// On this link.
+        ifindex: u32,
+        /// The address with its prefix length.
+        address: IpNet,
+    },
+    /// An address was removed.
+    AddressRemoved {
+        /// From this link.
+        ifindex: u32,
+        /// The address with its prefix length.
+        address: IpNet,
+    },
+    /// The kernel dropped events because they were not read fast enough: look at everything anew.
+    Lost,
+}
+
+/// All interfaces, by index.
+///
+/// # Errors
+/// [`Error::System`] when a netlink dump is refused.
+pub async fn list(netlink: &Netlink) -> Result<Vec<LinkInfo>, Error> {
+    let mut addresses = addresses_by_link(netlink).await?;
+    let messages: Vec<LinkMessage> = netlink
+        .handle(list_action)?
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(|e| Error::rtnetlink(list_action(), e))?;
+    let mut links = messages
+        .iter()
+        .map(|m| link_info(m, addresses.remove(&m.header.index).unwrap_or_default()))
+        .collect::<Result<Vec<_>, _>>()?;
+    links.sort_by_key(|link| link.ifindex);
+    Ok(links)
+}
+
+/// The link with this name.
+///
+/// # Errors
+/// [`Error::NoSuchInterface`]; [`Error::System`] when a netlink dump is refused.
+pub async fn by_name(netlink: &Netlink, name: &str) -> Result<LinkInfo, Error> {
+    let found = list(netlink).await?.into_iter().find(|link| link.name == name);
+    found.ok_or_else(|| Error::NoSuchInterface(name.into()))
+}
+
+/// The link whose subnet contains `ip`, as [`covering`] chooses it.
+///
+/// # Errors
+/// [`Error::System`] when a netlink dump is refused.
+pub async fn find_covering(netlink: &Netlink, ip: IpAddr) -> Result<Option<LinkInfo>, Error> {
+    Ok(covering(&list(netlink).await?, ip).cloned())
+}
+
+/// The link among `links` whose subnet contains `ip`: the longest prefix wins, then a link that is
+/// up, then the lower index. Host prefixes (/32, /128) and loopback are no subnets.
+#[must_use]
+pub fn covering(links: &[LinkInfo], ip: IpAddr) -> Option<&LinkInfo> {
+    links
+        .iter()
+        .filter(|link| !link.loopback)
+        .filter_map(|link| Some((longest_prefix(link, ip)?, link)))
+        .max_by_key(|(prefix, link)| (*prefix, link.up, std::cmp::Reverse(link.ifindex)))
+        .map(|(_, link)| link)
+}
+
+fn longest_prefix(link: &LinkInfo, ip: IpAddr) -> Option<u8> {
+    let subnets = link.addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len());
+    subnets.filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
+}
+
+/// Subscribes to changes of links and addresses. Every change after this call has returned is
+/// delivered, or [`LinkEvent::Lost`] is. Must be called within a tokio runtime.
+///
+/// # Errors
+/// [`Error::System`] when the kernel gives no socket or no subscription.
+pub fn watch() -> Result<LinkWatch, Error> {
+    const GROUPS: [MulticastGroup; 3] =
+        [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&GROUPS)
+        .map_err(|e| Error::system("subscribe to link changes", e))?;
+    Ok(LinkWatch { messages, _driver: Driver::spawn(connection) })
+}
+
+/// The stream of [`watch`]; it ends only when the kernel closes the socket.
+#[derive(Debug)]
+pub struct LinkWatch {
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
+    _driver: Driver,
+}
+
+impl Stream for LinkWatch {
+    type Item = LinkEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
+        loop {
+            let Some((message, _)) = ready!(self.messages.poll_next_unpin(context)) else {
+                return Poll::Ready(None);
+            };
+            if let Some(event) = event(message.payload) {
+                return Poll::Ready(Some(event));
+            }
+        }
+    }
+}
+
+fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
+    match payload {
+        NetlinkPayload::InnerMessage(message) => route_event(&message),
+        NetlinkPayload::Overrun(_) => Some(LinkEvent::Lost),
+        // Foreign types: acknowledgements, and what a newer library may add.
+        _ => None,
+    }
+}
+
+fn route_event(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
+    match message {
+        // The bridge sends link messages of its own family about its *ports*: a port that leaves
+        // the bridge is no link that is removed.
+        RouteNetlinkMessage::NewLink(m) if m.header.interface_family == AddressFamily::Unspec => {
+            let (up, carrier) = state(m);
+            Some(LinkEvent::Changed { ifindex: m.header.index, name: name(m), up, carrier })
+        }
+        RouteNetlinkMessage::DelLink(m) if m.header.interface_family == AddressFamily::Unspec => {
+            Some(LinkEvent::Removed { ifindex: m.header.index, name: name(m) })
+        }
+        RouteNetlinkMessage::NewAddress(m) => {
+            address(m).map(|address| LinkEvent::AddressAdded { ifindex: m.header.index, address })
+        }
+        RouteNetlinkMessage::DelAddress(m) => {
+            address(m).map(|address| LinkEvent::AddressRemoved { ifindex: m.header.index, address })
+        }
+        // Other messages do not come in these groups.
+        _ => None,
+    }
+}
+
+fn link_info(message: &LinkMessage, addresses: Vec<IpNet>) -> Result<LinkInfo, Error> {
+    let name = name(message);
+    let (up, carrier) = state(message);
+    Ok(LinkInfo {
+        ifindex: message.header.index,
+        mac: mac(message),
+        addresses,
+        driver: ethtool::driver(&name)?.or_else(|| kind(message)).unwrap_or_default(),
+        up,
+        carrier,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+        name,
+    })
+}
+
+fn state(message: &LinkMessage) -> (bool, bool) {
+    let flags = message.header.flags;
+    let up = flags.contains(LinkFlags::Up);
+    (up, up && flags.contains(LinkFlags::LowerUp))
+}
+
+fn name(message: &LinkMessage) -> String {
+    let name = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+fn mac(message: &LinkMessage) -> Mac {
+    let mac = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Address(bytes) => Mac::try_from(bytes.as_slice()).ok(),
+        _ => None,
+    });
+    mac.unwrap_or_default()
+}
+
+fn kind(message: &LinkMessage) -> Option<String> {
+    use netlink_packet_route::link::LinkInfo as Info;
+    let infos = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    infos.iter().find_map(|info| match info {
+        Info::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+async fn addresses_by_link(netlink: &Netlink) -> Result<BTreeMap<u32, Vec<IpNet>>, Error> {
+    let mut by_link: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+    let mut messages = netlink.handle(addresses_action)?.address().get().execute();
+    while let Some(message) =
+        messages.try_next().await.map_err(|e| Error::rtnetlink(addresses_action(), e))?
+    {
+        by_link.entry(message.header.index).or_default().extend(address(&message));
+    }
+    Ok(by_link)
+}
+
+/// The address itself: on a point-to-point link `IFA_ADDRESS` names the peer, `IFA_LOCAL` us.
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let address = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}
+
+fn list_action() -> String {
+    "list the interfaces".into()
+}
+
+fn addresses_action() -> String {
+    "list the addresses".into()
+}

@@ -1,0 +1,131 @@
+//! The kernel's neighbour table: the hardware address of an on-link host.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{StreamExt, TryStreamExt};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+
+use crate::netlink::Driver;
+use crate::{Error, Mac, Netlink};
+
+/// An entry that has a hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The link it is on.
+    pub ifindex: u32,
+    /// Its hardware address, as last heard.
+    pub mac: Mac,
+}
+
+/// The entry for `ip` in the kernel's table, if it holds a hardware address; asks nobody.
+///
+/// # Errors
+/// [`Error::System`] when the dump is refused.
+pub async fn lookup(netlink: &Netlink, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
+    let action = || format!("look up the neighbour {ip}");
+    let request = netlink.handle(action)?.neighbours().get().set_address_family(family(ip));
+    let mut entries = request.execute();
+    let mut found = None;
+    // Read to the end even after a hit, so that the answer leaves nothing behind.
+    while let Some(entry) = entries.try_next().await.map_err(|e| Error::rtnetlink(action(), e))? {
+        found = found.or_else(|| reachable(&entry, ip));
+    }
+    Ok(found)
+}
+
+/// The entry for `ip` on link `ifindex`; if there is none, makes the kernel ask on the wire and
+/// waits for the answer. `None` when nobody answers: the kernel gives up after about three
+/// seconds, we after `timeout`.
+///
+/// # Errors
+/// [`Error::System`]: no `CAP_NET_ADMIN`, the link is gone, or it is down.
+pub async fn resolve(
+    netlink: &Netlink,
+    ifindex: u32,
+    ip: IpAddr,
+    timeout: Duration,
+) -> Result<Option<Neighbour>, Error> {
+    // First subscribe, then look, then ask: no answer can slip through.
+    let mut watch = Watch::open()?;
+    if let Some(known) = lookup(netlink, ip).await?.filter(|n| n.ifindex == ifindex) {
+        return Ok(Some(known));
+    }
+    solicit(netlink, ifindex, ip).await?;
+    match tokio::time::timeout(timeout, watch.outcome(ifindex, ip)).await {
+        Ok(outcome) => outcome,
+        Err(_elapsed) => Ok(None),
+    }
+}
+
+/// As `ip neigh add IP dev X use` does: the kernel resolves as if there were traffic.
+async fn solicit(netlink: &Netlink, ifindex: u32, ip: IpAddr) -> Result<(), Error> {
+    let action = || format!("ask for the neighbour {ip}");
+    let request = netlink.handle(action)?.neighbours().add(ifindex, ip).replace();
+    let asked = request.state(NeighbourState::None).flags(NeighbourFlags::Use).execute().await;
+    asked.map_err(|e| Error::rtnetlink(action(), e))
+}
+
+struct Watch {
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
+    _driver: Driver,
+}
+
+impl Watch {
+    fn open() -> Result<Self, Error> {
+        let (connection, _handle, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])
+                .map_err(|e| Error::system("subscribe to neighbour changes", e))?;
+        Ok(Watch { messages, _driver: Driver::spawn(connection) })
+    }
+
+    async fn outcome(&mut self, ifindex: u32, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
+        while let Some((message, _)) = self.messages.next().await {
+            let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) = message.payload
+            else {
+                continue;
+            };
+            if entry.header.ifindex != ifindex || !names(&entry, ip) {
+                continue;
+            }
+            if entry.header.state == NeighbourState::Failed {
+                return Ok(None);
+            }
+            if let Some(neighbour) = reachable(&entry, ip) {
+                return Ok(Some(neighbour));
+            }
+        }
+        Err(Error::Closed { action: format!("wait for the neighbour {ip}") })
+    }
+}
+
+/// The entry as a neighbour, if it is about `ip` and its hardware address counts.
+fn reachable(entry: &NeighbourMessage, ip: IpAddr) -> Option<Neighbour> {
+    let resolved = !matches!(
+        entry.header.state,
+        NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed
+    );
+    let mac = entry.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(bytes) => Mac::try_from(bytes.as_slice()).ok(),
+        _ => None,
+    })?;
+    (resolved && names(entry, ip)).then_some(Neighbour { ifindex: entry.header.ifindex, mac })
+}
+
+fn names(entry: &NeighbourMessage, ip: IpAddr) -> bool {
+    let wanted = NeighbourAddress::from(ip);
+    entry.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(d) if *d == wanted))
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    match ip {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
