@@ -171,6 +171,51 @@ impl Command {
         Self { level: FeatureLevel(1), base: None, body }
     }
 
+    /// Whether it makes an epoch when it applies.
+    #[must_use]
+    pub fn makes_epoch(&self) -> bool {
+        match self.body {
+            Body::NodeAway(_)
+            | Body::NodeBack(_)
+            | Body::NodeLeave(_)
+            | Body::WeightSet { .. }
+            | Body::ProfileSet(_)
+            | Body::FinalizeLevel(_) => false,
+            Body::Found { .. }
+            | Body::NodeJoin(_)
+            | Body::NodeUpdate(_)
+            | Body::NodeRemove(_)
+            | Body::ModulePut { .. }
+            | Body::ModuleRemove(_)
+            | Body::ServiceAdd { .. }
+            | Body::ServiceRemove { .. } => true,
+            Body::Prepare(_)
+            | Body::Move { .. }
+            | Body::Activate { .. }
+            | Body::Settle(_)
+            | Body::Cancel(_)
+            | Body::ElectorsJoint(_)
+            | Body::ElectorsSeal { .. }
+            | Body::ElectorsFinal(_) => true,
+        }
+    }
+
+    /// Whether it is a step of a change: such an entry makes no sense without a base epoch.
+    #[must_use]
+    pub fn is_step(&self) -> bool {
+        matches!(
+            self.body,
+            Body::Prepare(_)
+                | Body::Move { .. }
+                | Body::Activate { .. }
+                | Body::Settle(_)
+                | Body::Cancel(_)
+                | Body::ElectorsJoint(_)
+                | Body::ElectorsSeal { .. }
+                | Body::ElectorsFinal(_)
+        )
+    }
+
     /// Whom an elector must not grant below which epoch from the moment this command is in its durable log,
     /// committed or not (DESIGN L2, L7).
     #[must_use]

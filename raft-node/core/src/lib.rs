@@ -19,11 +19,17 @@ macro_rules! planted {
     };
 }
 
+pub mod apply;
+pub mod assignment;
 pub mod command;
 pub mod electors;
+pub mod event;
 pub mod id;
 pub mod lease;
+pub mod limits;
 pub mod model;
+pub mod planner;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod state;
 pub mod time;

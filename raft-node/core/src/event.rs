@@ -1,0 +1,182 @@
+//! What happened, in the words that CLI, log, console and mail all show.
+
+use core::net::IpAddr;
+
+use crate::id::{EntryId, Epoch, FeatureLevel, NodeId};
+use crate::model::{Mode, ModuleName, Profile, Protocol, Weight};
+
+/// Something that happened by an entry of the log. Every member sees the same events in the same order; the id of
+/// an event is its entry's index and its position in that entry.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Event {
+    /// What.
+    pub kind: Kind,
+    /// The entry whose event made this one happen, if it was not a person.
+    pub cause: Option<EntryId>,
+}
+
+/// What can happen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[allow(missing_docs, reason = "each variant is spelt out by `text`")]
+pub enum Kind {
+    ClusterFounded { name: String },
+    NodeJoined { node: NodeId, name: String },
+    NodeUpdated { name: String },
+    NodeAway { name: String },
+    NodeBack { name: String },
+    NodeLeaving { name: String },
+    NodeRemoved { node: NodeId, name: String },
+    ModuleCreated { module: ModuleName },
+    ModuleRemoved { module: ModuleName },
+    ServiceAdded { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16, mode: Mode },
+    ServiceRemoved { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16 },
+    WeightSet { module: ModuleName, name: String, weight: Weight },
+    ProfileSet { profile: Profile },
+    LevelFinalized { level: FeatureLevel },
+    Assigned { module: ModuleName, buckets: usize },
+    Prepared { module: ModuleName, buckets: usize, epoch: Epoch },
+    Moved { losers: Vec<String>, buckets: usize, epoch: Epoch },
+    Activated { buckets: usize, epoch: Epoch },
+    Settled { buckets: usize, epoch: Epoch },
+    Cancelled { buckets: usize, epoch: Epoch },
+    ElectorsJoint { from: Vec<String>, to: Vec<String> },
+    ElectorsSealed,
+    ElectorsChanged { electors: Vec<String> },
+}
+
+impl Kind {
+    /// Stable code for scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ClusterFounded { .. } => "cluster_founded",
+            Self::NodeJoined { .. } => "node_joined",
+            Self::NodeUpdated { .. } => "node_updated",
+            Self::NodeAway { .. } => "node_away",
+            Self::NodeBack { .. } => "node_back",
+            Self::NodeLeaving { .. } => "node_leaving",
+            Self::NodeRemoved { .. } => "node_removed",
+            Self::ModuleCreated { .. } => "module_created",
+            Self::ModuleRemoved { .. } => "module_removed",
+            Self::ServiceAdded { .. } => "service_added",
+            Self::ServiceRemoved { .. } => "service_removed",
+            Self::WeightSet { .. } => "weight_set",
+            Self::ProfileSet { .. } => "profile_set",
+            Self::LevelFinalized { .. } => "level_finalized",
+            Self::Assigned { .. } => "buckets_assigned",
+            Self::Prepared { .. } => "buckets_prepared",
+            Self::Moved { .. } => "buckets_moved",
+            Self::Activated { .. } => "buckets_activated",
+            Self::Settled { .. } => "buckets_settled",
+            Self::Cancelled { .. } => "buckets_kept",
+            Self::ElectorsJoint { .. } => "electors_joint",
+            Self::ElectorsSealed => "electors_sealed",
+            Self::ElectorsChanged { .. } => "electors_changed",
+        }
+    }
+
+    /// What it is about: `cluster`, `electors`, a node or a module by name.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        match self {
+            Self::ClusterFounded { .. } | Self::ProfileSet { .. } | Self::LevelFinalized { .. } => {
+                "cluster".into()
+            }
+            Self::NodeJoined { name, .. }
+            | Self::NodeUpdated { name }
+            | Self::NodeAway { name }
+            | Self::NodeBack { name }
+            | Self::NodeLeaving { name }
+            | Self::NodeRemoved { name, .. } => name.clone(),
+            Self::ModuleCreated { module }
+            | Self::ModuleRemoved { module }
+            | Self::ServiceAdded { module, .. }
+            | Self::ServiceRemoved { module, .. }
+            | Self::WeightSet { module, .. }
+            | Self::Assigned { module, .. }
+            | Self::Prepared { module, .. } => module.0.clone(),
+            Self::Moved { losers, .. } => losers.join(","),
+            Self::Activated { .. } | Self::Settled { .. } | Self::Cancelled { .. } => "buckets".into(),
+            Self::ElectorsJoint { .. } | Self::ElectorsSealed | Self::ElectorsChanged { .. } => {
+                "electors".into()
+            }
+        }
+    }
+
+    /// The sentence.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::ClusterFounded { name } => format!("cluster {name} was founded"),
+            Self::NodeJoined { node, name } => format!("{name} joined as node {node}"),
+            Self::NodeUpdated { name } => format!("{name} has new addresses or links"),
+            Self::NodeAway { name } => format!("{name} goes away for a while"),
+            Self::NodeBack { name } => format!("{name} is back"),
+            Self::NodeLeaving { name } => format!("{name} leaves: its buckets are handed over"),
+            Self::NodeRemoved { name, node } => format!("{name} (node {node}) is no longer a member"),
+            Self::ModuleCreated { module } => format!("module {module} was created"),
+            Self::ModuleRemoved { module } => format!("module {module} and its services were removed"),
+            Self::ServiceAdded { module, vip, protocol, port, mode } => {
+                let (protocol, mode) = (protocol_name(*protocol), mode_name(*mode));
+                format!("{module} serves {vip} {protocol} port {port} ({mode} delivery)")
+            }
+            Self::ServiceRemoved { module, vip, protocol, port } => {
+                format!("{module} no longer serves {vip} {} port {port}", protocol_name(*protocol))
+            }
+            Self::WeightSet { module, name, weight } => {
+                format!("weight of {name} for {module} is {}", weight.0)
+            }
+            Self::ProfileSet { profile } => format!("timing profile is {}", profile_name(*profile)),
+            Self::LevelFinalized { level } => format!("members use feature level {level}"),
+            Self::Assigned { module, buckets } => {
+                format!("{buckets} buckets of {module} got their first owners")
+            }
+            Self::Prepared { module, buckets, epoch } => {
+                format!("{buckets} buckets of {module} are about to move (epoch {epoch})")
+            }
+            Self::Moved { losers, buckets, epoch } => {
+                format!("{} lost {buckets} buckets (epoch {epoch})", losers.join(", "))
+            }
+            Self::Activated { buckets, epoch } => {
+                format!("new owners accept for {buckets} buckets (epoch {epoch})")
+            }
+            Self::Settled { buckets, epoch } => format!("{buckets} buckets are settled (epoch {epoch})"),
+            Self::Cancelled { buckets, epoch } => {
+                format!("{buckets} buckets stay where they are (epoch {epoch})")
+            }
+            Self::ElectorsJoint { from, to } => {
+                format!("electors change from {} to {}", from.join(", "), to.join(", "))
+            }
+            Self::ElectorsSealed => "the change of electors is sealed".into(),
+            Self::ElectorsChanged { electors } => format!("electors are {}", electors.join(", ")),
+        }
+    }
+}
+
+/// Name of a protocol in commands and texts.
+#[must_use]
+pub const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+/// Name of a delivery mode in commands and texts.
+#[must_use]
+pub const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Directed => "directed",
+        Mode::Flood => "flood",
+    }
+}
+
+/// Name of a profile in commands and texts.
+#[must_use]
+pub const fn profile_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Fast => "fast",
+        Profile::Standard => "standard",
+        Profile::Virtual => "virtual",
+    }
+}
