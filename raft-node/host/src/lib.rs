@@ -13,6 +13,7 @@ mod error;
 mod ethtool;
 mod netlink;
 mod packet;
+mod watch;
 
 pub mod address;
 pub mod announce;

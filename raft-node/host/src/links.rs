@@ -5,16 +5,14 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures::channel::mpsc::UnboundedReceiver;
 use futures::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 
-use crate::netlink::Driver;
+use crate::watch::{Notice, Watch};
 use crate::{Error, Mac, Netlink, ethtool};
 
 /// One interface, as it was when asked.
@@ -142,16 +140,13 @@ fn longest_prefix(link: &LinkInfo, ip: IpAddr) -> Option<u8> {
 pub fn watch() -> Result<LinkWatch, Error> {
     const GROUPS: [MulticastGroup; 3] =
         [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&GROUPS)
-        .map_err(|e| Error::system("subscribe to link changes", e))?;
-    Ok(LinkWatch { messages, _driver: Driver::spawn(connection) })
+    Ok(LinkWatch { changes: Watch::open(&GROUPS)? })
 }
 
 /// The stream of [`watch`]; it ends only when the kernel closes the socket.
 #[derive(Debug)]
 pub struct LinkWatch {
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
-    _driver: Driver,
+    changes: Watch,
 }
 
 impl Stream for LinkWatch {
@@ -159,22 +154,15 @@ impl Stream for LinkWatch {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<LinkEvent>> {
         loop {
-            let Some((message, _)) = ready!(self.messages.poll_next_unpin(context)) else {
-                return Poll::Ready(None);
+            let event = match ready!(self.changes.poll_next_unpin(context)) {
+                None => return Poll::Ready(None),
+                Some(Notice::Lost) => Some(LinkEvent::Lost),
+                Some(Notice::Change(message)) => route_event(&message),
             };
-            if let Some(event) = event(message.payload) {
-                return Poll::Ready(Some(event));
+            if event.is_some() {
+                return Poll::Ready(event);
             }
         }
-    }
-}
-
-fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
-    match payload {
-        NetlinkPayload::InnerMessage(message) => route_event(&message),
-        NetlinkPayload::Overrun(_) => Some(LinkEvent::Lost),
-        // Foreign types: acknowledgements, and what a newer library may add.
-        _ => None,
     }
 }
 

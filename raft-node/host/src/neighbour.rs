@@ -3,16 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 
-use crate::netlink::Driver;
+use crate::watch::{Notice, Watch};
 use crate::{Error, Mac, Netlink};
 
 /// An entry that has a hardware address.
@@ -53,12 +51,12 @@ pub async fn resolve(
     timeout: Duration,
 ) -> Result<Option<Neighbour>, Error> {
     // First subscribe, then look, then ask: no answer can slip through.
-    let mut watch = Watch::open()?;
+    let mut watch = Watch::open(&[MulticastGroup::Neigh])?;
     if let Some(known) = lookup(netlink, ip).await?.filter(|n| n.ifindex == ifindex) {
         return Ok(Some(known));
     }
     solicit(netlink, ifindex, ip).await?;
-    match tokio::time::timeout(timeout, watch.outcome(ifindex, ip)).await {
+    match tokio::time::timeout(timeout, outcome(&mut watch, ifindex, ip)).await {
         Ok(outcome) => outcome,
         Err(_elapsed) => Ok(None),
     }
@@ -72,37 +70,23 @@ async fn solicit(netlink: &Netlink, ifindex: u32, ip: IpAddr) -> Result<(), Erro
     asked.map_err(|e| Error::rtnetlink(action(), e))
 }
 
-struct Watch {
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
-    _driver: Driver,
-}
-
-impl Watch {
-    fn open() -> Result<Self, Error> {
-        let (connection, _handle, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])
-                .map_err(|e| Error::system("subscribe to neighbour changes", e))?;
-        Ok(Watch { messages, _driver: Driver::spawn(connection) })
-    }
-
-    async fn outcome(&mut self, ifindex: u32, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
-        while let Some((message, _)) = self.messages.next().await {
-            let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(entry)) = message.payload
-            else {
-                continue;
-            };
-            if entry.header.ifindex != ifindex || !names(&entry, ip) {
-                continue;
-            }
-            if entry.header.state == NeighbourState::Failed {
-                return Ok(None);
-            }
-            if let Some(neighbour) = reachable(&entry, ip) {
-                return Ok(Some(neighbour));
-            }
+async fn outcome(watch: &mut Watch, ifindex: u32, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
+    while let Some(notice) = watch.next().await {
+        // A lost notice is as good as no answer: the caller's timeout ends the wait.
+        let Notice::Change(RouteNetlinkMessage::NewNeighbour(entry)) = notice else {
+            continue;
+        };
+        if entry.header.ifindex != ifindex || !names(&entry, ip) {
+            continue;
         }
-        Err(Error::Closed { action: format!("wait for the neighbour {ip}") })
+        if entry.header.state == NeighbourState::Failed {
+            return Ok(None);
+        }
+        if let Some(neighbour) = reachable(&entry, ip) {
+            return Ok(Some(neighbour));
+        }
     }
+    Err(Error::Closed { action: format!("wait for the neighbour {ip}") })
 }
 
 /// The entry as a neighbour, if it is about `ip` and its hardware address counts.

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use nix::net::if_::if_nametoindex;
+
 use crate::Error;
 
 const ROOT: &str = "/proc/sys/net/ipv4/conf";
@@ -45,13 +47,10 @@ pub struct Restore {
 /// # Errors
 /// [`Error::NoSuchInterface`]; [`Error::System`] when `/proc/sys` is read-only or root lacks.
 pub fn prepare(ifname: &str) -> Result<Restore, Error> {
-    let device = Path::new(ROOT).join(ifname);
-    // A name with a slash could leave the directory; no interface has one.
-    if ifname.contains('/') || !device.is_dir() {
-        return Err(Error::NoSuchInterface(ifname.into()));
-    }
+    // Also keeps paths like `../lo` out: no interface has such a name.
+    if_nametoindex(ifname).map_err(|_| Error::NoSuchInterface(ifname.into()))?;
     let mut restore = Restore::default();
-    for directory in [Path::new(ROOT).join("all"), device] {
+    for directory in [Path::new(ROOT).join("all"), Path::new(ROOT).join(ifname)] {
         for (name, least) in WANTED {
             restore.changes.extend(raise(directory.join(name), least)?);
         }
