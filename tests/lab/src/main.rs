@@ -1,1 +1,149 @@
-fn main(){}
+//! `farm-lab`: labs from the command line (`farmctl lab` and `farmctl demo` start it).
+
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use farm_lab::record::{Directory, Role};
+use farm_lab::{Lab, LabName, Mode, Place, Spec, guardian};
+
+/// Farms in network namespaces.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a lab: nodes with daemons and web servers, a client, a router, a client behind it.
+    Up(Up),
+    /// Run a command on a machine: node1, node2, ..., client, router, remote, switch.
+    Exec {
+        #[command(flatten)]
+        lab: Which,
+        /// The machine.
+        place: Place,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Pull the network cables of a machine.
+    Cut {
+        #[command(flatten)]
+        lab: Which,
+        /// The machine.
+        place: Place,
+    },
+    /// Plug the network cables of a machine in again.
+    Heal {
+        #[command(flatten)]
+        lab: Which,
+        /// The machine.
+        place: Place,
+    },
+    /// Take a lab down, or what is left of it.
+    Down {
+        #[command(flatten)]
+        lab: Which,
+    },
+    /// Show the labs that are up.
+    Status,
+    /// Take a lab down when standard input ends (started by every lab for itself).
+    #[command(hide = true)]
+    Guard {
+        #[command(flatten)]
+        lab: Which,
+    },
+}
+
+#[derive(clap::Args)]
+struct Which {
+    /// Name of the lab; labs of different names share nothing.
+    #[arg(long, env = "FARM_LAB", default_value = "default")]
+    name: LabName,
+}
+
+#[derive(clap::Args)]
+struct Up {
+    #[command(flatten)]
+    lab: Which,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// How clients' frames reach the nodes.
+    #[arg(long, value_enum, default_value_t = Mode::Directed)]
+    mode: Mode,
+    /// Give the nodes a second cluster network.
+    #[arg(long)]
+    second_network: bool,
+    /// Attach the filter in native mode.
+    #[arg(long)]
+    native: bool,
+    /// Machines and cables only: no daemons.
+    #[arg(long)]
+    bare: bool,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("farm-lab: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(up) => bring_up(up),
+        Command::Exec { lab, place, command } => exec(&lab.name, place, &command),
+        Command::Cut { lab, place } => Lab::attach(&lab.name)?.cut(place),
+        Command::Heal { lab, place } => Lab::attach(&lab.name)?.heal(place),
+        Command::Down { lab } => farm_lab::down(&lab.name),
+        Command::Status => status(),
+        Command::Guard { lab } => guardian::watch(&lab.name),
+    }
+}
+
+fn bring_up(up: Up) -> Result<()> {
+    let spec = Spec {
+        name: up.lab.name,
+        nodes: up.nodes,
+        mode: up.mode,
+        second_network: up.second_network,
+        native: up.native,
+    };
+    let lab = if up.bare { Lab::build(spec)? } else { Lab::up(spec)? };
+    let name = lab.spec().name.clone();
+    lab.keep()?;
+    println!("lab {name} is up; try:");
+    println!("  farmctl lab exec node1 -- farmctl cluster status");
+    println!("  farmctl lab exec client -- curl -s http://{}/", farm_lab::FIRST_VIP);
+    Ok(())
+}
+
+/// Becomes the command: signals, terminal and exit code are the command's own.
+fn exec(name: &LabName, place: Place, command: &[String]) -> Result<()> {
+    let [program, args @ ..] = command else { bail!("no command") };
+    let error = Lab::attach(name)?.command(place, program)?.args(args).exec();
+    bail!("{program} on {place}: {error}")
+}
+
+fn status() -> Result<()> {
+    for name in Directory::existing()? {
+        let Some(record) = Directory::of(&name).read()? else { continue };
+        let owner = record.owner.map_or("kept".into(), |owner| format!("owned by process {}", owner.pid));
+        println!("{name}: {} nodes, {}, {owner}", record.spec.nodes, record.spec.mode.name());
+        for node in Place::nodes(record.spec.nodes) {
+            let pid = |role| record.running(node, role).map_or("-".into(), |p| p.pid.to_string());
+            println!("  {node} {} farmd {} nginx {}", node.address(), pid(Role::Farmd), pid(Role::Nginx));
+        }
+    }
+    Ok(())
+}

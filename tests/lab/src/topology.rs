@@ -1,0 +1,143 @@
+//! The machines and cables of a lab:
+//!
+//! ```text
+//!  node1   node2   node3 … client   router ── remote
+//!    │       │       │       │        │ 10.77.0.1, 10.88.0.1
+//!  ──┴───────┴───────┴───────┴────────┴──  bridge `lan` in the namespace `switch`, 10.77.0.0/24
+//! ```
+
+use std::fmt::Write;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::lab::Spec;
+use crate::names::{Network, Place};
+use crate::netns::NetNs;
+use crate::shell;
+
+/// Neither IPv6 address detection nor redirects: a lab is ready at once, and the router stays the router.
+const QUIET: [(&str, &str); 4] = [
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+];
+const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
+
+/// Makes every namespace of the lab and connects them.
+///
+/// # Errors
+/// The first step that the kernel refused.
+pub fn build(spec: &Spec) -> Result<()> {
+    for place in Place::all(spec.nodes) {
+        let namespace = place.namespace(&spec.name);
+        namespace.create()?;
+        namespace.sysctl(&QUIET)?;
+    }
+    build_switch(spec)?;
+    for place in Place::all(spec.nodes).filter(|p| p.host().is_some()) {
+        plug_in(spec, place, Network::Lan)?;
+    }
+    if spec.second_network {
+        Place::nodes(spec.nodes).try_for_each(|node| plug_in(spec, node, Network::Second))?;
+    }
+    connect_remote(spec)?;
+    add_routes(spec)?;
+    add_crowds(spec)
+}
+
+fn build_switch(spec: &Spec) -> Result<()> {
+    let mut batch = String::new();
+    for network in networks(spec) {
+        let bridge = network.bridge();
+        let _ = writeln!(
+            batch,
+            "link add name {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+        );
+        let _ = writeln!(batch, "link set dev {bridge} up");
+    }
+    Place::Switch.namespace(&spec.name).ip(&batch)
+}
+
+fn networks(spec: &Spec) -> impl Iterator<Item = Network> {
+    [Network::Lan].into_iter().chain(spec.second_network.then_some(Network::Second))
+}
+
+/// Lays the cable from `place` to the switch.
+fn plug_in(spec: &Spec, place: Place, network: Network) -> Result<()> {
+    let (Some(host), Some(mac)) = (place.host(), place.mac(network)) else { return Ok(()) };
+    let (port, interface, bridge) = (network.port(place), network.interface(), network.bridge());
+    let (switch, own) = (Place::Switch.namespace(&spec.name), place.namespace(&spec.name));
+    switch.ip(&format!(
+        "link add name {port} type veth peer name {interface} address {} netns {}\n\
+         link set dev {port} master {bridge} up\n",
+        mac_text(mac),
+        own.name()
+    ))?;
+    if spec.native && matches!(place, Place::Node(_)) {
+        without_checksum_offload(&switch, &port)?;
+    }
+    own.ip(&format!("link set dev {interface} up\naddr add {}/24 dev {interface}\n", network.address(host)))?;
+    match network {
+        Network::Lan => own.ip(&format!("addr add {}/64 dev {interface} nodad\n", place.address6())),
+        Network::Second => Ok(()),
+    }
+}
+
+/// Native XDP on veth sends a frame with a partial checksum on as it is: the other end must fill it in.
+fn without_checksum_offload(switch: &NetNs, port: &str) -> Result<()> {
+    shell::run(switch.command("ethtool")?.args(["-K", port, "tx", "off"])).map(drop)
+}
+
+fn connect_remote(spec: &Spec) -> Result<()> {
+    let (router, remote) = (Place::Router.namespace(&spec.name), Place::Remote.namespace(&spec.name));
+    router.ip(&format!(
+        "link add name eth1 type veth peer name eth0 netns {}\n\
+         link set dev eth1 up\naddr add 10.88.0.1/24 dev eth1\naddr add fd88::1/64 dev eth1 nodad\n",
+        remote.name()
+    ))?;
+    remote.ip(&format!(
+        "link set dev eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
+        Place::Remote.address(),
+        Place::Remote.address6()
+    ))?;
+    router.sysctl(&FORWARDING)
+}
+
+fn add_routes(spec: &Spec) -> Result<()> {
+    for place in Place::nodes(spec.nodes).chain([Place::Client, Place::Remote]) {
+        let (gateway, gateway6) = match place {
+            Place::Remote => ("10.88.0.1", "fd88::1"),
+            Place::Node(_) | Place::Client | Place::Router | Place::Switch => ("10.77.0.1", "fd77::1"),
+        };
+        let batch = format!("route add default via {gateway}\nroute add default via {gateway6}\n");
+        place.namespace(&spec.name).ip(&batch)?;
+    }
+    Ok(())
+}
+
+fn add_crowds(spec: &Spec) -> Result<()> {
+    [Place::Client, Place::Remote].into_iter().try_for_each(|place| {
+        let batch = place.crowd().fold(String::new(), |mut batch, ip| {
+            let _ = writeln!(batch, "addr add {ip}/24 dev eth0");
+            batch
+        });
+        place.namespace(&spec.name).ip(&batch)
+    })
+}
+
+/// `aa:bb:cc:dd:ee:ff`.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Runs `bridge` in the switch (for the fault module's look at ports).
+///
+/// # Errors
+/// The command failed.
+pub(crate) fn in_switch(spec: &Spec, program: &str, args: &[&str]) -> Result<String> {
+    let mut command: Command = Place::Switch.namespace(&spec.name).command(program)?;
+    shell::run(command.args(args))
+}

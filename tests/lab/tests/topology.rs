@@ -1,0 +1,231 @@
+//! Labs without daemons: machines, cables, faults; and that nothing is left of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use farm_lab::process::Process;
+use farm_lab::{Lab, LabName, Place, Spec, guardian, shell};
+use nix::sys::signal::Signal;
+
+const CLIENT: Place = Place::Client;
+const NODE1: Place = Place::Node(1);
+const NODE2: Place = Place::Node(2);
+
+fn lab(prefix: &str) -> Result<Lab> {
+    Lab::build(Spec::new(LabName::unique(prefix)?, 2).second_network())
+}
+
+fn reaches(lab: &Lab, from: Place, to: impl Into<IpAddr>) -> Result<bool> {
+    let to = to.into().to_string();
+    Ok(lab.exec(from, "ping", &["-n", "-c", "1", "-W", "1", &to])?.status.success())
+}
+
+/// As [`reaches`], with the time that a failed neighbour entry needs: the kernel asks again once a second.
+fn reaches_again(lab: &Lab, from: Place, to: impl Into<IpAddr>) -> Result<bool> {
+    let (to, limit) = (to.into(), Duration::from_secs(8));
+    let answered = shell::await_value("an answer", limit, || Ok(reaches(lab, from, to)?.then_some(())));
+    Ok(answered.is_ok())
+}
+
+/// Everything that a lab of this name could have left.
+fn traces(name: &LabName) -> Result<Vec<String>> {
+    let namespaces = std::fs::read_dir("/run/netns").context("/run/netns")?;
+    let prefix = format!("farm-{name}-");
+    let names = namespaces.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let mut found: Vec<String> = names.filter(|n| n.starts_with(&prefix)).collect();
+    if farm_lab::exists(name)? {
+        found.push(format!("directory of {name}"));
+    }
+    Ok(found)
+}
+
+fn farm_lab_program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_farm-lab"))
+}
+
+#[test]
+fn everybody_reaches_everybody() -> Result<()> {
+    let lab = lab("reach")?;
+    for from in [NODE1, CLIENT, Place::Router, Place::Remote] {
+        for to in [NODE2, CLIENT, Place::Router, Place::Remote].into_iter().filter(|to| *to != from) {
+            assert!(reaches(&lab, from, to.address())?, "{from} to {to}");
+            assert!(reaches(&lab, from, to.address6())?, "{from} to {to} over IPv6");
+        }
+    }
+    assert!(reaches(&lab, NODE1, Ipv4Addr::new(10, 78, 0, 12))?, "second network");
+    let last_of_the_crowd = CLIENT.crowd().last().context("the client stands for many")?;
+    assert!(reaches(&lab, NODE1, last_of_the_crowd)?);
+    Ok(())
+}
+
+#[test]
+fn a_cut_node_has_no_carrier_and_comes_back() -> Result<()> {
+    let lab = lab("cut")?;
+    lab.cut(NODE1)?;
+    let carrier =
+        || lab.namespace(NODE1).run(|| Ok(std::fs::read_to_string("/proc/net/route")?.contains("eth0")));
+    assert!(!reaches(&lab, CLIENT, NODE1.address())?);
+    assert!(!reaches(&lab, NODE2, Ipv4Addr::new(10, 78, 0, 11))?, "both cables are cut");
+    let link = |lab: &Lab| {
+        Ok::<_, anyhow::Error>(String::from_utf8(lab.exec(NODE1, "ip", &["link", "show", "eth0"])?.stdout)?)
+    };
+    assert!(link(&lab)?.contains("NO-CARRIER"), "{}", link(&lab)?);
+    lab.heal(NODE1)?;
+    assert!(reaches_again(&lab, CLIENT, NODE1.address())?);
+    Ok(())
+}
+
+#[test]
+fn a_silenced_node_keeps_its_carrier() -> Result<()> {
+    let lab = lab("silence")?;
+    lab.silence(NODE1)?;
+    assert!(!reaches(&lab, CLIENT, NODE1.address())?);
+    assert!(!reaches(&lab, NODE2, Ipv4Addr::new(10, 78, 0, 11))?, "silent on both networks");
+    let link = String::from_utf8(lab.exec(NODE1, "ip", &["link", "show", "eth0"])?.stdout)?;
+    assert!(link.contains("LOWER_UP"), "{link}");
+    lab.heal(NODE1)?;
+    assert!(reaches_again(&lab, CLIENT, NODE1.address())?);
+    Ok(())
+}
+
+#[test]
+fn one_direction_of_one_pair_can_be_blocked() -> Result<()> {
+    let lab = lab("oneway")?;
+    // Both know each other's hardware address, so that only the echo has to pass.
+    assert!(reaches(&lab, NODE1, NODE2.address())?);
+    lab.block(&[(NODE1, NODE2)])?;
+    assert!(!reaches(&lab, NODE1, NODE2.address())?);
+    assert!(reaches(&lab, NODE1, CLIENT.address())?);
+    lab.unblock(&[(NODE1, NODE2)])?;
+    assert!(reaches(&lab, NODE1, NODE2.address())?);
+    Ok(())
+}
+
+#[test]
+fn labs_do_not_collide() -> Result<()> {
+    let (one, other) = (lab("one")?, lab("other")?);
+    one.cut(NODE1)?;
+    assert!(reaches(&other, CLIENT, NODE1.address())?);
+    one.down()?;
+    assert!(reaches(&other, CLIENT, NODE1.address())?);
+    other.down()
+}
+
+#[test]
+fn web_servers_answer_with_their_name() -> Result<()> {
+    let lab = lab("web")?;
+    for node in lab.nodes() {
+        lab.start_nginx(node)?;
+        let url = format!("http://{}/", node.address());
+        assert_eq!(lab.exec(CLIENT, "curl", &["-s", &url])?.stdout, format!("{node}\n").into_bytes());
+    }
+    lab.kill_nginx(NODE1)?;
+    assert!(!lab.exec(CLIENT, "curl", &["-s", "http://10.77.0.11/"])?.status.success());
+    Ok(())
+}
+
+#[test]
+fn a_dropped_lab_leaves_nothing_not_even_foreign_processes_inside() -> Result<()> {
+    let lab = lab("dropped")?;
+    let name = lab.spec().name.clone();
+    lab.start_nginx(NODE1)?;
+    let mut inside = lab.command(NODE1, "sleep")?.arg("600").spawn()?;
+    assert!(!traces(&name)?.is_empty());
+    drop(lab);
+    assert_eq!(traces(&name)?, Vec::<String>::new());
+    assert!(!inside.wait()?.success(), "it was killed");
+    Ok(())
+}
+
+#[test]
+fn a_second_lab_of_the_same_name_is_refused_and_the_first_stays() -> Result<()> {
+    let lab = lab("twice")?;
+    let refused = Lab::build(lab.spec().clone()).expect_err("the name is taken").to_string();
+    assert!(refused.contains("farm-lab down --name"), "{refused}");
+    assert!(reaches(&lab, CLIENT, NODE1.address())?);
+    Ok(())
+}
+
+#[test]
+fn a_kept_lab_stays_until_down() -> Result<()> {
+    let name = LabName::unique("kept")?;
+    let up = farm_lab_program().args(["up", "--bare", "--nodes", "1", "--name", name.as_str()]).output()?;
+    assert!(up.status.success(), "{up:?}");
+    let exec = farm_lab_program()
+        .args(["exec", "--name", name.as_str(), "node1", "--", "sh", "-c", "exit 7"])
+        .status()?;
+    assert_eq!(exec.code(), Some(7), "the exit code is the command's");
+    farm_lab::down(&name)?;
+    farm_lab::down(&name)?;
+    assert_eq!(traces(&name)?, Vec::<String>::new());
+    Ok(())
+}
+
+/// A process that owns a lab and waits, until the test ends it.
+fn owner(name: &LabName) -> Result<(std::process::Child, Process)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["own_a_lab_until_killed", "--exact", "--nocapture"])
+        .env("FARM_TEST_OWN_LAB", name.as_str())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let out = std::io::BufReader::new(child.stdout.take().context("stdout is piped")?);
+    let mut lines = std::io::BufRead::lines(out);
+    lines
+        .find(|line| line.as_ref().is_ok_and(|l| l.contains("lab is up")))
+        .context("the owner ended early")??;
+    let process = Process::of(i32::try_from(child.id())?)?;
+    Ok((child, process))
+}
+
+/// Not a test of its own: the body of [`owner`], which starts this program again with the variable set.
+#[test]
+fn own_a_lab_until_killed() -> Result<()> {
+    let Ok(name) = std::env::var("FARM_TEST_OWN_LAB") else { return Ok(()) };
+    let lab = Lab::build(Spec::new(name.parse()?, 1))?;
+    lab.start_nginx(NODE1)?;
+    println!("lab is up");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn an_owner_that_is_interrupted_or_killed_leaves_nothing() -> Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let name = LabName::unique(&format!("owned-{}", signal as i32))?;
+        let (mut child, process) = owner(&name)?;
+        assert!(!traces(&name)?.is_empty());
+        process.signal(signal)?;
+        child.wait()?;
+        guardian::await_gone(&name)?;
+        assert_eq!(traces(&name)?, Vec::<String>::new());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_crash_left_is_removed_by_the_next_lab() -> Result<()> {
+    let name = LabName::unique("crashed")?;
+    let (mut child, process) = owner(&name)?;
+    // The machine was so broken that the guardian died as well.
+    let guardians = guardians_of(&name)?;
+    assert_eq!(guardians.len(), 1);
+    guardians.into_iter().try_for_each(Process::kill)?;
+    process.kill()?;
+    child.wait()?;
+    assert!(!traces(&name)?.is_empty(), "nobody was left to clean up");
+    drop(lab("next")?);
+    assert_eq!(traces(&name)?, Vec::<String>::new());
+    Ok(())
+}
+
+fn guardians_of(name: &LabName) -> Result<Vec<Process>> {
+    let wanted = format!("guard\0--name\0{name}\0");
+    let pids = std::fs::read_dir("/proc")?.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let guards = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.ends_with(&wanted))
+    };
+    pids.filter(guards).map(Process::of).collect()
+}
