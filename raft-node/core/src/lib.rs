@@ -22,6 +22,7 @@ macro_rules! planted {
 pub mod apply;
 pub mod assignment;
 pub mod command;
+pub mod controller;
 pub mod electors;
 pub mod event;
 pub mod id;
@@ -32,4 +33,5 @@ pub mod planner;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod state;
+pub mod table;
 pub mod time;

@@ -1,0 +1,87 @@
+//! What the leader's decisions are made from: one look at state and observations.
+
+use std::collections::BTreeMap;
+
+use super::{Controller, Observed};
+use crate::assignment::Group;
+use crate::command::Evidence;
+use crate::id::{Epoch, NodeId};
+use crate::lease::{Timing, timing};
+use crate::model::{Membership, Module, ModuleKind, ModuleName, Node, Pending, Role, Weight};
+use crate::state::ClusterState;
+use crate::time::{BootTime, Span};
+
+pub(super) struct View<'a> {
+    pub(super) controller: &'a Controller,
+    pub(super) now: BootTime,
+    pub(super) state: &'a ClusterState,
+    pub(super) observed: &'a Observed,
+    pub(super) timing: &'a Timing,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(
+        controller: &'a Controller,
+        now: BootTime,
+        state: &'a ClusterState,
+        observed: &'a Observed,
+        timing: &'a Timing,
+    ) -> Self {
+        Self { controller, now, state, observed, timing }
+    }
+
+    /// Farm modules with their groups of buckets.
+    pub(super) fn modules(&self) -> impl Iterator<Item = (&'a ModuleName, &'a Module, &'a [Group])> {
+        let groups = &self.controller.digest.groups;
+        let farms = self.state.modules.iter().filter(|(_, m)| m.kind == ModuleKind::Farm);
+        farms.map(|(name, m)| (name, m, groups.get(name).map_or(&[][..], Vec::as_slice)))
+    }
+
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        self.controller.presence.is_silent(node)
+    }
+
+    /// Nodes that may have buckets of `module`, with their weights: members that serve, follow the epochs, reach its
+    /// clients, and are either let in or were so before.
+    pub(super) fn weights(&self, module: &Module, groups: &[Group]) -> BTreeMap<NodeId, Weight> {
+        let presence = &self.controller.presence;
+        let owner = |id| groups.iter().any(|g| g.state.current == Some(id));
+        let may = |n: &&Node| {
+            let there = presence.is_eligible(n.id, self.now) || (presence.is_current(n.id) && owner(n.id));
+            n.role == Role::Server && n.membership == Membership::Member && there && covers(n, module)
+        };
+        let weight = |n: &Node| module.weights.get(&n.id).copied().unwrap_or(Weight::DEFAULT);
+        self.state.nodes.values().filter(may).map(|n| (n.id, weight(n))).filter(|(_, w)| w.0 > 0).collect()
+    }
+
+    /// Whether `node` reported `epoch`.
+    pub(super) fn reported(&self, node: NodeId, epoch: Epoch) -> bool {
+        self.observed.heard.get(&node).is_some_and(|h| h.applied >= epoch)
+    }
+
+    /// Whether every node that may hold a lease reported `epoch`. A lease is over W after the last renewal that any
+    /// elector can have granted, and this one hears what the others hear.
+    pub(super) fn all_reported(&self, epoch: Epoch) -> bool {
+        let wait = timing::wait(self.state.lease_bound);
+        let gone = |id| self.now.since(self.controller.presence.last_heard(id, self.observed)) > wait;
+        self.state.nodes.keys().all(|id| self.reported(*id, epoch) || gone(*id))
+    }
+
+    /// Since when the leader has known an epoch.
+    pub(super) fn known_for(&self, epoch: Epoch) -> Span {
+        self.controller.first_seen.get(&epoch).map_or(Span::ZERO, |at| self.now.since(*at))
+    }
+
+    pub(super) fn evidence(&self, pending: &Pending) -> Option<Evidence> {
+        self.controller.reports.evidence(pending, &self.state.electors, self.observed, self.now)
+    }
+
+    pub(super) fn renewals(&self, count: u64) -> Span {
+        Span(self.timing.renewal.0 * count)
+    }
+}
+
+/// Whether the node's links reach the clients of every virtual IP of the module.
+fn covers(node: &Node, module: &Module) -> bool {
+    module.vips.keys().all(|vip| node.links.iter().any(|l| l.covers(*vip)))
+}
