@@ -33,16 +33,19 @@ impl Bucket {
     }
 }
 
+#[inline(always)]
 fn short(address: &[u8; 4]) -> u64 {
     u64::from(u32::from_le_bytes(*address))
 }
 
+#[inline(always)]
 fn half(bytes: &[u8; 16], start: usize) -> u64 {
     let mut half = [0; 8];
     half.copy_from_slice(&bytes[start..start + 8]);
     u64::from_le_bytes(half)
 }
 
+#[inline(always)]
 fn wire(port: u16) -> u64 {
     u64::from(u16::from_le_bytes(port.to_be_bytes()))
 }

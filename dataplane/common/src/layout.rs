@@ -32,6 +32,9 @@ pub const SERVICES: usize = 256;
 /// Cells of the MAC table.
 pub const MAC_CELLS: usize = 4096;
 
+/// Name of the program in the object file.
+pub const PROGRAM: &str = "farm_filter";
+
 /// Name of the map with the two slots.
 pub const MAP_TABLE: &str = "FARM_TABLE";
 /// Name of the one-element map with the [`Word`].

@@ -154,21 +154,31 @@ impl Ipv4 {
             return self.fragment(frame);
         }
         match self.protocol {
-            protocol::TCP => {
-                let kind = if opens(self.tcp_flags(frame)?) { Kind::Syn } else { Kind::Segment };
-                self.with_ports(frame, kind)
-            }
-            protocol::UDP => self.with_ports(frame, Kind::Datagram),
+            protocol::TCP => self.segment(frame),
+            protocol::UDP => Ok(self.with_ports(self.ports(frame)?, Kind::Datagram)),
             protocol::ICMP => self.icmp(frame),
             _ => Err(Reason::Protocol),
         }
+    }
+
+    #[inline(always)]
+    fn segment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        let tcp = self.tcp(frame)?;
+        let ports = (u16::from_be_bytes([tcp[0], tcp[1]]), u16::from_be_bytes([tcp[2], tcp[3]]));
+        Ok(self.with_ports(ports, if opens(&tcp) { Kind::Syn } else { Kind::Segment }))
+    }
+
+    /// The TCP header up to the flags, read at once: the verifier does not see that one bound implies another.
+    #[inline(always)]
+    fn tcp(&self, frame: &(impl Bytes + ?Sized)) -> Result<[u8; 14], Reason> {
+        frame.get(self.payload & OFFSET_MASK).ok_or(Reason::Malformed)
     }
 
     /// Fragments go by address only. The rules of RFC 1858 §3 and RFC 3128 keep a SYN from hiding in them.
     #[inline(always)]
     fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
         match (self.protocol, self.fragment_offset) {
-            (protocol::TCP, 0) if opens(self.tcp_flags(frame)?) => Err(Reason::FragmentedSyn),
+            (protocol::TCP, 0) if opens(&self.tcp(frame)?) => Err(Reason::FragmentedSyn),
             (protocol::TCP, 1) => Err(Reason::FragmentedSyn),
             (protocol::TCP, _) => Ok(self.without_ports(Kind::TcpFragment)),
             (protocol::UDP | protocol::ICMP, _) => Ok(self.without_ports(Kind::DatagramFragment)),
@@ -177,15 +187,9 @@ impl Ipv4 {
     }
 
     #[inline(always)]
-    fn tcp_flags(&self, frame: &(impl Bytes + ?Sized)) -> Result<u8, Reason> {
-        let flags = frame.get::<1>((self.payload & OFFSET_MASK) + 13).ok_or(Reason::Malformed)?;
-        Ok(flags[0])
-    }
-
-    #[inline(always)]
     fn icmp(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
-        let [kind] = frame.get::<1>(self.payload & OFFSET_MASK).ok_or(Reason::Malformed)?;
-        match kind {
+        let header: [u8; 8] = frame.get(self.payload & OFFSET_MASK).ok_or(Reason::Malformed)?;
+        match header[0] {
             // Echo request.
             8 => Ok(self.without_ports(Kind::Echo)),
             // Destination unreachable (with "fragmentation needed"), time exceeded, parameter problem.
@@ -224,9 +228,8 @@ impl Ipv4 {
     }
 
     #[inline(always)]
-    fn with_ports(&self, frame: &(impl Bytes + ?Sized), kind: Kind) -> Result<Flow, Reason> {
-        let (client_port, service_port) = self.ports(frame)?;
-        Ok(Flow { client_port, service_port, ..self.without_ports(kind) })
+    fn with_ports(&self, (client_port, service_port): (u16, u16), kind: Kind) -> Flow {
+        Flow { client_port, service_port, ..self.without_ports(kind) }
     }
 
     #[inline(always)]
@@ -238,9 +241,9 @@ impl Ipv4 {
 
 /// SYN without ACK and without RST asks for a new connection.
 #[inline(always)]
-fn opens(tcp_flags: u8) -> bool {
+fn opens(tcp: &[u8; 14]) -> bool {
     const RST: u8 = 0x04;
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    tcp_flags & (SYN | ACK | RST) == SYN
+    tcp[13] & (SYN | ACK | RST) == SYN
 }

@@ -1,0 +1,54 @@
+//! The maps, by the names and types of `farm_common::layout`.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use farm_common::judge::Ingress;
+use farm_common::layout::{EVENT_RING, Identity, LINKS, Port, Slot, Word};
+use farm_common::verdict::{REASONS, Reason};
+
+#[map]
+static FARM_TABLE: Array<Slot> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static FARM_WORD: Array<Word> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Not read here: it tells the next daemon whose pins these are.
+#[map]
+static FARM_IDENTITY: Array<Identity> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static FARM_PORTS: Array<Port> = Array::with_max_entries(LINKS as u32, 0);
+#[map]
+static FARM_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+#[map]
+pub static FARM_EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING, 0);
+
+/// The slot in force. The word is read once: a flip during the run concerns the next frame.
+#[inline(always)]
+pub fn slot() -> Option<&'static Slot> {
+    let word = FARM_WORD.get_ptr(0)?;
+    // SAFETY: `get_ptr` returns a valid, aligned pointer to the map's element. The daemon stores the word
+    // whole, and `volatile` keeps the load whole and single.
+    let word = unsafe { read_volatile(&raw const (*word).word) };
+    FARM_TABLE.get((word & 1) as u32)
+}
+
+/// The link that this interface is, if any.
+#[inline(always)]
+pub fn ingress(ifindex: u32) -> Option<Ingress> {
+    (0..LINKS as u32).find_map(|link| {
+        let port = FARM_PORTS.get(link)?;
+        (port.ifindex == ifindex).then_some(Ingress { link: link as u8, port: *port })
+    })
+}
+
+/// Counts a verdict; returns how often this CPU has come to it.
+#[inline(always)]
+pub fn count(reason: Reason) -> u64 {
+    let Some(counter) = FARM_COUNTERS.get_ptr_mut(u32::from(reason)) else { return 0 };
+    // SAFETY: a valid, aligned pointer to this CPU's element; the program is not preempted by itself.
+    unsafe {
+        *counter += 1;
+        *counter
+    }
+}
