@@ -1,1 +1,7 @@
-fn main(){}
+//! `farmctl`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    farmctl::main()
+}

@@ -1,0 +1,134 @@
+//! The command line. Every word here is also a word of the protocol and of the documents.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::HELP;
+use crate::values::{HostPort, limit};
+use crate::{cmd, usage};
+
+/// Where farmd listens unless told otherwise.
+pub const SOCKET: &str = "/run/farm/farmd.sock";
+
+/// Look at a farm and change it.
+#[derive(Debug, Parser)]
+#[command(name = "farmctl", version, after_help = HELP)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Unix socket of the daemon
+    #[arg(long, global = true, env = "FARM_SOCKET", default_value = SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Ask over TCP instead of the socket (port 7600 when not given); a daemon only shows things there
+    #[arg(long, global = true, value_parser = HostPort::api, value_name = "ADDR[:PORT]")]
+    pub server: Option<HostPort>,
+    /// Print JSON: field names as in farm/v1/*.proto, and `schema`, the version of the shape
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Longest wait for an answer [default: 10s; 60s for cluster init, node join and node leave]
+    #[arg(long, global = true, value_parser = limit, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+}
+
+/// The commands, one group per file under `cmd/`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Found a cluster, look at it, set its timing
+    #[command(subcommand)]
+    Cluster(cmd::cluster::Cluster),
+    /// Members: join, leave, list, set
+    #[command(subcommand)]
+    Node(cmd::node::Node),
+    /// Virtual IPs and ports: add, list, remove
+    #[command(subcommand)]
+    Service(cmd::service::Service),
+    /// Applications: shares of the nodes
+    #[command(subcommand)]
+    Module(cmd::module::Module),
+    /// Who serves a client, and why
+    Explain(cmd::explain::Explain),
+    /// Follow the state of the cluster
+    Watch,
+    /// What happened on this node
+    Events(cmd::events::Events),
+    /// Farms in network namespaces; see `farmctl lab --help`
+    #[command(disable_help_flag = true)]
+    Lab(cmd::lab::Passed),
+    /// Faults against a running farm; see `farmctl demo --help`
+    #[command(disable_help_flag = true)]
+    Demo(cmd::lab::Passed),
+    /// Print completions for a shell
+    Completions(cmd::completions::Completions),
+    /// Print the version
+    Version,
+}
+
+/// Parses a command line, program name first.
+///
+/// # Errors
+/// Clap's; [`usage::problem`] says it in one sentence.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let passed = args.get(1).is_some_and(|a| a == OsStr::new("lab") || a == OsStr::new("demo"));
+    if passed {
+        // Everything behind is farm-lab's, also options that look like ours.
+        args.insert(2, "--".into());
+    }
+    Cli::try_parse_from(args)
+}
+
+/// Checks a cure or next step that the project prints: it must be one command without prose, and if that
+/// command is `farmctl` it must parse. Words are separated by blanks; there is no quoting.
+///
+/// # Errors
+/// One sentence that says what is wrong with it.
+pub fn parse_cure(cure: &str) -> Result<(), String> {
+    let words: Vec<&str> = cure.split_whitespace().collect();
+    let farmctl = match words.as_slice() {
+        [] => return Err("an empty cure cures nothing".into()),
+        ["farmctl", ..] => &words[..],
+        ["sudo", "farmctl", ..] => &words[1..],
+        [program, ..] if PROGRAMS.contains(program) => return Ok(()),
+        [program, ..] => {
+            return Err(format!("{program:?} is not a program that a cure may name: {PROGRAMS:?}"));
+        }
+    };
+    match parse(farmctl.iter().map(OsString::from)) {
+        Ok(_) => Ok(()),
+        Err(error) if !error.use_stderr() => Ok(()),
+        Err(error) => Err(format!("{cure:?}: {}", usage::problem(&error, &[]).fact)),
+    }
+}
+
+/// Other programs that a cure may name: they are on every supported system.
+const PROGRAMS: [&str; 16] = [
+    "bpftool",
+    "cargo",
+    "chmod",
+    "cp",
+    "df",
+    "farmd",
+    "install",
+    "ip",
+    "journalctl",
+    "make",
+    "mkdir",
+    "mount",
+    "mv",
+    "nft",
+    "ss",
+    "systemctl",
+];

@@ -1,0 +1,46 @@
+//! `farmctl events`
+
+use clap::Args;
+use farm_proto::v1;
+
+use super::status;
+use crate::args::Global;
+use crate::client::{Daemon, ORDINARY, follow};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::{render, view};
+
+/// What happened on this node, oldest first; with --json one object per line.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens next
+    #[arg(long)]
+    follow: bool,
+    /// How many of the past
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    last: u64,
+}
+
+pub(super) async fn run(command: Events, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let request = v1::EventsRequest { follow: command.follow, last: command.last };
+    let mut stream = daemon.call(ORDINARY, async |mut c| c.events(request).await).await?;
+    // Names are a courtesy: without them the ids are shown.
+    let names = status(&daemon).await.map(|s| render::Names::of(&s)).unwrap_or_default();
+    loop {
+        let event = if command.follow {
+            follow(&mut stream).await?
+        } else {
+            match daemon.next(&mut stream).await? {
+                Some(event) => event,
+                None => return Ok(Exit::Done),
+            }
+        };
+        if out.json {
+            out.json(&view::Event::from(&event))?;
+        } else {
+            out.line(&render::event(&event, &names))?;
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `farmctl explain`
+
+use clap::Args;
+use farm_proto::v1;
+
+use super::status;
+use crate::args::Global;
+use crate::client::{Daemon, ORDINARY};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::values::{ClientAddress, ServiceAddress};
+use crate::{render, view};
+
+/// Who serves a client, and why: asks the loaded program and the pure function of the answering node.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The client; the port matters where the criterion is source-port
+    #[arg(value_name = "CLIENT[:PORT]")]
+    client: ClientAddress,
+    /// The service; tcp when not said
+    #[arg(value_name = "VIP:PORT[/tcp|/udp]")]
+    service: ServiceAddress,
+}
+
+impl Explain {
+    fn request(&self) -> v1::ExplainRequest {
+        v1::ExplainRequest {
+            client: self.client.ip.to_string(),
+            client_port: self.client.port.into(),
+            vip: self.service.at.ip().to_string(),
+            protocol: v1::Protocol::from(self.service.protocol).into(),
+            port: self.service.at.port().into(),
+        }
+    }
+}
+
+pub(super) async fn run(command: Explain, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let answer = daemon.call(ORDINARY, async |mut c| c.explain(command.request()).await).await?;
+    if out.json {
+        out.json(&view::Explain::from(&answer))?;
+    } else {
+        // Names are a courtesy: without them the ids are shown.
+        let names = status(&daemon).await.map(|s| render::Names::of(&s)).unwrap_or_default();
+        out.text(&render::explain(&command.client, &command.service, &answer, &names))?;
+    }
+    Ok(if answer.agree { Exit::Done } else { Exit::Disagree })
+}

@@ -1,0 +1,58 @@
+//! One file per command group: its arguments, its call, what it prints.
+
+pub mod cluster;
+pub mod completions;
+pub mod events;
+pub mod explain;
+pub mod lab;
+pub mod module;
+pub mod node;
+pub mod service;
+pub mod version;
+pub mod watch;
+
+use farm_proto::v1;
+
+use crate::args::{Cli, Command, Global};
+use crate::client::{Daemon, ORDINARY};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::view;
+
+/// Carries out a command.
+///
+/// # Errors
+/// What went wrong.
+pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Cluster(command) => cluster::run(command, global, out).await,
+        Command::Node(command) => node::run(command, global, out).await,
+        Command::Service(command) => service::run(command, global, out).await,
+        Command::Module(command) => module::run(command, global, out).await,
+        Command::Explain(command) => explain::run(command, global, out).await,
+        Command::Watch => watch::run(global, out).await,
+        Command::Events(command) => events::run(command, global, out).await,
+        Command::Lab(passed) => lab::run("lab", passed, global),
+        Command::Demo(passed) => lab::run("demo", passed, global),
+        Command::Completions(command) => completions::run(command, out),
+        Command::Version => version::run(out),
+    }
+}
+
+/// The state of the cluster as one daemon knows it.
+async fn status(daemon: &Daemon) -> Result<v1::StatusResponse, Error> {
+    daemon.call(ORDINARY, async |mut c| c.status(v1::StatusRequest {}).await).await
+}
+
+/// The state of the cluster behind `global`.
+async fn ask_status(global: &Global) -> Result<v1::StatusResponse, Error> {
+    status(&Daemon::connect(global).await?).await
+}
+
+/// Says that a change was made.
+fn done(out: &mut Output<'_>, done: &v1::Done, what: &str) -> Result<Exit, Error> {
+    out.show(&view::Done::from(done), || format!("{what} (epoch {})\n", done.epoch))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,111 @@
+//! `farmctl node …`
+
+use clap::Subcommand;
+use farm_proto::v1;
+
+use super::{ask_status, done};
+use crate::args::Global;
+use crate::client::{Daemon, LONG, ORDINARY};
+use crate::error::{Error, Problem};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::values::{HostPort, NetworkAddress, name};
+use crate::{render, view};
+
+/// Members of the cluster.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Make this node a member of the cluster that PEER belongs to
+    Join {
+        /// A member; port 7601 when not given
+        #[arg(value_parser = HostPort::peer, value_name = "PEER[:PORT]")]
+        peer: HostPort,
+    },
+    /// Hand a node's buckets over and forget the node
+    Leave {
+        /// The node; without it, the one that is asked
+        #[arg(value_parser = name)]
+        name: Option<String>,
+        /// The node is dead: do not wait for it
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the nodes
+    List,
+    /// Set addresses of a node; other networks keep theirs
+    Set {
+        /// The node
+        #[arg(value_parser = name)]
+        name: String,
+        /// Its address on a cluster network; may be repeated
+        #[arg(long = "address", required = true, num_args = 1.., value_name = "NET=IP")]
+        addresses: Vec<NetworkAddress>,
+    },
+}
+
+pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    match command {
+        Node::Join { peer } => join(&peer, global, out).await,
+        Node::Leave { name, force } => leave(name, force, global, out).await,
+        Node::List => list(global, out).await,
+        Node::Set { name, addresses } => set(name, addresses, global, out).await,
+    }
+}
+
+async fn join(peer: &HostPort, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let request = v1::JoinClusterRequest { peer: peer.to_string() };
+    let answer = daemon.call(LONG, async |mut c| c.join(request).await).await?;
+    out.show(&view::Join::from(&answer), || render::join(&answer))?;
+    Ok(Exit::Done)
+}
+
+async fn leave(
+    name: Option<String>,
+    force: bool,
+    global: &Global,
+    out: &mut Output<'_>,
+) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let said = name.clone().unwrap_or_else(|| "this node".into());
+    // An empty name is the node that is asked.
+    let request = v1::LeaveRequest { node: name.unwrap_or_default(), force };
+    let answer = daemon.call(LONG, async |mut c| c.leave(request).await).await?;
+    done(out, &answer, &format!("{said} leaves the cluster; its buckets are handed over first"))
+}
+
+async fn list(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let status = ask_status(global).await?;
+    let nodes = view::Nodes { nodes: status.nodes.iter().map(Into::into).collect() };
+    let colour = out.colour;
+    out.show(&nodes, || render::node_list(&status, colour))?;
+    Ok(if status.member { Exit::Done } else { Exit::NotMember })
+}
+
+async fn set(
+    name: String,
+    addresses: Vec<NetworkAddress>,
+    global: &Global,
+    out: &mut Output<'_>,
+) -> Result<Exit, Error> {
+    unique(&addresses)?;
+    let daemon = Daemon::connect(global).await?;
+    let said = name.clone();
+    let addresses =
+        addresses.into_iter().map(|a| v1::Address { network: a.network, ip: a.ip.to_string() }).collect();
+    let request = v1::NodeSetRequest { node: name, addresses };
+    let answer = daemon.call(ORDINARY, async |mut c| c.node_set(request).await).await?;
+    done(out, &answer, &format!("addresses of {said} are set"))
+}
+
+/// A network named twice is a mistake: which address was meant?
+fn unique(addresses: &[NetworkAddress]) -> Result<(), Problem> {
+    let mut seen = std::collections::BTreeSet::new();
+    match addresses.iter().find(|a| !seen.insert(&a.network)) {
+        None => Ok(()),
+        Some(twice) => {
+            let fact = format!("--address names the network {} twice", twice.network);
+            Err(Problem::new(Exit::Usage, "usage", fact, "farmctl node set --help"))
+        }
+    }
+}

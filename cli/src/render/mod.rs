@@ -1,0 +1,121 @@
+//! What people read: plain aligned text. Colour only repeats what a word says, and whatever is not green ends
+//! with what to do next.
+
+mod changes;
+mod explain;
+mod state;
+mod status;
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use farm_proto::v1;
+
+pub use changes::changes;
+pub use explain::explain;
+pub use status::{node_list, status};
+
+use crate::view;
+
+/// Buckets of a module: what a share is a share of.
+const BUCKETS: u32 = 4096;
+
+/// Names of the nodes by id.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names(BTreeMap<u64, String>);
+
+impl Names {
+    /// The names in a status.
+    #[must_use]
+    pub fn of(status: &v1::StatusResponse) -> Self {
+        let nodes = status.nodes.iter().filter_map(|n| n.node.as_ref());
+        Self(nodes.map(|n| (n.id, n.name.clone())).collect())
+    }
+
+    /// What to call a node; id 0 is nobody.
+    #[must_use]
+    pub fn name(&self, id: u64) -> String {
+        match (id, self.0.get(&id)) {
+            (0, _) => "nobody".into(),
+            (_, Some(name)) => name.clone(),
+            (_, None) => format!("node {id}"),
+        }
+    }
+}
+
+/// A service as people write it: `10.0.0.100:80/tcp`.
+#[must_use]
+pub fn service(service: &v1::Service) -> String {
+    at(&service.vip, service.port, &view::protocol(service.protocol))
+}
+
+fn at(vip: &str, port: u32, protocol: &str) -> String {
+    if vip.contains(':') { format!("[{vip}]:{port}/{protocol}") } else { format!("{vip}:{port}/{protocol}") }
+}
+
+/// The services as a table.
+#[must_use]
+pub fn services(status: &v1::StatusResponse, list: &view::Services) -> String {
+    if !status.member {
+        return NO_CLUSTER.into();
+    }
+    if list.services.is_empty() {
+        return NO_SERVICE.into();
+    }
+    let mut table = table::Table::new(&["MODULE", "SERVICE", "CRITERION", "MODE"]);
+    for row in &list.services {
+        let at = at(&row.service.vip, row.service.port, &row.service.protocol);
+        table.row([&row.module, &at, &row.service.criterion, &row.mode].map(|t| table::Text::plain(t)));
+    }
+    table.draw(false)
+}
+
+/// What a daemon without a cluster is told to do.
+const NO_CLUSTER: &str = "This node belongs to no cluster yet.\n  next: farmctl cluster init, on the first node\n  next: farmctl node join PEER, on every other node\n";
+
+/// What to say when there is no service.
+const NO_SERVICE: &str = "No service yet.\n  next: farmctl service add --help\n";
+
+/// The answer to `cluster init`.
+#[must_use]
+pub fn init(name: &str, answer: &v1::InitResponse) -> String {
+    let reasons: String = answer.reasons.iter().map(|r| format!("  because {r}\n")).collect();
+    format!(
+        "cluster {name} is founded ({}); this node is node {}\nprofile {}\n{reasons}  next: farmctl node join PEER, on every other node\n",
+        view::hex(&answer.cluster),
+        answer.node,
+        view::profile(answer.profile)
+    )
+}
+
+/// The answer to `node join`.
+#[must_use]
+pub fn join(answer: &v1::JoinClusterResponse) -> String {
+    let v1::JoinClusterResponse { node, cluster, name } = answer;
+    format!(
+        "this node is node {node} of cluster {name} ({})\n  next: farmctl cluster status\n",
+        view::hex(cluster)
+    )
+}
+
+/// One event on one line.
+#[must_use]
+pub fn event(event: &v1::Event, names: &Names) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(event.time_unix_ms)).unwrap_or(UNIX_EPOCH);
+    let time = humantime::format_rfc3339_millis(at);
+    let cause = if event.cause.is_empty() { String::new() } else { format!(" <- {}", event.cause) };
+    let (who, v1::Event { id, kind, text, .. }) = (names.name(event.node), event);
+    format!("{time} {who} {kind}: {text} [{id}{cause}]")
+}
+
+/// A length of time as people say it.
+fn span(ms: u64) -> String {
+    let rounded = if ms < 10_000 { ms } else { ms / 1000 * 1000 };
+    humantime::format_duration(Duration::from_millis(rounded)).to_string()
+}
+
+/// A share in percent.
+fn percent(buckets: u32) -> String {
+    format!("{:.1}%", f64::from(buckets) * 100.0 / f64::from(BUCKETS))
+}

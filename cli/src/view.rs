@@ -1,0 +1,287 @@
+//! The shapes of `--json`. Every object that is printed carries `schema`; every field has the name it has in
+//! `farm/v1/*.proto` (a test compares them). Ids and counters are numbers; bytes are lower-case hexadecimal;
+//! values of enumerations are the words that the command line takes (`source-address`, `tcp`, `fast`).
+
+use farm_proto::v1;
+use serde::Serialize;
+
+/// Version of these shapes; grows when a field changes its meaning or goes, not when one comes.
+pub const SCHEMA: u32 = 1;
+
+/// An object with the version of its shape in front.
+#[derive(Serialize)]
+pub struct Stamped<'a, T> {
+    schema: u32,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+impl<'a, T> Stamped<'a, T> {
+    /// `body`, stamped.
+    pub fn new(body: &'a T) -> Self {
+        Self { schema: SCHEMA, body }
+    }
+}
+
+/// The word for a value of an enumeration: its protobuf name without the prefix, in lower case with dashes.
+macro_rules! words {
+    ($($function:ident: $type:ident, $prefix:literal;)+) => { $(
+        #[doc = concat!("The word for a [`v1::", stringify!($type), "`].")]
+        #[must_use]
+        pub fn $function(value: i32) -> String {
+            match v1::$type::try_from(value) {
+                Ok(known) => word(known.as_str_name(), $prefix),
+                Err(_) => format!("unknown-{value}"),
+            }
+        }
+    )+ };
+}
+words! {
+    role: NodeRole, "NODE_ROLE_";
+    node_phase: NodePhase, "NODE_PHASE_";
+    kind: ModuleKind, "MODULE_KIND_";
+    protocol: Protocol, "PROTOCOL_";
+    criterion: Criterion, "CRITERION_";
+    mode: Mode, "MODE_";
+    profile: Profile, "PROFILE_";
+    phase: Phase, "PHASE_";
+}
+
+fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A serialisable struct with the fields of a message, and how each is made from the message `$m`.
+macro_rules! view {
+    ($(#[$doc:meta])* $name:ident($message:ident as $m:ident) { $($field:ident: $type:ty = $value:expr,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Debug, Serialize)]
+        pub struct $name { $(#[allow(missing_docs)] pub $field: $type,)+ }
+        impl From<&v1::$message> for $name {
+            fn from($m: &v1::$message) -> Self { Self { $($field: $value,)+ } }
+        }
+    };
+}
+
+fn each<'a, M: 'a, V: From<&'a M>>(messages: &'a [M]) -> Vec<V> {
+    messages.iter().map(V::from).collect()
+}
+
+view! {
+    /// `cluster status`, and each line of `watch`.
+    Status(StatusResponse as m) {
+        cluster: String = hex(&m.cluster),
+        name: String = m.name.clone(),
+        generation: Option<Generation> = m.generation.as_ref().map(Into::into),
+        epoch: u64 = m.epoch,
+        profile: String = profile(m.profile),
+        feature_level: u32 = m.feature_level,
+        term: u64 = m.term,
+        leader: u64 = m.leader,
+        answered_by: u64 = m.answered_by,
+        commit_index: u64 = m.commit_index,
+        nodes: Vec<NodeStatus> = each(&m.nodes),
+        modules: Vec<ModuleStatus> = each(&m.modules),
+        electors: Vec<u64> = m.electors.clone(),
+        voters: Vec<u64> = m.voters.clone(),
+        conditions: Vec<Condition> = each(&m.conditions),
+        member: bool = m.member,
+    }
+}
+view! {
+    /// Generation of the cluster.
+    Generation(Generation as m) {
+        number: u64 = m.number,
+        survivor: u64 = m.survivor,
+        // 64 random bits: more than a JSON number holds everywhere.
+        nonce: String = format!("{:016x}", m.nonce),
+    }
+}
+view! {
+    /// A node and what the answering daemon knows of it.
+    NodeStatus(NodeStatus as m) {
+        node: Option<Node> = m.node.as_ref().map(Into::into),
+        heard: bool = m.heard,
+        applied: u64 = m.applied,
+        voter: bool = m.voter,
+        lease_left_ms: u64 = m.lease_left_ms,
+        lease_known: bool = m.lease_known,
+        filter_ok: bool = m.filter_ok,
+        silent_ms: u64 = m.silent_ms,
+    }
+}
+view! {
+    /// A member.
+    Node(Node as m) {
+        id: u64 = m.id,
+        name: String = m.name.clone(),
+        role: String = role(m.role),
+        phase: String = node_phase(m.phase),
+        addresses: Vec<Address> = each(&m.addresses),
+        links: Vec<Link> = each(&m.links),
+        peer_port: u32 = m.peer_port,
+        lease_port: u32 = m.lease_port,
+        api_port: u32 = m.api_port,
+    }
+}
+view! {
+    /// An address of a node on one network.
+    Address(Address as m) { network: String = m.network.clone(), ip: String = m.ip.clone(), }
+}
+view! {
+    /// An interface that may carry virtual IPs.
+    Link(Link as m) {
+        name: String = m.name.clone(),
+        mac: String = hex(&m.mac),
+        addresses: Vec<String> = m.addresses.clone(),
+    }
+}
+view! {
+    /// A module and who serves which share of it.
+    ModuleStatus(ModuleStatus as m) {
+        module: Option<Module> = m.module.as_ref().map(Into::into),
+        shares: Vec<Share> = each(&m.shares),
+        open_changes: u32 = m.open_changes,
+        sockets_draining: u64 = m.sockets_draining,
+    }
+}
+view! {
+    /// A module. Who owns which bucket is not for clients: `shares` says how many.
+    Module(Module as m) {
+        name: String = m.name.clone(),
+        kind: String = kind(m.kind),
+        vips: Vec<VirtualIp> = each(&m.vips),
+        services: Vec<Service> = each(&m.services),
+        weights: Vec<NodeWeight> = each(&m.weights),
+        slot: u32 = m.slot,
+    }
+}
+view! {
+    /// A virtual IP.
+    VirtualIp(VirtualIp as m) { ip: String = m.ip.clone(), mode: String = mode(m.mode), }
+}
+view! {
+    /// A service.
+    Service(Service as m) {
+        vip: String = m.vip.clone(),
+        protocol: String = protocol(m.protocol),
+        port: u32 = m.port,
+        criterion: String = criterion(m.criterion),
+    }
+}
+view! {
+    /// A weight that was set.
+    NodeWeight(NodeWeight as m) { node: u64 = m.node, weight: u32 = m.weight, }
+}
+view! {
+    /// What a node owns of a module.
+    Share(Share as m) { node: u64 = m.node, buckets: u32 = m.buckets, weight: u32 = m.weight, }
+}
+view! {
+    /// A state that is not green.
+    Condition(Condition as m) {
+        code: String = m.code.clone(),
+        resource: String = m.resource.clone(),
+        since_ms: u64 = m.since_ms,
+        cause: String = m.cause.clone(),
+        next: String = m.next.clone(),
+    }
+}
+view! {
+    /// `explain`.
+    Explain(ExplainResponse as m) {
+        module: String = m.module.clone(),
+        bucket: u32 = m.bucket,
+        owner: u64 = m.owner,
+        previous: u64 = m.previous,
+        phase: String = phase(m.phase),
+        epoch: u64 = m.epoch,
+        decided: String = m.decided.clone(),
+        program: String = m.program.clone(),
+        agree: bool = m.agree,
+        why: String = m.why.clone(),
+        answered_by: u64 = m.answered_by,
+    }
+}
+view! {
+    /// Each line of `events`.
+    Event(Event as m) {
+        id: String = m.id.clone(),
+        time_unix_ms: u64 = m.time_unix_ms,
+        node: u64 = m.node,
+        kind: String = m.kind.clone(),
+        text: String = m.text.clone(),
+        cause: String = m.cause.clone(),
+        index: u64 = m.index,
+        epoch: u64 = m.epoch,
+        resource: String = m.resource.clone(),
+    }
+}
+view! {
+    /// `cluster init`.
+    Init(InitResponse as m) {
+        cluster: String = hex(&m.cluster),
+        node: u64 = m.node,
+        profile: String = profile(m.profile),
+        reasons: Vec<String> = m.reasons.clone(),
+    }
+}
+view! {
+    /// `node join`.
+    Join(JoinClusterResponse as m) {
+        node: u64 = m.node,
+        cluster: String = hex(&m.cluster),
+        name: String = m.name.clone(),
+    }
+}
+view! {
+    /// Every other change: the epoch after it.
+    Done(Done as m) { epoch: u64 = m.epoch, }
+}
+
+/// `node list`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Nodes {
+    /// As in `cluster status`.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// `service list`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Services {
+    /// One per virtual IP, protocol and port.
+    pub services: Vec<ServiceRow>,
+}
+
+/// A service with what its module adds to it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ServiceRow {
+    /// Its module.
+    pub module: String,
+    /// The service.
+    #[serde(flatten)]
+    pub service: Service,
+    /// Delivery mode of its virtual IP.
+    pub mode: String,
+}
+
+impl From<&v1::StatusResponse> for Services {
+    fn from(status: &v1::StatusResponse) -> Self {
+        let modules = status.modules.iter().filter_map(|m| m.module.as_ref());
+        Self { services: modules.flat_map(rows).collect() }
+    }
+}
+
+fn rows(module: &v1::Module) -> impl Iterator<Item = ServiceRow> + '_ {
+    module.services.iter().map(|service| ServiceRow {
+        module: module.name.clone(),
+        service: service.into(),
+        mode: mode(module.vips.iter().find(|v| v.ip == service.vip).map_or(0, |v| v.mode)),
+    })
+}

@@ -1,0 +1,442 @@
+//! Calls against a daemon that answers what the test tells it to.
+
+mod common;
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use common::green;
+use farm_proto::v1;
+use farm_proto::v1::farm_server::{Farm, FarmServer};
+use farmctl::args::parse;
+use farmctl::error::{Error, Problem};
+use farmctl::exit::Exit;
+use farmctl::output::Output;
+use farmctl::{cmd, told};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, iter};
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+
+/// How the fake daemon answers everything.
+#[derive(Clone)]
+enum Answers {
+    /// As a healthy member; streams end after two messages.
+    Good,
+    /// With this status.
+    Refusal(Status),
+    /// Never.
+    Never,
+    /// As a daemon that belongs to no cluster.
+    Outside,
+}
+
+#[derive(Clone)]
+struct Fake {
+    answers: Answers,
+    /// Requests that came, as text.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Fake {
+    async fn answer<R: std::fmt::Debug, T>(
+        &self,
+        request: Request<R>,
+        good: T,
+    ) -> Result<Response<T>, Status> {
+        self.asked.lock().unwrap().push(format!("{:?}", request.into_inner()));
+        match &self.answers {
+            Answers::Good => Ok(Response::new(good)),
+            Answers::Refusal(status) => Err(status.clone()),
+            Answers::Never => std::future::pending().await,
+            Answers::Outside => {
+                Err(coded(Code::FailedPrecondition, "not_a_member", "no cluster", "farmctl cluster init"))
+            }
+        }
+    }
+}
+
+fn event(id: &str) -> v1::Event {
+    v1::Event {
+        id: id.into(),
+        node: 1,
+        kind: "leader".into(),
+        text: "node2 leads".into(),
+        ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Farm for Fake {
+    type EventsStream = Streamed<v1::Event>;
+    type WatchStream = Streamed<v1::StatusResponse>;
+
+    async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+        let (profile, reasons) = (v1::Profile::Fast.into(), vec!["stalls stay below 5 ms".into()]);
+        self.answer(r, v1::InitResponse { cluster: vec![1; 16].into(), node: 1, profile, reasons }).await
+    }
+    async fn join(
+        &self,
+        r: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        let answer = v1::JoinClusterResponse { node: 4, cluster: vec![1; 16].into(), name: "prod".into() };
+        self.answer(r, answer).await
+    }
+    async fn leave(&self, r: Request<v1::LeaveRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn status(&self, r: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        match self.answers {
+            Answers::Outside => Ok(Response::new(v1::StatusResponse::default())),
+            Answers::Good | Answers::Never | Answers::Refusal(_) => self.answer(r, green()).await,
+        }
+    }
+    async fn node_set(&self, r: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn service_add(&self, r: Request<v1::ServiceAddRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn service_remove(
+        &self,
+        r: Request<v1::ServiceRemoveRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn module_weight(&self, r: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn profile_set(&self, r: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn explain(&self, r: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        // A client of port 1 is the one that the two verdicts disagree about.
+        let agree = r.get_ref().client_port != 1;
+        self.answer(r, v1::ExplainResponse { owner: 2, agree, ..Default::default() }).await
+    }
+    async fn events(&self, r: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let two: Streamed<v1::Event> = Box::pin(iter([Ok(event("a")), Ok(event("b"))]));
+        self.answer(r, two).await
+    }
+    async fn watch(&self, r: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let later = v1::StatusResponse { epoch: 43, leader: 1, ..green() };
+        let two: Streamed<v1::StatusResponse> = Box::pin(iter([Ok(green()), Ok(later)]));
+        self.answer(r, two).await
+    }
+}
+
+/// A fake daemon behind a socket in a scratch directory; ends with the runtime of its test.
+struct Daemon {
+    directory: TempDir,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    fn start(answers: Answers) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("farmd.sock")).unwrap();
+        let asked = Arc::default();
+        let fake = Fake { answers, asked: Arc::clone(&asked) };
+        let serving = Server::builder().add_service(FarmServer::new(fake));
+        tokio::spawn(serving.serve_with_incoming(UnixListenerStream::new(listener)));
+        Self { directory, asked }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("farmd.sock")
+    }
+
+    /// Runs `farmctl <line>` against it.
+    async fn run(&self, line: &str) -> (Result<Exit, Error>, String) {
+        run(&format!("--socket {} {line}", self.socket().display())).await
+    }
+
+    fn asked(&self) -> String {
+        self.asked.lock().unwrap().join("\n")
+    }
+}
+
+async fn run(line: &str) -> (Result<Exit, Error>, String) {
+    let args = ["farmctl"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+    let cli = parse(args).unwrap();
+    let json = cli.global.json;
+    let mut text = Vec::new();
+    let result = cmd::run(cli, &mut Output::plain(&mut text, json)).await;
+    (result, String::from_utf8(text).unwrap())
+}
+
+fn problem(result: Result<Exit, Error>) -> Problem {
+    match result {
+        Err(Error::Problem(problem)) => problem,
+        other => panic!("not a problem: {other:?}"),
+    }
+}
+
+fn coded(grpc: Code, code: &str, fact: &str, cure: &str) -> Status {
+    let mut status = Status::new(grpc, fact);
+    status.metadata_mut().insert("farm-code", code.parse().unwrap());
+    status.metadata_mut().insert("farm-cure", cure.parse().unwrap());
+    status
+}
+
+#[tokio::test]
+async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
+    let daemon = Daemon::start(Answers::Good);
+    let table = [
+        (
+            "cluster init --name prod --profile fast",
+            "cluster prod is founded",
+            "name: \"prod\", profile: Fast",
+        ),
+        ("cluster init", "because stalls stay below 5 ms", "name: \"farm\", profile: Unspecified"),
+        ("cluster profile virtual", "timing profile is virtual (epoch 43)", "profile: Virtual"),
+        ("node join 192.0.2.1", "node 4 of cluster prod", "peer: \"192.0.2.1:7601\""),
+        ("node join 2001:db8::1", "node 4", "peer: \"[2001:db8::1]:7601\""),
+        ("node leave", "this node leaves", "node: \"\", force: false"),
+        ("node leave node3 --force", "node3 leaves", "node: \"node3\", force: true"),
+        (
+            "node set node1 --address lan=192.0.2.9",
+            "addresses of node1",
+            "network: \"lan\", ip: \"192.0.2.9\"",
+        ),
+        (
+            "service add --module web --vip 192.0.2.100 --port 80",
+            "web serves 192.0.2.100:80/tcp (epoch 43)",
+            "protocol: Tcp, port: 80, criterion: SourceAddress }), mode: Directed",
+        ),
+        (
+            "service add --module dns --vip 192.0.2.100 --port 53 --protocol udp --criterion source-port --mode flood",
+            "dns serves 192.0.2.100:53/udp",
+            "protocol: Udp, port: 53, criterion: SourcePort }), mode: Flood",
+        ),
+        (
+            "service remove --module web --vip 192.0.2.100 --port 80",
+            "web no longer serves 192.0.2.100:80/tcp",
+            "vip: \"192.0.2.100\", protocol: Tcp, port: 80",
+        ),
+        ("module weight web node1 0", "node1 has weight 0 for web", "node: \"node1\", weight: 0"),
+    ];
+    for (line, said, asked) in table {
+        daemon.asked.lock().unwrap().clear();
+        let (result, text) = daemon.run(line).await;
+        assert_eq!(result.unwrap(), Exit::Done, "{line}");
+        assert!(text.contains(said), "{line}: {text}");
+        assert!(daemon.asked().contains(asked), "{line}: {}", daemon.asked());
+    }
+}
+
+#[tokio::test]
+async fn state_comes_as_text_and_as_json() {
+    let daemon = Daemon::start(Answers::Good);
+    for (line, key) in [("cluster status", "nodes"), ("node list", "nodes"), ("service list", "services")] {
+        let (result, text) = daemon.run(line).await;
+        assert_eq!(result.unwrap(), Exit::Done);
+        assert!(serde_json::from_str::<Value>(&text).is_err() && !text.is_empty());
+        let (result, text) = daemon.run(&format!("{line} --json")).await;
+        assert_eq!(result.unwrap(), Exit::Done);
+        let object: Value = serde_json::from_str(&text).unwrap();
+        assert!(object[key].is_array() && object["schema"] == 1, "{line}: {text}");
+    }
+    let (_, text) = daemon.run("module weight web node1 5 --json").await;
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["epoch"], 43);
+}
+
+#[tokio::test]
+async fn explain_asks_for_exactly_the_flow_and_tells_disagreement_to_the_shell() {
+    let daemon = Daemon::start(Answers::Good);
+    let (result, text) = daemon.run("explain 192.0.2.7:4711 192.0.2.100:53/udp").await;
+    assert_eq!(result.unwrap(), Exit::Done);
+    assert!(text.contains("owner    node2"), "{text}");
+    let asked = daemon.asked();
+    assert!(
+        asked.contains(
+            "client: \"192.0.2.7\", client_port: 4711, vip: \"192.0.2.100\", protocol: Udp, port: 53"
+        ),
+        "{asked}"
+    );
+    let (result, _) = daemon.run("explain 192.0.2.7:1 192.0.2.100:53/udp --json").await;
+    assert_eq!(result.unwrap(), Exit::Disagree);
+}
+
+#[tokio::test]
+async fn refusals_keep_code_fact_and_cure() {
+    let cases = [
+        (Code::FailedPrecondition, "vip_in_use", Exit::Refused),
+        (Code::InvalidArgument, "unknown_node", Exit::Refused),
+        (Code::Unavailable, "no_leader", Exit::Unknown),
+        (Code::Unknown, "outcome_unknown", Exit::Unknown),
+        (Code::FailedPrecondition, "not_a_member", Exit::NotMember),
+    ];
+    for (grpc, code, exit) in cases {
+        let daemon =
+            Daemon::start(Answers::Refusal(coded(grpc, code, "192.0.2.1 is häßlich", "farmctl node list")));
+        let (result, text) = daemon.run("module weight web node1 5").await;
+        let problem = problem(result);
+        assert_eq!(problem, Problem::new(exit, code, "192.0.2.1 is häßlich", "farmctl node list"));
+        assert_eq!(text, "");
+        assert_eq!(
+            told(&problem, false),
+            format!("error[{code}]: 192.0.2.1 is häßlich\n  try: farmctl node list\n")
+        );
+        let object: Value = serde_json::from_str(&told(&problem, true)).unwrap();
+        let error =
+            serde_json::json!({ "code": code, "fact": "192.0.2.1 is häßlich", "cure": "farmctl node list" });
+        assert_eq!(object["error"], error);
+    }
+}
+
+#[tokio::test]
+async fn a_status_without_a_code_still_has_one() {
+    for (status, code, exit) in [
+        (Status::unimplemented("no such call"), "unknown_call", Exit::Refused),
+        (Status::permission_denied("no"), "refused", Exit::Refused),
+        (Status::internal("broken"), "connection_lost", Exit::Unknown),
+    ] {
+        let daemon = Daemon::start(Answers::Refusal(status));
+        let problem = problem(daemon.run("cluster status").await.0);
+        assert_eq!((problem.code.as_str(), problem.exit), (code, exit));
+        farmctl::args::parse_cure(&problem.cure).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_there_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("farmd.sock");
+    let problem = problem(run(&format!("--socket {} cluster status", path.display())).await.0);
+    assert_eq!((problem.code.as_str(), problem.exit), ("unreachable", Exit::Unreachable));
+    assert!(problem.fact.contains(path.to_str().unwrap()), "{}", problem.fact);
+    assert!(problem.fact.contains("No such file"), "{}", problem.fact);
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_serves_is_unreachable() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("farmd.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let problem = problem(run(&format!("--socket {} node list", path.display())).await.0);
+    assert_eq!(problem.exit, Exit::Unreachable);
+    assert!(problem.fact.contains("refused"), "{}", problem.fact);
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_serves_is_unreachable() {
+    // Bound but not listening: connections are refused, and nobody else can take the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let problem = problem(run(&format!("--server {address} cluster status")).await.0);
+    assert_eq!(problem.exit, Exit::Unreachable);
+    assert!(problem.fact.contains(&address.to_string()), "{}", problem.fact);
+}
+
+#[tokio::test]
+async fn no_answer_in_time_is_an_unknown_outcome() {
+    let daemon = Daemon::start(Answers::Never);
+    for line in ["module weight web node1 5", "cluster status", "watch", "events", "events --follow"] {
+        let problem = problem(daemon.run(&format!("--timeout 50ms {line}")).await.0);
+        assert_eq!((problem.code.as_str(), problem.exit), ("timeout", Exit::Unknown), "{line}");
+        assert!(problem.fact.contains("50ms"), "{}", problem.fact);
+    }
+}
+
+#[tokio::test]
+async fn a_bounded_stream_ends_well_and_an_endless_one_does_not() {
+    let daemon = Daemon::start(Answers::Good);
+    let (result, text) = daemon.run("events --json --last 2").await;
+    assert_eq!(result.unwrap(), Exit::Done);
+    let ids: Vec<Value> =
+        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    assert!(daemon.asked().contains("follow: false, last: 2"));
+
+    for line in ["events --follow", "watch"] {
+        let (result, text) = daemon.run(line).await;
+        let problem = problem(result);
+        assert_eq!((problem.code.as_str(), problem.exit), ("stream_ended", Exit::Unreachable), "{line}");
+        assert!(text.contains("node"), "{line}: {text}");
+    }
+    let (_, lines) = daemon.run("watch").await;
+    assert!(lines.contains("epoch 43  leader: node1 (was node2)"), "{lines}");
+    let (_, lines) = daemon.run("watch --json").await;
+    assert_eq!(lines.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_daemon_without_a_cluster_is_code_5_and_its_state_is_printed_all_the_same() {
+    let daemon = Daemon::start(Answers::Outside);
+    for line in ["cluster status", "node list", "service list"] {
+        let (result, text) = daemon.run(line).await;
+        assert_eq!(result.unwrap(), Exit::NotMember, "{line}");
+        assert!(text.contains("farmctl"), "{line}: {text}");
+    }
+    let (result, text) = daemon.run("cluster status --json").await;
+    assert_eq!(result.unwrap(), Exit::NotMember);
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["member"], false);
+    for line in ["watch", "events", "module weight web node1 5"] {
+        assert_eq!(problem(daemon.run(line).await.0).exit, Exit::NotMember, "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_ends_with_the_code_and_survives_a_closed_pipe() {
+    let daemon = Daemon::start(Answers::Good);
+    let farmctl = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farmctl"));
+        command.env("FARM_SOCKET", daemon.socket());
+        command
+    };
+    let status = farmctl().args(["cluster", "status"]).output().unwrap();
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    assert!(status.stdout.ends_with(b"All green.\n"));
+
+    let gone = farmctl().args(["--socket", "/nonexistent/farmd.sock", "--json", "watch"]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(3));
+    assert_eq!(serde_json::from_slice::<Value>(&gone.stderr).unwrap()["error"]["code"], "unreachable");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed =
+        farmctl().args(["completions", "bash"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((closed.status.code(), closed.stderr.as_slice()), (Some(0), b"".as_slice()));
+
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = farmctl().args(["version"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(full.status.code(), Some(6));
+    assert!(full.stderr.starts_with(b"error[output_failed]"));
+}
+
+#[test]
+fn lab_and_demo_become_farm_lab_word_for_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("farm-lab");
+    std::fs::write(&program, "#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 42\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farmctl"));
+        command.env("FARM_BIN_DIR", directory.path()).args(args).output().unwrap()
+    };
+    for (args, passed) in [
+        (vec!["lab", "up", "--nodes", "3", "--json"], "lab\nup\n--nodes\n3\n--json\n"),
+        (
+            vec!["lab", "exec", "node1", "--", "farmctl", "--json", "watch"],
+            "lab\nexec\nnode1\n--\nfarmctl\n--json\nwatch\n",
+        ),
+        (vec!["lab", "--help"], "lab\n--help\n"),
+        (vec!["demo"], "demo\n"),
+        (vec!["--json", "demo", "--runs", "2"], "demo\n--json\n--runs\n2\n"),
+    ] {
+        let output = run(&args);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), passed, "{args:?}");
+        assert_eq!(output.status.code(), Some(42));
+    }
+}
