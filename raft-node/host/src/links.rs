@@ -31,7 +31,8 @@ pub struct LinkInfo {
     pub driver: String,
     /// Switched on by the administrator.
     pub up: bool,
-    /// Has carrier, and is up.
+    /// Is up and has carrier. In the first moments of carrier the kernel may still drop, silently,
+    /// what is sent: repeat what matters.
     pub carrier: bool,
     /// The loopback device.
     pub loopback: bool,
@@ -48,7 +49,7 @@ pub enum LinkEvent {
         name: String,
         /// Switched on.
         up: bool,
-        /// Has carrier.
+        /// As [`LinkInfo::carrier`].
         carrier: bool,
     },
     /// The link is gone from this namespace: deleted, or moved to another.

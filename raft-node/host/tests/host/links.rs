@@ -8,10 +8,7 @@ use farm_host::{Netlink, neighbour};
 use futures::StreamExt;
 use ipnet::IpNet;
 
-use crate::namespace::{CABLE, Lab, NODE_IP, NODE_MAC, PEER_IP, PEER_MAC, run};
-
-/// A test that waits longer for an event of the kernel has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::namespace::{CABLE, Lab, NODE_IP, NODE_MAC, PATIENCE, PEER_IP, PEER_MAC, run};
 
 #[test]
 fn links_are_listed_with_all_that_matters() {

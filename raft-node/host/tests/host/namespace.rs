@@ -4,8 +4,10 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use farm_host::Mac;
+use farm_host::{Mac, links};
+use futures::StreamExt;
 use nix::sched::{CloneFlags, setns};
 
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -15,6 +17,9 @@ pub const NODE_MAC: Mac = [0x02, 0, 0, 0, 0, 0x01];
 pub const PEER_MAC: Mac = [0x02, 0, 0, 0, 0, 0x02];
 /// The cable's end in either namespace.
 pub const CABLE: &str = "cable";
+
+/// A test that waits longer for an event of the kernel has failed.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A named network namespace, removed on drop.
 pub struct Namespace {
@@ -35,6 +40,15 @@ impl Namespace {
     /// `ip` with these arguments, inside.
     pub fn ip(&self, arguments: &str) -> String {
         ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    /// Waits until the kernel has put the queue of the end that was up first in place: until then
+    /// it silently drops what is sent. The calling thread is inside.
+    async fn can_send(&self) {
+        let mut events = links::watch().unwrap();
+        while !self.ip(&format!("link show {CABLE}")).contains("state UP") {
+            tokio::time::timeout(PATIENCE, events.next()).await.expect("the cable stays without carrier");
+        }
     }
 
     /// Moves the calling thread in. Sockets stay in the namespace they were opened in.
@@ -71,6 +85,7 @@ impl Lab {
             namespace.ip(&format!("link set {CABLE} up"));
         }
         node.enter();
+        run(node.can_send());
         Lab { node, peer, home }
     }
 

@@ -3,18 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use farm_host::Netlink;
 use farm_host::address::add_virtual;
 use farm_host::sockets::{SockDiag, Socket, State};
 use socket2::{Domain, Protocol, Type};
 
-use crate::namespace::{CABLE, Lab, PEER_IP, VIP, run};
+use crate::namespace::{CABLE, Lab, PATIENCE, PEER_IP, VIP, run};
 
 const PORT: u16 = 8080;
-const PATIENCE: Duration = Duration::from_secs(10);
-
 #[test]
 fn established_sockets_of_the_service_are_listed() {
     let lab = serving();

@@ -9,12 +9,10 @@ use farm_host::probe::address_in_use;
 use farm_host::{ArpOperation, ArpPacket, Mac};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::namespace::{CABLE, Lab, NODE_MAC, PEER_IP, PEER_MAC, VIP, run};
+use crate::namespace::{CABLE, Lab, NODE_MAC, PATIENCE, PEER_IP, PEER_MAC, VIP, run};
 
 const BROADCAST: Mac = [0xff; 6];
 const VIRTUAL_MAC: Mac = [0x02, 0xfa, 0, 0, 0, 0x64];
-const PATIENCE: Duration = Duration::from_secs(10);
-
 #[test]
 fn a_broadcast_announcement_moves_the_neighbours_entry() {
     let lab = Lab::new();
