@@ -16,7 +16,8 @@
 //!                        |
 //!              ask every interface
 //! ```
-//! The caller has installed the [`crate::guard`] before: it keeps the virtual IPs closed while nothing is attached.
+//! The caller has put the guard in force before ([`crate::guard::Guard::take_up`]): it keeps the virtual IPs closed
+//! while nothing is attached. Afterwards it gives the guard the proofs ([`Filter::proofs`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -105,7 +106,7 @@ pub struct Port {
 pub struct Filter {
     // Declared first: the object's descriptors are closed before the lock is given back.
     object: Object,
-    writer: Option<TableWriter>,
+    writer: Mutex<Option<TableWriter>>,
     ports: Vec<Port>,
     netlink: Mutex<Netlink>,
     probe: OnceLock<Mutex<Probe>>,
@@ -133,7 +134,7 @@ impl Filter {
         let taken = taken_up(adopted, &writer);
         let filter = Self {
             object,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
             ports,
             netlink: Mutex::new(netlink),
             probe: OnceLock::new(),
@@ -152,14 +153,20 @@ impl Filter {
 
     /// The table's writer, once: it moves to the real-time thread. Its first publication needs a `grace()` before
     /// it, because the spare slot may be one that a predecessor just flipped away from.
-    pub fn writer(&mut self) -> Option<TableWriter> {
-        self.writer.take()
+    pub fn writer(&self) -> Option<TableWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The interfaces with their proofs of passage.
     #[must_use]
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// The proofs of passage as the guard wants them ([`crate::guard::Rules::proofs`]).
+    #[must_use]
+    pub fn proofs(&self) -> BTreeSet<(String, Mac)> {
+        self.ports.iter().map(|port| (port.config.name.clone(), port.proof)).collect()
     }
 
     /// Id of the program that is attached.
@@ -220,6 +227,14 @@ impl Filter {
         pins.remove()
     }
 }
+
+/// The daemon shares the filter between threads and moves the writer to another one.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    const fn moved<T: Send>() {}
+    shared::<Filter>();
+    moved::<TableWriter>();
+};
 
 fn taken_up(adopted: bool, writer: &TableWriter) -> TakenUp {
     let pinned = writer.pinned();

@@ -110,3 +110,55 @@ fn read_clock(program: &OwnedFd) -> io::Result<u64> {
     let (clock, _) = frame.split_first_chunk().expect("a frame is longer than a clock reading");
     Ok(u64::from_ne_bytes(*clock))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_host_has_one_clock() {
+        let verdict = refuse_time_namespace();
+        assert!(verdict.is_ok(), "{verdict:?}");
+    }
+
+    #[test]
+    fn the_program_reads_this_clock() {
+        let clock = load_clock().unwrap();
+        let before = boot_now();
+        let program = read_clock(&clock).unwrap();
+        assert!((before..=boot_now()).contains(&program), "program {program}, process {before}");
+    }
+
+    /// Runs one of the tests above again, in a time namespace, where it must fail.
+    fn in_time_namespace(test: &str) -> String {
+        let output = Command::new("unshare")
+            .args(["--time", "--boottime", "1000", "--fork", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("clock::tests::{test}"), "--nocapture"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && text.contains("1 failed"), "{text}");
+        text
+    }
+
+    #[test]
+    fn a_time_namespace_is_refused_by_its_offset() {
+        let text = in_time_namespace("the_host_has_one_clock");
+        assert!(text.contains("TimeNamespace { offset: \"1000 s 0 ns\" }"), "{text}");
+    }
+
+    #[test]
+    fn a_time_namespace_is_seen_by_asking_the_program() {
+        in_time_namespace("the_program_reads_this_clock");
+    }
+
+    #[test]
+    fn offsets_as_the_kernel_prints_them() {
+        assert_eq!(shifted_boot("boottime           0         0"), None);
+        assert_eq!(shifted_boot("monotonic          5         0"), None);
+        assert_eq!(shifted_boot("boottime          -5         7"), Some("-5 s 7 ns".to_owned()));
+    }
+}

@@ -198,10 +198,66 @@ fn ipv6(from: [u8; 16], to: [u8; 16], payload: Payload, mut segment: Vec<u8>) ->
 fn seal(data: &mut [u8], at: usize, pseudo: &[u8]) {
     let sum: u32 = [pseudo, data].iter().flat_map(|part| part.chunks(2)).map(word).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = !((folded & 0xffff) + (folded >> 16)) as u16;
-    data[at..at + 2].copy_from_slice(&folded.to_be_bytes());
+    let folded = (folded & 0xffff) + (folded >> 16);
+    data[at..at + 2].copy_from_slice(&(!folded as u16).to_be_bytes());
 }
 
 fn word(pair: &[u8]) -> u32 {
     u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames built by scapy 2.5 with the same fields.
+    #[test]
+    fn frames_equal_those_of_another_builder() {
+        let (v4, v6) = (("10.77.0.2", "10.77.0.100"), ("[fd77::2]", "[fd77::100]"));
+        for ((client, service), port, payload, expected) in [
+            (
+                v4,
+                8080,
+                Payload::Tcp { flags: SYN },
+                "02000000000102000000000208004500002800004000400625d10a4d00020a4d00649c401f9000000001000000005002ffffdf110000000000000000",
+            ),
+            (
+                v4,
+                53,
+                Payload::Udp,
+                "02000000000102000000000208004500001c00004000401125d20a4d00020a4d00649c40003500084e69000000000000000000000000000000000000",
+            ),
+            (
+                v4,
+                0,
+                Payload::Echo,
+                "02000000000102000000000208004500001c00004000400125e20a4d00020a4d00640800f7fd00010001000000000000000000000000000000000000",
+            ),
+            (
+                v6,
+                8080,
+                Payload::Tcp { flags: ACK },
+                "02000000000102000000000286dd6000000000140640fd770000000000000000000000000002fd7700000000000000000000000001009c401f9000000001000000005010fffff8110000",
+            ),
+            (
+                v6,
+                0,
+                Payload::Echo,
+                "02000000000102000000000286dd6000000000083a40fd770000000000000000000000000002fd770000000000000000000000000100800083c900010001",
+            ),
+        ] {
+            let client = format!("{client}:40000").parse().unwrap();
+            let service = format!("{service}:{port}").parse().unwrap();
+            let frame =
+                synthetic_frame([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], client, service, payload).unwrap();
+            let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn families_must_agree() {
+        let (v4, v6) = ("10.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap());
+        assert!(synthetic_frame([2; 6], [2; 6], v4, v6, Payload::Udp).is_err());
+    }
 }

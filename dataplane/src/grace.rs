@@ -91,7 +91,13 @@ fn global_barrier() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
+    use crate::bpf;
+    use crate::clock::boot_now;
 
     #[test]
     fn lists_of_cpus() {
@@ -114,5 +120,79 @@ mod tests {
     #[test]
     fn the_fallback_works_on_this_kernel() {
         global_barrier().unwrap();
+    }
+
+    /// Instants of the boot clock, in ns.
+    #[derive(Clone, Copy)]
+    struct Span {
+        begin: u64,
+        end: u64,
+    }
+
+    /// Grace periods that began while the program was in flight, and those of them that ended before it.
+    fn trials(barrier: fn()) -> (usize, usize) {
+        const IN_FLIGHT: usize = 25;
+        let cpus = online().unwrap();
+        assert!(cpus.len() > 1, "the program and the barrier need a CPU each");
+        let (send, runs) = mpsc::channel();
+        let last = *cpus.last().unwrap();
+        let runner = thread::spawn(move || {
+            visit(last).unwrap();
+            let program = slow_program();
+            while send.send(slow_run(&program)).is_ok() {}
+        });
+        visit(cpus[0]).unwrap();
+        let (mut in_flight, mut early) = (0, 0);
+        while in_flight < IN_FLIGHT {
+            let begin = boot_now();
+            barrier();
+            let grace = Span { begin, end: boot_now() };
+            // The first run that ended after the grace period began is the one that may have been in flight.
+            let run = runs.iter().find(|run: &Span| run.end > grace.begin).unwrap();
+            in_flight += usize::from(run.begin < grace.begin);
+            early += usize::from(run.begin < grace.begin && run.end > grace.end);
+        }
+        drop(runs);
+        runner.join().unwrap();
+        (in_flight, early)
+    }
+
+    #[test]
+    fn no_run_in_flight_outlives_the_grace_period() {
+        assert_eq!(trials(|| wait().unwrap()), (25, 0));
+        assert_eq!(trials(|| global_barrier().unwrap()), (25, 0));
+        let (_, early) = trials(|| ());
+        assert!(early > 12, "without a barrier the test must see runs that outlive it, but saw {early}");
+    }
+
+    /// Some ten milliseconds of reading the clock; writes its first and last reading into the frame.
+    fn slow_program() -> OwnedFd {
+        const ROUNDS: i32 = 200_000;
+        bpf::load_xdp(&[
+            bpf::insn(0xbf, 6, 1, 0, 0),       // r6 = context
+            bpf::insn(0x85, 0, 0, 0, 125),     // r0 = bpf_ktime_get_boot_ns()
+            bpf::insn(0xbf, 7, 0, 0, 0),       // r7 = r0
+            bpf::insn(0xb7, 8, 0, 0, 0),       // r8 = 0
+            bpf::insn(0x85, 0, 0, 0, 125),     // loop: r0 = bpf_ktime_get_boot_ns()
+            bpf::insn(0x07, 8, 0, 0, 1),       // r8 += 1
+            bpf::insn(0xa5, 8, 0, -3, ROUNDS), // if r8 < ROUNDS goto loop
+            bpf::insn(0x61, 2, 6, 0, 0),       // r2 = data
+            bpf::insn(0x61, 3, 6, 4, 0),       // r3 = data_end
+            bpf::insn(0xbf, 4, 2, 0, 0),       // r4 = r2
+            bpf::insn(0x07, 4, 0, 0, 16),      // r4 += 16
+            bpf::insn(0x2d, 4, 3, 2, 0),       // if r4 > r3 skip the stores
+            bpf::insn(0x7b, 2, 7, 0, 0),       // *(u64 *)r2 = r7
+            bpf::insn(0x7b, 2, 0, 8, 0),       // *(u64 *)(r2 + 8) = r0
+            bpf::insn(0xb7, 0, 0, 0, 2),       // r0 = XDP_PASS
+            bpf::insn(0x95, 0, 0, 0, 0),       // exit
+        ])
+        .unwrap()
+    }
+
+    fn slow_run(program: &OwnedFd) -> Span {
+        let mut frame = [0; 64];
+        bpf::test_run(program, &mut frame).unwrap();
+        let word = |at: usize| u64::from_ne_bytes(*frame[at..].first_chunk().unwrap());
+        Span { begin: word(0), end: word(8) }
     }
 }

@@ -95,6 +95,19 @@ impl Guard {
         Ok(guard)
     }
 
+    /// Puts the guard in force before the filter is known: it protects `vips`, and knows the proofs of the table
+    /// that it finds, so that a daemon which restarts does not cut its own connections. Once the filter is taken up,
+    /// [`Guard::update`] sets the proofs that hold.
+    ///
+    /// # Errors
+    /// [`GuardError`]; what was there before is then unchanged.
+    pub fn take_up(table: &str, vips: BTreeSet<IpAddr>) -> Result<Self, GuardError> {
+        check_name(table)?;
+        let empty = Self { table: table.to_owned(), rules: Rules::default() };
+        let proofs = empty.list()?.map(|listing| listing::proofs(&listing)).unwrap_or_default();
+        Self::install(table, Rules { vips, proofs })
+    }
+
     /// Replaces the rules, in one transaction.
     ///
     /// # Errors
@@ -120,13 +133,8 @@ impl Guard {
     /// # Errors
     /// [`GuardError`] when the kernel could not be asked; treat that as not present.
     pub fn present(&self) -> Result<GuardState, GuardError> {
-        let output = nft(&["-j", "list", "tables", "inet"], "")?;
-        if !listing::has_table(&self.parse(&self.expect_success(output)?)?, &self.table) {
-            return Ok(GuardState::Missing);
-        }
-        let output = nft(&["-j", "list", "table", "inet", &self.table], "")?;
-        let listed = self.parse(&self.expect_success(output)?)?;
-        Ok(listing::compare(&listed, &self.rules))
+        let listing = self.list()?;
+        Ok(listing.map_or(GuardState::Missing, |listing| listing::compare(&listing, &self.rules)))
     }
 
     /// Removes the table: the last step of an orderly stop, after the virtual IPs are gone.
@@ -143,6 +151,16 @@ impl Guard {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The table as nft lists it, `None` when there is none.
+    fn list(&self) -> Result<Option<Value>, GuardError> {
+        let tables = self.expect_success(nft(&["-j", "list", "tables", "inet"], "")?)?;
+        if !listing::has_table(&self.parse(&tables)?, &self.table) {
+            return Ok(None);
+        }
+        let table = self.expect_success(nft(&["-j", "list", "table", "inet", &self.table], "")?)?;
+        self.parse(&table).map(Some)
     }
 
     fn ruleset(&self) -> Result<String, GuardError> {
@@ -197,6 +215,12 @@ pub fn format_mac(mac: &Mac) -> String {
         write!(text, "{colon}{byte:02x}").expect("writing to a string cannot fail");
         text
     })
+}
+
+/// Reads what [`format_mac`] writes.
+fn parse_mac(text: &str) -> Option<Mac> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
 }
 
 fn proof((interface, mac): &(String, Mac)) -> Result<String, GuardError> {

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{Program, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::layout::{
-    Identity, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE, MAP_WORD, Port,
+    Identity, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE, MAP_WORD, PROGRAM, Port,
 };
 use farm_common::verdict::Reason;
 
@@ -31,13 +31,12 @@ unsafe impl Pod for Raw<Identity> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Port> {}
 
-/// The object file. It is compiled, or replaced by `FARM_EBPF_OBJECT`, when this crate is built.
-static BYTES: &[u8] = &[];
+/// The object file: compiled, or taken from `FARM_EBPF_OBJECT`, when this crate is built.
+static BYTES: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/farm-xdp"));
 
 /// The loaded program and its maps.
 pub(crate) struct Object {
     ebpf: Ebpf,
-    name: String,
     id: u32,
 }
 
@@ -58,10 +57,10 @@ impl Object {
             loader.map_pin_path(map, directory.join(map));
         }
         let mut ebpf = loader.load(BYTES)?;
-        let (name, program) = only_xdp(&mut ebpf)?;
+        let program = filter(&mut ebpf)?;
         program.load()?;
         let id = program.info()?.id();
-        Ok(Self { ebpf, name, id })
+        Ok(Self { ebpf, id })
     }
 
     /// The kernel's id of the program.
@@ -70,16 +69,13 @@ impl Object {
     }
 
     pub(crate) fn program(&mut self) -> Result<&mut Xdp, AttachError> {
-        match self.ebpf.program_mut(&self.name) {
-            Some(Program::Xdp(program)) => Ok(program),
-            _ => Err(missing(&self.name)),
-        }
+        filter(&mut self.ebpf)
     }
 
     pub(crate) fn program_ref(&self) -> io::Result<&Xdp> {
-        match self.ebpf.program(&self.name) {
+        match self.ebpf.program(PROGRAM) {
             Some(Program::Xdp(program)) => Ok(program),
-            _ => Err(io::Error::other(missing(&self.name))),
+            _ => Err(io::Error::other(missing(PROGRAM))),
         }
     }
 
@@ -125,14 +121,10 @@ fn missing(name: &str) -> AttachError {
     AttachError::Object(format!("it has no {name}"))
 }
 
-fn only_xdp(ebpf: &mut Ebpf) -> Result<(String, &mut Xdp), AttachError> {
-    let name = ebpf.programs().find_map(|(name, program)| match program {
-        Program::Xdp(_) => Some(name.to_owned()),
-        _ => None,
-    });
-    let name = name.ok_or_else(|| missing("XDP program"))?;
-    match ebpf.program_mut(&name) {
-        Some(Program::Xdp(program)) => Ok((name, program)),
-        _ => Err(missing("XDP program")),
+/// The filter among the object's programs.
+fn filter(ebpf: &mut Ebpf) -> Result<&mut Xdp, AttachError> {
+    match ebpf.program_mut(PROGRAM) {
+        Some(Program::Xdp(program)) => Ok(program),
+        _ => Err(missing(PROGRAM)),
     }
 }

@@ -35,9 +35,16 @@ impl fmt::Display for Degraded {
 /// Returns what could not be had, empty when all is well.
 pub fn become_realtime(priority: u8) -> Vec<Degraded> {
     let scheduling = round_robin(priority).err().map(Degraded::Scheduling);
-    let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
-    let memory = mlockall(all).err().map(|error| Degraded::Memory(error.into()));
+    let memory = lock_memory().err().map(Degraded::Memory);
     scheduling.into_iter().chain(memory).collect()
+}
+
+/// Everything mapped now is read in and kept. What is mapped later is kept once it was touched: stacks and arenas of
+/// other threads would otherwise be filled in full.
+fn lock_memory() -> io::Result<()> {
+    let later = MlockAllFlags::MCL_FUTURE | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    mlockall(MlockAllFlags::MCL_CURRENT)?;
+    Ok(mlockall(later)?)
 }
 
 fn round_robin(priority: u8) -> io::Result<()> {

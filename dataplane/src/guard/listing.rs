@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{GuardState, Rules, format_mac};
+use super::{GuardState, Mac, Rules, format_mac, parse_mac};
 
 /// Whether the listing of tables names `table`.
 pub(super) fn has_table(listing: &Value, table: &str) -> bool {
@@ -17,6 +17,17 @@ pub(super) fn compare(listing: &Value, rules: &Rules) -> GuardState {
         Some(what) => GuardState::Altered { what },
         None => GuardState::Intact { dropped: dropped(listing) },
     }
+}
+
+/// The proofs that the table accepts, whoever put them there.
+pub(super) fn proofs(listing: &Value) -> BTreeSet<(String, Mac)> {
+    let set = objects(listing, "set").find(|set| set["name"] == "proof");
+    let elements = set.and_then(|set| set["elem"].as_array()).into_iter().flatten();
+    elements.filter_map(|element| proof(element.get("concat")?)).collect()
+}
+
+fn proof(parts: &Value) -> Option<(String, Mac)> {
+    Some((parts[0].as_str()?.to_owned(), parse_mac(parts[1].as_str()?)?))
 }
 
 fn difference(listing: &Value, rules: &Rules) -> Option<String> {
