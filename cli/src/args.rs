@@ -114,13 +114,15 @@ pub fn parse_cure(cure: &str) -> Result<(), String> {
 }
 
 /// Other programs that a cure may name: they are on every supported system.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: &[&str] = &[
     "bpftool",
     "cargo",
     "chmod",
     "cp",
     "df",
+    "dmesg",
     "farmd",
+    "getent",
     "install",
     "ip",
     "journalctl",

@@ -201,6 +201,7 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         ("cluster profile virtual", "timing profile is virtual (epoch 43)", "profile: Virtual"),
         ("node join 192.0.2.1", "node 4 of cluster prod", "peer: \"192.0.2.1:7601\""),
         ("node join 2001:db8::1", "node 4", "peer: \"[2001:db8::1]:7601\""),
+        ("node join localhost:7700", "node 4", ":7700"),
         ("node leave", "this node leaves", "node: \"\", force: false"),
         ("node leave node3 --force", "node3 leaves", "node: \"node3\", force: true"),
         (
@@ -372,6 +373,20 @@ async fn a_bounded_stream_ends_well_and_an_endless_one_does_not() {
 }
 
 #[tokio::test]
+async fn watch_redraws_a_terminal_in_place() {
+    let daemon = Daemon::start(Answers::Good);
+    let socket = daemon.socket();
+    let args = ["farmctl", "--socket", socket.to_str().unwrap(), "watch"].map(OsString::from);
+    let mut text = Vec::new();
+    let mut out = Output::plain(&mut text, false);
+    out.terminal = true;
+    assert_eq!(problem(cmd::run(parse(args).unwrap(), &mut out).await).code, "stream_ended");
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!((text.matches("\x1b[2J").count(), text.matches("\x1b[H").count()), (1, 2));
+    assert!(!text.replace("\x1b[K\n", "").contains('\n'), "every line erases what stood behind it");
+}
+
+#[tokio::test]
 async fn a_daemon_without_a_cluster_is_code_5_and_its_state_is_printed_all_the_same() {
     let daemon = Daemon::start(Answers::Outside);
     for line in ["cluster status", "node list", "service list"] {
@@ -426,17 +441,38 @@ fn lab_and_demo_become_farm_lab_word_for_word() {
         command.env("FARM_BIN_DIR", directory.path()).args(args).output().unwrap()
     };
     for (args, passed) in [
-        (vec!["lab", "up", "--nodes", "3", "--json"], "lab\nup\n--nodes\n3\n--json\n"),
+        (vec!["lab", "up", "--nodes", "3", "--json"], "up\n--nodes\n3\n--json\n"),
         (
             vec!["lab", "exec", "node1", "--", "farmctl", "--json", "watch"],
-            "lab\nexec\nnode1\n--\nfarmctl\n--json\nwatch\n",
+            "exec\nnode1\n--\nfarmctl\n--json\nwatch\n",
         ),
-        (vec!["lab", "--help"], "lab\n--help\n"),
-        (vec!["demo"], "demo\n"),
-        (vec!["--json", "demo", "--runs", "2"], "demo\n--json\n--runs\n2\n"),
+        (vec!["lab", "--help"], "--help\n"),
+        (vec!["demo", "--json", "--runs", "2"], "demo\n--json\n--runs\n2\n"),
+        (vec!["--timeout", "1s", "demo", "--runs", "2"], "demo\n--runs\n2\n"),
     ] {
         let output = run(&args);
         assert_eq!(String::from_utf8(output.stdout).unwrap(), passed, "{args:?}");
         assert_eq!(output.status.code(), Some(42));
     }
+    let misplaced = run(&["--json", "demo"]);
+    assert_eq!((misplaced.status.code(), misplaced.stdout.as_slice()), (Some(2), b"".as_slice()));
+}
+
+#[test]
+fn a_missing_farm_lab_is_said_with_its_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    // Alone in a directory, so that nothing that was built beside it is found.
+    let program = directory.path().join("farmctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_farmctl"), &program).unwrap();
+    let mut command = Command::new(&program);
+    let output = command
+        .args(["lab", "up"])
+        .env("PATH", directory.path())
+        .env_remove("FARM_BIN_DIR")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("error[lab_not_installed]: farm-lab is not installed"), "{text}");
+    assert!(text.ends_with("  try: cargo build -p farm-lab\n"), "{text}");
 }

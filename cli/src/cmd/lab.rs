@@ -26,11 +26,33 @@ pub struct Passed {
     args: Vec<OsString>,
 }
 
-/// Becomes `farm-lab <group> <args>`; returns only if that fails.
-pub(super) fn run(group: &str, passed: Passed, global: &Global) -> Result<Exit, Error> {
+/// Which of the two was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Group {
+    /// `farmctl lab ARGS` is `farm-lab ARGS`.
+    Lab,
+    /// `farmctl demo ARGS` is `farm-lab demo ARGS`.
+    Demo,
+}
+
+impl Group {
+    const fn first_word(self) -> Option<&'static str> {
+        match self {
+            Self::Lab => None,
+            Self::Demo => Some("demo"),
+        }
+    }
+}
+
+/// Becomes farm-lab; returns only if that fails.
+pub(super) fn run(group: Group, passed: Passed, global: &Global) -> Result<Exit, Error> {
+    if global.json {
+        // Where it belongs among farm-lab's own words only the caller knows.
+        let fact = "--json stands before lab or demo: what farm-lab is told stands behind";
+        return Err(Problem::new(Exit::Usage, "usage", fact, "farmctl demo --json").into());
+    }
     let program = find(&directories()).ok_or_else(missing)?;
-    let json = global.json.then(|| OsString::from("--json"));
-    let error = Command::new(&program).arg(group).args(json).args(passed.args).exec();
+    let error = Command::new(&program).args(group.first_word()).args(passed.args).exec();
     let fact = format!("cannot run {}: {error}", program.display());
     Err(Problem::new(Exit::Local, "lab_not_started", fact, CURE).into())
 }

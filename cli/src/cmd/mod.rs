@@ -34,8 +34,8 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
-        Command::Lab(passed) => lab::run("lab", passed, global),
-        Command::Demo(passed) => lab::run("demo", passed, global),
+        Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),
+        Command::Demo(passed) => lab::run(lab::Group::Demo, passed, global),
         Command::Completions(command) => completions::run(command, out),
         Command::Version => version::run(out),
     }

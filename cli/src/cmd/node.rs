@@ -1,5 +1,7 @@
 //! `farmctl node …`
 
+use std::net::SocketAddr;
+
 use clap::Subcommand;
 use farm_proto::v1;
 
@@ -53,11 +55,23 @@ pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) ->
 }
 
 async fn join(peer: &HostPort, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let peer = resolve(peer).await?.to_string();
     let daemon = Daemon::connect(global).await?;
-    let request = v1::JoinClusterRequest { peer: peer.to_string() };
+    let request = v1::JoinClusterRequest { peer };
     let answer = daemon.call(LONG, async |mut c| c.join(request).await).await?;
     out.show(&view::Join::from(&answer), || render::join(&answer))?;
     Ok(Exit::Done)
+}
+
+/// A daemon knows addresses only, so that its start depends on no name server.
+async fn resolve(peer: &HostPort) -> Result<SocketAddr, Problem> {
+    let unknown = |why: String| {
+        let fact = format!("{} has no address: {why}", peer.host);
+        Problem::new(Exit::Local, "unknown_host", fact, format!("getent hosts {}", peer.host))
+    };
+    let mut found =
+        tokio::net::lookup_host((peer.host.as_str(), peer.port)).await.map_err(|e| unknown(e.to_string()))?;
+    found.next().ok_or_else(|| unknown("the name service knows none".into()))
 }
 
 async fn leave(
