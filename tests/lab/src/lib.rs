@@ -15,6 +15,7 @@ pub mod process;
 pub mod record;
 pub mod shell;
 pub mod topology;
+pub mod witness;
 
 pub use farmctl::{BUCKETS, Condition, ModuleStatus, NodeStatus, Share, Status, WEB_MODULE};
 pub use lab::{Lab, Mode, Spec, down, exists, sweep};

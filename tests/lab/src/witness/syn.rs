@@ -1,0 +1,239 @@
+//! A stream of SYNs from many clients, each with a sequence number of its own, and who answered which.
+//! The client's kernel routes them and resolves addresses as for any program; it has no socket for the answers, so
+//! it ends each half-open connection with a RST, and no node keeps a request socket.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::acceptance::{Acceptance, Kind};
+use super::time::BootTime;
+use crate::lab::Lab;
+use crate::names::Place;
+
+/// Ports of the streams: above the kernel's own choice for clients (32768 to 60999).
+const PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_000;
+
+/// A stream to be started.
+#[derive(Clone, Debug)]
+pub struct SynStream {
+    /// The machine that sends: `client` or `remote`.
+    pub from: Place,
+    /// The clients it plays, in turn; addresses of that machine.
+    pub sources: Vec<SocketAddrV4>,
+    /// Where they want to connect.
+    pub service: SocketAddrV4,
+    /// SYNs per second.
+    pub rate: u32,
+}
+
+/// One attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// When it was sent.
+    pub at: BootTime,
+    /// By which client.
+    pub source: SocketAddrV4,
+    /// Its sequence number.
+    pub isn: u32,
+}
+
+/// One attempt and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The attempt.
+    pub syn: Syn,
+    /// Who answered first, and when.
+    pub answer: Option<(Place, BootTime)>,
+}
+
+impl SynStream {
+    /// `count` clients of `from`: different addresses first, then different ports.
+    #[must_use]
+    pub fn clients(from: Place, count: usize) -> Vec<SocketAddrV4> {
+        PORTS.flat_map(|port| from.crowd().map(move |ip| SocketAddrV4::new(ip, port))).take(count).collect()
+    }
+
+    /// Starts sending.
+    ///
+    /// # Errors
+    /// No raw socket.
+    pub fn start(self, lab: &Lab) -> Result<RunningSyns> {
+        let socket = lab.namespace(self.from).run(|| {
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))
+                .context("a raw socket")
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread =
+            std::thread::Builder::new().name("syns".into()).spawn(move || self.send(&socket, &stopped))?;
+        Ok(RunningSyns { stop, thread })
+    }
+
+    fn send(&self, socket: &Socket, stop: &AtomicBool) -> Result<Vec<Syn>> {
+        let (begin, mut sent) = (Instant::now(), Vec::new());
+        for (isn, source) in (0u32..).zip(self.sources.iter().cycle()) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let due = begin + Duration::from_secs(1) * isn / self.rate;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // Far apart, so that a port used again is taken for a new connection.
+            let isn = isn.wrapping_mul(0x0100_0000 | 0x3_1415).wrapping_add(0x1000_0000);
+            let at = BootTime::now();
+            match socket.send_to(&packet(*source, self.service, isn), &self.service.into()) {
+                Ok(_) => {}
+                Err(e) if unreachable(&e) => {}
+                Err(e) => return Err(e).context("sending a SYN"),
+            }
+            sent.push(Syn { at, source: *source, isn });
+        }
+        Ok(sent)
+    }
+}
+
+/// What a client sees while nobody answers ARP or its cable is out: an attempt without answer.
+fn unreachable(e: &std::io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ENETDOWN | Errno::ENOBUFS))
+}
+
+/// A stream that runs.
+#[derive(Debug)]
+pub struct RunningSyns {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<Syn>>>,
+}
+
+impl RunningSyns {
+    /// Ends the stream and returns what it sent.
+    ///
+    /// # Errors
+    /// Sending failed for another reason than an unreachable service.
+    pub fn stop(self) -> Result<Vec<Syn>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Finds the answer to each attempt.
+#[must_use]
+pub fn outcomes(syns: &[Syn], accepted: &[Acceptance]) -> Vec<Outcome> {
+    let mut answers = BTreeMap::new();
+    for a in accepted {
+        if let Kind::Opened(isn) = a.kind {
+            answers.entry((a.client, isn)).or_insert((a.node, a.at));
+        }
+    }
+    syns.iter()
+        .map(|syn| Outcome { syn: *syn, answer: answers.get(&(syn.source, syn.isn)).copied() })
+        .collect()
+}
+
+/// The longest time between two attempts in a row that were answered: what the unluckiest client saw.
+#[must_use]
+pub fn longest_gap(outcomes: &[Outcome]) -> Duration {
+    let answered: Vec<BootTime> = outcomes.iter().filter(|o| o.answer.is_some()).map(|o| o.syn.at).collect();
+    answered.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or(Duration::MAX)
+}
+
+/// Who answered each client last.
+#[must_use]
+pub fn owners(outcomes: &[Outcome]) -> BTreeMap<SocketAddrV4, Place> {
+    outcomes.iter().filter_map(|o| Some((o.syn.source, o.answer?.0))).collect()
+}
+
+/// An IPv4 packet with a bare SYN. The kernel fills in length, identification and checksum of the IP header.
+fn packet(source: SocketAddrV4, service: SocketAddrV4, isn: u32) -> [u8; 40] {
+    let mut packet = [0; 40];
+    packet[0] = 0x45;
+    packet[8] = 64;
+    packet[9] = 6;
+    packet[12..16].copy_from_slice(&source.ip().octets());
+    packet[16..20].copy_from_slice(&service.ip().octets());
+    packet[20..22].copy_from_slice(&source.port().to_be_bytes());
+    packet[22..24].copy_from_slice(&service.port().to_be_bytes());
+    packet[24..28].copy_from_slice(&isn.to_be_bytes());
+    packet[32] = 5 << 4;
+    packet[33] = super::frame::Segment::SYN;
+    packet[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
+    let sum = checksum(*source.ip(), *service.ip(), &packet[20..]);
+    packet[36..38].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// The checksum of a TCP segment with its pseudo header (RFC 9293 §3.1).
+fn checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &[u8]) -> u16 {
+    let words = |bytes: &[u8]| {
+        bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum::<u32>()
+    };
+    let mut sum =
+        words(&source.octets()) + words(&destination.octets()) + 6 + segment.len() as u32 + words(segment);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 100), 80);
+
+    fn outcome(at_ms: u64, node: Option<u8>) -> Outcome {
+        let source = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 128), at_ms as u16);
+        let at = BootTime(at_ms * 1_000_000);
+        Outcome { syn: Syn { at, source, isn: 1 }, answer: node.map(|i| (Place::Node(i), at)) }
+    }
+
+    #[test]
+    fn the_gap_is_between_answered_attempts() {
+        let run = [
+            outcome(0, Some(1)),
+            outcome(5, Some(1)),
+            outcome(10, None),
+            outcome(15, None),
+            outcome(95, Some(2)),
+        ];
+        assert_eq!(longest_gap(&run), Duration::from_millis(90));
+        assert_eq!(owners(&run).len(), 3);
+        assert_eq!(longest_gap(&run[2..]), Duration::MAX, "a single answer ends no gap");
+    }
+
+    #[test]
+    fn the_first_answer_counts() {
+        let syn = outcome(7, None).syn;
+        let answer = |at: u64, node: u8, isn: u32| Acceptance {
+            at: BootTime(at),
+            node: Place::Node(node),
+            client: syn.source,
+            service: SERVICE,
+            kind: Kind::Opened(isn),
+        };
+        let joined = outcomes(&[syn], &[answer(9, 3, 2), answer(10, 1, 1), answer(11, 2, 1)]);
+        assert_eq!(joined[0].answer, Some((Place::Node(1), BootTime(10))));
+    }
+
+    #[test]
+    fn clients_are_distinct() {
+        let clients = SynStream::clients(Place::Client, 1_000);
+        let distinct: std::collections::BTreeSet<_> = clients.iter().collect();
+        assert_eq!((clients.len(), distinct.len()), (1_000, 1_000));
+        assert_eq!(clients.iter().filter(|c| c.port() == 61_000).count(), 123);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_standard() {
+        // With the checksum in place the sum over everything is zero.
+        let packet = packet(SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 128), 61_000), SERVICE, 0xdead_beef);
+        assert_eq!(checksum(Ipv4Addr::new(10, 77, 0, 128), *SERVICE.ip(), &packet[20..]), 0);
+    }
+}
