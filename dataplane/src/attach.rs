@@ -221,9 +221,10 @@ impl Filter {
         let Self { object, pins, writer, .. } = self;
         object.close_table()?;
         drop((object, writer));
-        for name in pins.names()? {
-            pins.unpin(&name)?;
-        }
+        let (links, maps): (Vec<_>, Vec<_>) =
+            pins.names()?.into_iter().partition(|name| name.starts_with(link::PREFIX));
+        links.iter().try_for_each(|name| link::detach(&pins, name))?;
+        maps.iter().try_for_each(|name| pins.unpin(name))?;
         pins.remove()
     }
 }

@@ -1,10 +1,15 @@
-//! The two calls of bpf(2) that aya has no safe form for: loading a program that was written by hand, and running it.
+//! The calls of bpf(2) that aya has no form for: a program that was written by hand, and detaching a link at once.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// One instruction, packed as in `struct bpf_insn` of a little-endian kernel.
@@ -39,6 +44,20 @@ struct TestRunAttr {
     data_out: u64,
     repeat: u32,
     duration: u32,
+}
+
+/// The head of the `BPF_OBJ_GET` arm of `union bpf_attr`.
+#[repr(C)]
+struct ObjGetAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// The `BPF_LINK_DETACH` arm of `union bpf_attr`.
+#[repr(C)]
+struct LinkDetachAttr {
+    link_fd: u32,
 }
 
 fn address<T: ?Sized>(value: &T) -> u64 {
@@ -89,4 +108,18 @@ pub(crate) fn test_run(program: &OwnedFd, frame: &mut [u8]) -> io::Result<u32> {
     // SAFETY: the arm fits the command; the kernel copies the frame in, and at most `length` bytes out.
     unsafe { call(BPF_PROG_TEST_RUN, &mut attr) }?;
     Ok(attr.retval)
+}
+
+/// Detaches the link pinned at `path`; nothing is attached any more when it returns. Removing the pin alone does that
+/// some time later, on a work queue of the kernel.
+pub(crate) fn detach_link(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = ObjGetAttr { pathname: address(path.as_bytes_with_nul()), bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the arm fits the command; the path outlives the call, which only reads it.
+    let fd = unsafe { call(BPF_OBJ_GET, &mut pin) }?;
+    // SAFETY: the kernel just gave this descriptor to us alone; descriptors fit into an int.
+    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mut attr = LinkDetachAttr { link_fd: link.as_raw_fd().cast_unsigned() };
+    // SAFETY: the arm fits the command.
+    unsafe { call(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }

@@ -231,11 +231,16 @@ fn a_detached_link_is_found_and_the_guard_still_drops() {
 #[test]
 fn an_interface_no_longer_configured_is_detached() {
     let wire = Wire::new();
-    drop(wire.take_up(1));
+    wire.serve();
+    let (filter, _) = wire.take_up(1);
+    publish_closed(&filter);
+    drop(filter);
+    assert!(wire.connect().is_none());
     let pin = wire.link_pin();
     let options = Options { ports: Vec::new(), ..wire.options(1) };
     let (filter, _) = wire.inside(|| Filter::take_up(&options)).unwrap();
     assert!(!pin.exists() && filter.ports().is_empty());
+    assert!(wire.connect().is_some());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use aya::programs::xdp::{XdpLink, XdpMode as KernelMode};
 use aya::programs::{ProgramError, Xdp, loaded_programs};
 
 use super::{AttachError, XdpMode};
+use crate::bpf;
 use crate::bpffs::PinDir;
 use crate::interface::{Interface, driver};
 use crate::object::Object;
@@ -115,6 +116,12 @@ fn attach(pins: &PinDir, program: &mut Xdp, interface: &Interface, mode: XdpMode
     link.pin(pins.pin(&name))
         .map(drop)
         .map_err(|error| AttachError::Pin { pin: name, error: io::Error::other(error) })
+}
+
+/// Detaches a pinned link, whether or not its device still exists, and removes the pin.
+pub(super) fn detach(pins: &PinDir, name: &str) -> io::Result<()> {
+    bpf::detach_link(&pins.pin(name))?;
+    pins.unpin(name)
 }
 
 fn unusable(error: LinkError) -> ProgramError {

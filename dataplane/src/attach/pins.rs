@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use aya::maps::{Array, Map, MapData, MapError};
 use farm_common::layout::{Identity, LINKS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE, MAP_WORD, Port as PortCell};
 
-use super::link::{PREFIX, pin_name};
+use super::link::{PREFIX, detach, pin_name};
 use super::{AttachError, Port, PortConfig};
 use crate::bpffs::PinDir;
 use crate::guard::{Mac, draw_proof};
@@ -90,13 +90,13 @@ fn describe(config: &PortConfig, old: &PortCell) -> io::Result<PortCell> {
     Ok(PortCell { mac: config.mac, proof, ifindex: config.ifindex })
 }
 
-/// Unpins, and so detaches, links of interfaces that are no longer configured.
+/// Detaches the filter from interfaces that are no longer configured.
 pub(super) fn drop_stale_links(pins: &PinDir, ports: &[PortConfig]) -> Result<(), AttachError> {
     let wrong = |pin: &str, error: io::Error| AttachError::Pin { pin: pin.to_owned(), error };
     let wanted: Vec<String> = ports.iter().map(|port| pin_name(port.ifindex)).collect();
     for name in pins.names().map_err(|error| wrong("*", error))? {
         if name.starts_with(PREFIX) && !wanted.contains(&name) {
-            pins.unpin(&name).map_err(|error| wrong(&name, error))?;
+            detach(pins, &name).map_err(|error| wrong(&name, error))?;
             tracing::info!(pin = name, "detached the filter from an interface that is no longer configured");
         }
     }
