@@ -1,0 +1,108 @@
+//! Calls that change the cluster: parse, check what only this host can check, propose.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use farm_core::command::{Body, Command};
+use farm_core::id::{FeatureLevel, NodeId};
+use farm_core::model::{ModuleName, Mode, Profile, Service, Weight};
+use farm_proto::v1;
+use tonic::Status;
+
+use super::refuse::{self, invalid};
+use crate::member::Member;
+use crate::wire::{Wire, WireError};
+
+/// How long an address probe waits for a holder's answer: a few round trips of a busy LAN (RFC 5227 §1.1 waits 1 s per probe).
+const PROBE_WAIT: Duration = Duration::from_millis(500);
+
+fn parsed<T>(result: Result<T, WireError>, cure: &str) -> Result<T, Status> {
+    result.map_err(|e| invalid("bad_request", e.to_string(), cure))
+}
+
+/// Proposes `body` without a base epoch and answers with the epoch after it.
+async fn propose(member: &Member, body: Body) -> Result<v1::Done, Status> {
+    let command = Command { level: FeatureLevel(1), base: None, body };
+    let applied = member.propose(command).await.map_err(|e| refuse::not_proposed(&e))?;
+    match applied.refused {
+        Some(refusal) => Err(refuse::refused(&refusal)),
+        None => Ok(v1::Done { epoch: applied.epoch.0 }),
+    }
+}
+
+/// The member called `name`.
+fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
+    let snapshot = member.snapshot();
+    let found = snapshot.state.nodes.values().find(|n| n.name == name).map(|n| n.id);
+    found.ok_or_else(|| invalid("unknown_node", format!("no node is called {name}"), "farmctl node list"))
+}
+
+pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<v1::Done, Status> {
+    let node = if request.node.is_empty() { member.me } else { named(member, &request.node)? };
+    propose(member, Body::NodeLeave(node)).await
+}
+
+pub(super) async fn node_set(member: &Member, request: v1::NodeSetRequest) -> Result<v1::Done, Status> {
+    let id = named(member, &request.node)?;
+    let snapshot = member.snapshot();
+    let mut node = snapshot.state.nodes.get(&id).cloned().ok_or_else(refuse::not_member)?;
+    for address in request.addresses {
+        let ip: IpAddr = address.ip.parse().map_err(|_| {
+            let fact = format!("{} is not an IP address", address.ip);
+            invalid("bad_address", fact, "farmctl node set NODE --address NETWORK=IP")
+        })?;
+        node.addresses.insert(address.network, ip);
+    }
+    propose(member, Body::NodeUpdate(node)).await
+}
+
+pub(super) async fn service_add(member: &Member, request: v1::ServiceAddRequest) -> Result<v1::Done, Status> {
+    let cure = "farmctl service add --help";
+    let service = parsed(required_service(request.service), cure)?;
+    let mode = parsed(Mode::from_wire(request.mode), cure)?;
+    refuse_foreign_holder(member, service.vip).await?;
+    propose(member, Body::ServiceAdd { module: ModuleName(request.module), service, mode }).await
+}
+
+pub(super) async fn service_remove(member: &Member, request: v1::ServiceRemoveRequest) -> Result<v1::Done, Status> {
+    let service = parsed(required_service(request.service), "farmctl service remove --help")?;
+    propose(member, Body::ServiceRemove { module: ModuleName(request.module), service }).await
+}
+
+pub(super) async fn module_weight(member: &Member, request: v1::ModuleWeightRequest) -> Result<v1::Done, Status> {
+    let node = named(member, &request.node)?;
+    let weight = u16::try_from(request.weight).map_err(|_| {
+        let fact = format!("weight {} is more than {}", request.weight, u16::MAX);
+        invalid("bad_weight", fact, "farmctl module weight MODULE NODE 100")
+    })?;
+    propose(member, Body::WeightSet { module: ModuleName(request.module), node, weight: Weight(weight) }).await
+}
+
+pub(super) async fn profile_set(member: &Member, request: v1::ProfileSetRequest) -> Result<v1::Done, Status> {
+    let profile = parsed(Profile::from_wire(request.profile), "farmctl cluster profile fast")?;
+    propose(member, Body::ProfileSet(profile)).await
+}
+
+fn required_service(service: Option<v1::Service>) -> Result<Service, WireError> {
+    Service::from_wire(service.ok_or(WireError::Missing { field: "service" })?)
+}
+
+/// A virtual IP that is new to the farm must not be anybody's address: the network is asked first.
+async fn refuse_foreign_holder(member: &Member, vip: IpAddr) -> Result<(), Status> {
+    let known = member.snapshot().state.modules.values().any(|m| m.vips.contains_key(&vip));
+    if known {
+        return Ok(());
+    }
+    let holder = member.host.holder_of(vip, PROBE_WAIT).await.map_err(|error| {
+        let fact = format!("cannot ask the network whether {vip} is in use: {error}");
+        invalid("probe_failed", fact, "ip -brief link")
+    })?;
+    match holder {
+        None => Ok(()),
+        Some(who) => Err(invalid(
+            "vip_in_use",
+            format!("{vip} is already in use: {who}"),
+            "farmctl service add --help",
+        )),
+    }
+}

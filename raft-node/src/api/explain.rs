@@ -1,0 +1,120 @@
+//! `explain`: who serves a client, and why; asked of the pure function and of the loaded program.
+
+use std::net::{IpAddr, SocketAddr};
+
+use farm_common::decide::Given;
+use farm_common::judge::{Ingress, judge};
+use farm_common::layout;
+use farm_common::verdict::{BootTime, Socket};
+use farm_core::id::NodeId;
+use farm_core::model::{BucketState, Criterion, Phase, Protocol};
+use farm_core::state::ClusterState;
+use farm_core::table::bucket_of;
+use farm_dataplane::attach::Port;
+use farm_dataplane::clock::boot_now;
+use farm_dataplane::explain::{Payload, SYN, synthetic_frame};
+use farm_proto::v1;
+use tonic::Status;
+
+use super::refuse::invalid;
+use crate::member::Member;
+use crate::wire::Wire;
+
+/// Source of the synthetic frame: any unicast MAC that is no node's.
+const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+
+/// Answers for one client and one service.
+pub(super) async fn explain(member: &Member, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
+    let client: IpAddr = parse("client", &request.client)?;
+    let vip: IpAddr = parse("service", &request.vip)?;
+    let protocol = Protocol::from_wire(request.protocol)
+        .map_err(|e| invalid("bad_request", e.to_string(), "farmctl explain 192.0.2.7:40000 192.0.2.100:80/tcp"))?;
+    let port = u16::try_from(request.port).unwrap_or(0);
+    let client = SocketAddr::new(client, u16::try_from(request.client_port).unwrap_or(0));
+    let snapshot = member.snapshot();
+    let found = find(&snapshot.state, vip, protocol, port)?;
+    let bucket = bucket_of(&snapshot.state, client, found.criterion).index();
+    let Some(state) = snapshot.state.modules.get(&found.module).and_then(|m| m.assignment.get(bucket)) else {
+        return Err(invalid("no_assignment", format!("module {} has no buckets yet", found.module), "farmctl cluster status"));
+    };
+    let verdicts = verdicts(member, &snapshot.state, client, SocketAddr::new(vip, port), protocol)?;
+    Ok(v1::ExplainResponse {
+        module: found.module.0.clone(),
+        bucket: u32::try_from(bucket).unwrap_or(u32::MAX),
+        owner: state.current.map_or(0, |n| n.0),
+        previous: state.previous.map_or(0, |n| n.0),
+        phase: state.phase.to_wire(),
+        epoch: snapshot.state.epoch.0,
+        agree: verdicts.0 == verdicts.1 || verdicts.1.is_empty(),
+        decided: verdicts.0,
+        program: verdicts.1,
+        why: why(&snapshot.state, state),
+        answered_by: member.me.0,
+    })
+}
+
+struct Found {
+    module: farm_core::model::ModuleName,
+    criterion: Criterion,
+}
+
+fn find(state: &ClusterState, vip: IpAddr, protocol: Protocol, port: u16) -> Result<Found, Status> {
+    for (name, module) in &state.modules {
+        if let Some(criterion) = module.services.get(&(vip, protocol, port)) {
+            return Ok(Found { module: name.clone(), criterion: *criterion });
+        }
+    }
+    let fact = format!("no service at {vip}:{port}");
+    Err(invalid("unknown_service", fact, "farmctl service list"))
+}
+
+/// What the pure function and the loaded program say about a new flow of this client that reaches this node.
+fn verdicts(
+    member: &Member,
+    state: &ClusterState,
+    client: SocketAddr,
+    service: SocketAddr,
+    protocol: Protocol,
+) -> Result<(String, String), Status> {
+    let failed = |e: &dyn std::fmt::Display| {
+        invalid("explain_failed", format!("the filter could not be asked: {e}"), "farmctl events")
+    };
+    let Some(port) = member.host.port_for(service.ip()) else { return Ok(Default::default()) };
+    let payload = match protocol {
+        Protocol::Tcp => Payload::Tcp { flags: SYN },
+        Protocol::Udp => Payload::Udp,
+    };
+    let frame = synthetic_frame(CLIENT_MAC, port.config.mac, client, service, payload).map_err(|e| failed(&e))?;
+    let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
+    image.head.deadline = member.lease.deadline();
+    let Port { config, proof } = port;
+    let ingress = Ingress {
+        link: config.link,
+        port: layout::Port { mac: config.mac, proof, ifindex: config.ifindex },
+    };
+    let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
+    let decided = judge(&image, Some(&ingress), frame.as_slice(), &env).reason();
+    let program = member.host.explain(&frame).map_err(|e| failed(&e))?;
+    Ok((decided.name().into(), program.map_or_else(String::new, |p| p.reason.name().into())))
+}
+
+fn why(state: &ClusterState, bucket: &BucketState) -> String {
+    let name = |id: Option<NodeId>| {
+        id.and_then(|i| state.nodes.get(&i)).map_or_else(|| "nobody".to_string(), |n| n.name.clone())
+    };
+    let (to, from) = (name(bucket.current), name(bucket.previous));
+    match bucket.phase {
+        Phase::Stable => format!("{to} owns the bucket since epoch {}", bucket.changed),
+        Phase::Prepare => format!("{from} serves it; {to} is being told that it will"),
+        Phase::Move => format!("{from} sends new flows on to {to}, and keeps its established ones"),
+        Phase::MoveClosed => format!("nobody accepts new flows until the loss by {from} is evidenced; then {to} does"),
+        Phase::Activate => format!("{to} accepts new flows; {from} keeps its established ones until they end"),
+    }
+}
+
+fn parse(what: &str, text: &str) -> Result<IpAddr, Status> {
+    text.parse().map_err(|_| {
+        let fact = format!("{what}: {text} is not an IP address");
+        invalid("bad_address", fact, "farmctl explain 192.0.2.7:40000 192.0.2.100:80/tcp")
+    })
+}

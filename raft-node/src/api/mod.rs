@@ -1,0 +1,135 @@
+//! The client API: what `farmctl` and other clients call. Thin: each call parses, asks the member, renders.
+//!
+//! The Unix socket may change things (its file mode is the permission); TCP may only look.
+
+mod changes;
+mod events;
+mod explain;
+mod refuse;
+mod status;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use farm_proto::v1;
+use farm_proto::v1::farm_server::Farm;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+pub use refuse::{CODE, CURE, refused, status};
+
+use crate::daemon::Daemon;
+use crate::member::Member;
+
+/// Whether a listener may change things.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// The Unix socket.
+    Full,
+    /// TCP: no secret protects it yet.
+    ReadOnly,
+}
+
+/// The service behind one listener.
+#[derive(Clone)]
+pub struct Api {
+    daemon: Arc<Daemon>,
+    member: watch::Receiver<Option<Arc<Member>>>,
+    access: Access,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Api {
+    /// Serves `daemon`.
+    #[must_use]
+    pub fn new(daemon: Arc<Daemon>, access: Access) -> Self {
+        Self { member: daemon.member(), daemon, access }
+    }
+
+    fn member(&self) -> Result<Arc<Member>, Status> {
+        self.member.borrow().clone().ok_or_else(refuse::not_member)
+    }
+
+    fn may_change(&self) -> Result<(), Status> {
+        match self.access {
+            Access::Full => Ok(()),
+            Access::ReadOnly => Err(refuse::invalid(
+                "read_only",
+                "this address only shows things; changes go through the Unix socket of a node",
+                "farmctl --socket /run/farm/farmd.sock cluster status",
+            )),
+        }
+    }
+
+    fn changing_member(&self) -> Result<Arc<Member>, Status> {
+        self.may_change()?;
+        self.member()
+    }
+}
+
+#[tonic::async_trait]
+impl Farm for Api {
+    type EventsStream = Streamed<v1::Event>;
+    type WatchStream = Streamed<v1::StatusResponse>;
+
+    async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
+        self.may_change()?;
+        let answer = self.daemon.found(request.into_inner()).await;
+        answer.map(Response::new).map_err(|p| status(tonic::Code::FailedPrecondition, &p))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinClusterRequest>,
+    ) -> Result<Response<v1::JoinClusterResponse>, Status> {
+        self.may_change()?;
+        let answer = self.daemon.join(request.into_inner()).await;
+        answer.map(Response::new).map_err(|p| status(tonic::Code::FailedPrecondition, &p))
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::leave(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let member = self.member.borrow().clone();
+        Ok(Response::new(status::now(member.as_deref())))
+    }
+
+    async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::node_set(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn service_add(&self, request: Request<v1::ServiceAddRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::service_add(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn service_remove(
+        &self,
+        request: Request<v1::ServiceRemoveRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        changes::service_remove(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_weight(&self, request: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::module_weight(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn profile_set(&self, request: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::profile_set(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        explain::explain(&self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(Response::new(events::stream(&self.member()?, &request.into_inner())))
+    }
+
+    async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(status::stream(self.member()?)))
+    }
+}

@@ -1,0 +1,228 @@
+//! The daemon's own configuration: what must be known before it can talk to anybody. Everything else is
+//! replicated and changed with `farmctl`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::problem::Problem;
+
+/// Longest node name: it must fit a DNS label (RFC 1035 §2.3.4).
+pub const NAME_MAX: usize = 63;
+
+/// `farmd.toml` as it is written.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    #[serde(default = "default_data_dir")]
+    data_dir: PathBuf,
+    #[serde(default = "default_socket")]
+    socket: PathBuf,
+    #[serde(default = "default_pin_dir")]
+    pin_dir: PathBuf,
+    #[serde(default = "default_run_dir")]
+    run_dir: PathBuf,
+    #[serde(default = "default_secret_file")]
+    secret_file: PathBuf,
+    #[serde(default)]
+    address: Vec<AddressLine>,
+    #[serde(default)]
+    ports: Ports,
+    #[serde(default)]
+    interfaces: Interfaces,
+    #[serde(default)]
+    guard_table: Option<String>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct AddressLine {
+    network: String,
+    ip: IpAddr,
+}
+
+/// TCP and UDP ports of the daemon.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    /// gRPC between nodes.
+    pub peer: u16,
+    /// Leases (UDP).
+    pub lease: u16,
+    /// gRPC for clients.
+    pub api: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { peer: 7601, lease: 7601, api: 7600 }
+    }
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Interfaces {
+    service: Vec<String>,
+    xdp_mode: XdpMode,
+}
+
+/// How the filter is attached.
+#[derive(Deserialize, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native where the driver is known to be sound, generic elsewhere.
+    #[default]
+    Auto,
+    /// Always generic.
+    Generic,
+    /// Always native.
+    Native,
+}
+
+/// The valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Unique name of this node.
+    pub name: String,
+    /// The durable log and the event journal.
+    pub data_dir: PathBuf,
+    /// Unix socket of the client API.
+    pub socket: PathBuf,
+    /// Directory for pins in the host's bpffs.
+    pub pin_dir: PathBuf,
+    /// Directory for locks.
+    pub run_dir: PathBuf,
+    /// The shared cluster secret.
+    pub secret_file: PathBuf,
+    /// Cluster networks of this node.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// Ports.
+    pub ports: Ports,
+    /// Interfaces that may carry virtual IPs.
+    pub interfaces: Vec<String>,
+    /// How the filter is attached.
+    pub xdp_mode: XdpMode,
+    /// Name of the nftables guard table.
+    pub guard_table: String,
+}
+
+fn default_data_dir() -> PathBuf {
+    "/var/lib/farm".into()
+}
+fn default_socket() -> PathBuf {
+    "/run/farm/farmd.sock".into()
+}
+fn default_pin_dir() -> PathBuf {
+    "/sys/fs/bpf/farm".into()
+}
+fn default_run_dir() -> PathBuf {
+    "/run/farm".into()
+}
+fn default_secret_file() -> PathBuf {
+    "/etc/farm/secret".into()
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    ///
+    /// # Errors
+    /// One [`Problem`] that names the file, the field and the remedy.
+    pub fn load(path: &Path) -> Result<Self, Problem> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Problem::new(
+                "config_missing",
+                format!("cannot read the configuration {}: {e}", path.display()),
+                format!("write {} (an example is conf/farmd.toml)", path.display()),
+            )
+        })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+        let edit = |fact: String| Problem::new("config_invalid", fact, format!("edit {}", path.display()));
+        let file: File = toml::from_str(text).map_err(|e| edit(format!("{}: {e}", path.display())))?;
+        check_name(&file.name).map_err(&edit)?;
+        let addresses = check_addresses(&file.address).map_err(&edit)?;
+        check_ports(file.ports).map_err(&edit)?;
+        Ok(Self {
+            name: file.name,
+            data_dir: file.data_dir,
+            socket: file.socket,
+            pin_dir: file.pin_dir,
+            run_dir: file.run_dir,
+            secret_file: file.secret_file,
+            addresses,
+            ports: file.ports,
+            interfaces: file.interfaces.service,
+            xdp_mode: file.interfaces.xdp_mode,
+            guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
+    if starts && name.len() <= NAME_MAX && name.chars().all(legal) {
+        return Ok(());
+    }
+    Err(format!("name = \"{name}\": a node name is 1 to {NAME_MAX} of a-z, 0-9 and -, a letter first"))
+}
+
+fn check_addresses(lines: &[AddressLine]) -> Result<BTreeMap<String, IpAddr>, String> {
+    if lines.is_empty() {
+        return Err("no [[address]]: a node needs at least one cluster network (network = \"lan\", ip = \"…\")".into());
+    }
+    let mut addresses = BTreeMap::new();
+    for line in lines {
+        if line.ip.is_unspecified() || line.ip.is_multicast() {
+            return Err(format!("[[address]] ip = \"{}\": not an address of one node", line.ip));
+        }
+        if addresses.insert(line.network.clone(), line.ip).is_some() {
+            return Err(format!("[[address]] network = \"{}\" is given twice", line.network));
+        }
+    }
+    Ok(addresses)
+}
+
+fn check_ports(ports: Ports) -> Result<(), String> {
+    if ports.peer == 0 || ports.lease == 0 || ports.api == 0 {
+        return Err("[ports]: 0 is not a port".into());
+    }
+    if ports.peer == ports.api {
+        return Err(format!("[ports]: peer and api are both {}", ports.peer));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name = \"node1\"\n[[address]]\nnetwork = \"lan\"\nip = \"10.0.0.1\"\n";
+
+    fn fact(text: &str) -> String {
+        Config::parse(text, Path::new("/etc/farm/farmd.toml")).expect_err("must be refused").fact
+    }
+
+    #[test]
+    fn the_smallest_file_is_enough() {
+        let config = Config::parse(GOOD, Path::new("x")).expect("valid");
+        assert_eq!((config.ports.peer, config.ports.api), (7601, 7600));
+        assert_eq!(config.xdp_mode, XdpMode::Auto);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        assert!(fact(&GOOD.replace("node1", "Node 1")).contains("Node 1"));
+        assert!(fact("name = \"a\"").contains("[[address]]"));
+        assert!(fact(&format!("colour = 1\n{GOOD}")).contains("colour"));
+        assert!(fact(&GOOD.replace("10.0.0.1", "0.0.0.0")).contains("0.0.0.0"));
+        assert!(fact(&GOOD.replace("10.0.0.1", "ten")).contains("ip"));
+        assert!(fact(&format!("{GOOD}[ports]\npeer = 7600\n")).contains("7600"));
+        assert!(fact(&format!("{GOOD}{}", GOOD.split_once('\n').expect("lines").1)).contains("twice"));
+    }
+}

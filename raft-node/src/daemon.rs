@@ -1,0 +1,257 @@
+//! The daemon: first without a cluster, then a member of one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use farm_core::command::{Body, Command};
+use farm_core::id::{ClusterId, Generation, NodeId};
+use farm_core::model::{HashKey, Link, Membership, Node, Profile, Role};
+use farm_host::{Netlink, links};
+use farm_proto::v1;
+use farm_store::{OpenOptions, Store};
+use tokio::sync::{Mutex, watch};
+
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::measure;
+use crate::member::{Belonging, Member, Setup};
+use crate::peer::{self, LEVEL};
+use crate::problem::Problem;
+use crate::raft::{self, Gate};
+use crate::secret::Secret;
+use crate::wire::Wire;
+
+/// Raft id of the node that founds a cluster.
+const FOUNDER: NodeId = NodeId(1);
+/// Port of the peer API where `node join` names none.
+pub const DEFAULT_PEER_PORT: u16 = 7601;
+
+/// See the module.
+pub struct Daemon {
+    config: Config,
+    journal: Arc<Journal>,
+    member: watch::Sender<Option<Arc<Member>>>,
+    /// Held while the node founds, joins, resumes or leaves: one at a time.
+    changing: Mutex<()>,
+}
+
+impl Daemon {
+    /// A daemon without a cluster.
+    ///
+    /// # Errors
+    /// `data_dir` when its directory cannot be made.
+    pub fn new(config: Config) -> Result<Self, Problem> {
+        std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+            let fact = format!("cannot make the data directory {}: {e}", config.data_dir.display());
+            Problem::new("data_dir", fact, "correct data_dir in farmd.toml")
+        })?;
+        let journal = Arc::new(Journal::open(&config.data_dir));
+        Ok(Self { config, journal, member: watch::channel(None).0, changing: Mutex::new(()) })
+    }
+
+    /// The membership, as it comes and goes.
+    #[must_use]
+    pub fn member(&self) -> watch::Receiver<Option<Arc<Member>>> {
+        self.member.subscribe()
+    }
+
+    /// Takes up the membership that the store remembers, if any.
+    ///
+    /// # Errors
+    /// A store that cannot be trusted, or a part that cannot start.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), Problem> {
+        let _one = self.changing.lock().await;
+        if !self.store_dir().exists() {
+            return Ok(());
+        }
+        let store = self.open_store()?;
+        let Some((node, cluster)) = raft::owner(&store) else { return Ok(()) };
+        let secret = Secret::load(&self.config.secret_file)?;
+        let belonging = Belonging { cluster, node };
+        let member = self.start(store, belonging, secret, Generation::default(), None).await?;
+        member.come_back(self.describe().await?);
+        Ok(())
+    }
+
+    /// Founds a cluster with this node as its only member.
+    ///
+    /// # Errors
+    /// `already_member`, or what kept it from starting.
+    pub async fn found(self: &Arc<Self>, request: v1::InitRequest) -> Result<v1::InitResponse, Problem> {
+        let _one = self.changing.lock().await;
+        self.refuse_member()?;
+        let (profile, reasons) = self.choose_profile(request.profile).await?;
+        let node = Node { id: FOUNDER, ..self.describe().await? };
+        let secret = Secret::load_or_create(&self.config.secret_file)?;
+        let cluster = ClusterId(random()?);
+        let name = if request.name.is_empty() { "farm".to_string() } else { request.name };
+        let store = self.open_store()?;
+        let belonging = Belonging { cluster, node: FOUNDER };
+        let timing = Some(raft::Timing::of(profile));
+        let member = self.start(store, belonging, secret, Generation::default(), timing).await?;
+        let nonce = u64::from_le_bytes(random()?);
+        let hash_key = HashKey(random()?);
+        let body = Body::Found { cluster, name, hash_key, profile, node: node.clone(), nonce };
+        member.found(&node, Command { level: LEVEL, base: None, body }).await?;
+        let cluster = cluster.0.to_vec().into();
+        Ok(v1::InitResponse { cluster, node: FOUNDER.0, profile: profile.to_wire(), reasons })
+    }
+
+    /// Joins the cluster of which a member runs at `request.peer`.
+    ///
+    /// # Errors
+    /// `already_member`, `peer_unreachable`, `wrong_secret`, or the cluster's refusal.
+    pub async fn join(self: &Arc<Self>, request: v1::JoinClusterRequest) -> Result<v1::JoinClusterResponse, Problem> {
+        let _one = self.changing.lock().await;
+        self.refuse_member()?;
+        let peer = parse_peer(&request.peer)?;
+        let secret = Secret::load(&self.config.secret_file)?;
+        let gate = Gate::outsider(LEVEL, secret.peer_proof());
+        let answer = peer::ask_to_join(gate, peer, &self.describe().await?).await?;
+        if let Some(refused) = answer.refused {
+            return Err(Problem::new("join_refused", refused.fact, refused.cure));
+        }
+        let malformed = |what: &dyn std::fmt::Display| {
+            Problem::new("bad_answer", format!("{peer} answered what this version cannot read: {what}"), "farmctl version")
+        };
+        let cluster: [u8; 16] = answer.cluster.as_ref().try_into().map_err(|_| malformed(&"no cluster id"))?;
+        let belonging = Belonging { cluster: ClusterId(cluster), node: NodeId(answer.node) };
+        let store = self.open_store()?;
+        let generation = answer.generation.map(Generation::from_wire).transpose().map_err(|e| malformed(&e))?;
+        let profile = Profile::from_wire(answer.profile).map_err(|e| malformed(&e))?;
+        let timing = Some(raft::Timing::of(profile));
+        self.start(store, belonging, secret, generation.unwrap_or_default(), timing).await?;
+        Ok(v1::JoinClusterResponse { node: answer.node, cluster: answer.cluster, name: answer.cluster_name })
+    }
+
+    /// Hands the buckets over and stops.
+    pub async fn stop(&self) {
+        let _one = self.changing.lock().await;
+        let member = self.member.send_replace(None);
+        if let Some(member) = member {
+            member.hand_over().await;
+            member.stop().await;
+        }
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        store: Store,
+        belonging: Belonging,
+        secret: Secret,
+        generation: Generation,
+        timing: Option<raft::Timing>,
+    ) -> Result<Arc<Member>, Problem> {
+        let (config, journal) = (self.config.clone(), self.journal.clone());
+        let setup = Setup { config, store, belonging, generation, timing, secret, journal };
+        let member = Member::start(setup).await?;
+        self.member.send_replace(Some(member.clone()));
+        tokio::spawn(self.clone().forget_when_removed(member.clone()));
+        Ok(member)
+    }
+
+    /// A node that left is no member any more: its store is set aside, and it may join again under a new id.
+    async fn forget_when_removed(self: Arc<Self>, member: Arc<Member>) {
+        member.removed().await;
+        let _one = self.changing.lock().await;
+        let is_current = self.member.borrow().as_ref().is_some_and(|m| Arc::ptr_eq(m, &member));
+        if !is_current {
+            return;
+        }
+        self.member.send_replace(None);
+        member.stop().await;
+        drop(member);
+        match farm_store::quarantine(&self.store_dir()) {
+            Ok(aside) => {
+                let text = format!("this node left; its log is kept in {}", aside.display());
+                self.journal.note(0, "left", &self.config.name, text, "");
+            }
+            Err(error) => tracing::error!(%error, "cannot set the store aside"),
+        }
+    }
+
+    fn refuse_member(&self) -> Result<(), Problem> {
+        let Some(member) = self.member.borrow().clone() else { return Ok(()) };
+        let name = member.snapshot().state.name.clone();
+        let fact = format!("{} is already a member of cluster {name}", self.config.name);
+        Err(Problem::new("already_member", fact, "farmctl node leave"))
+    }
+
+    fn store_dir(&self) -> PathBuf {
+        self.config.data_dir.join("log")
+    }
+
+    fn open_store(&self) -> Result<Store, Problem> {
+        let fatal: farm_store::FatalHook = Arc::new(|error| {
+            // A store that failed once is not trusted again: the lease closes what this process served.
+            tracing::error!(%error, "the store failed");
+            std::process::abort();
+        });
+        let opened = Store::open(&self.store_dir(), &OpenOptions::new(fatal));
+        opened.map(|(store, _)| store).map_err(|e| Problem::new(e.code(), e.to_string(), "farmctl node join PEER"))
+    }
+
+    async fn choose_profile(&self, asked: i32) -> Result<(Profile, Vec<String>), Problem> {
+        if asked != v1::Profile::Unspecified as i32 {
+            let profile = Profile::from_wire(asked);
+            return profile.map(|p| (p, vec!["as asked".into()])).map_err(|e| {
+                Problem::new("bad_request", e.to_string(), "farmctl cluster init --profile fast")
+            });
+        }
+        let dir = self.config.data_dir.clone();
+        let measured = tokio::task::spawn_blocking(move || measure::measure(&dir)).await;
+        match measured {
+            Ok(Ok(measured)) => Ok(measured.propose()),
+            Ok(Err(e)) => Err(Problem::new("data_dir", format!("cannot measure the disk: {e}"), "correct data_dir in farmd.toml")),
+            Err(e) => Err(Problem::new("measure_failed", e.to_string(), "farmctl cluster init --profile standard")),
+        }
+    }
+
+    /// This node as the cluster will know it.
+    async fn describe(&self) -> Result<Node, Problem> {
+        let config = &self.config;
+        Ok(Node {
+            id: NodeId(0),
+            name: config.name.clone(),
+            role: Role::Server,
+            membership: Membership::Member,
+            addresses: config.addresses.clone(),
+            links: self.links().await?,
+            peer_port: config.ports.peer,
+            lease_port: config.ports.lease,
+            api_port: config.ports.api,
+        })
+    }
+
+    async fn links(&self) -> Result<Vec<Link>, Problem> {
+        let unknown = |name: &str, e: &dyn std::fmt::Display| {
+            let fact = format!("[interfaces] service: {name}: {e}");
+            Problem::new("unknown_interface", fact, "ip -brief link; then correct [interfaces] in farmd.toml")
+        };
+        let netlink = Netlink::open().map_err(|e| unknown("", &e))?;
+        let mut found = Vec::new();
+        for name in &self.config.interfaces {
+            let link = links::by_name(&netlink, name).await.map_err(|e| unknown(name, &e))?;
+            let addresses = link.addresses.iter().map(|a| (a.addr(), a.prefix_len())).collect();
+            found.push(Link { name: link.name, mac: link.mac, addresses });
+        }
+        Ok(found)
+    }
+}
+
+fn parse_peer(text: &str) -> Result<SocketAddr, Problem> {
+    let with_port = text.parse::<SocketAddr>();
+    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DEFAULT_PEER_PORT));
+    with_port.or_else(|_| alone()).map_err(|_| {
+        let fact = format!("{text} is not an address of a member (IP or IP:PORT)");
+        Problem::new("bad_peer", fact, "farmctl node join 192.0.2.11:7601")
+    })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Problem> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Problem::new("no_randomness", format!("the kernel gives no randomness: {e}"), "dmesg"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,122 @@
+//! Carries out what the controller asks for. Each effect is its own task; its outcome goes back to the driver.
+
+use std::sync::Arc;
+
+use farm_core::command::{Body, Command};
+use farm_core::controller::{Effect, Input, Notice};
+use farm_core::id::{Leadership, NodeId};
+use farm_core::lease::{Ask, Expiry};
+use farm_core::time::BootTime;
+use farm_dataplane::clock::boot_now;
+use tokio::sync::mpsc;
+
+use crate::driver::Feedback;
+use crate::journal::Journal;
+use crate::lease::LeaseHandle;
+use crate::peer::{PeerClients, endpoint};
+use crate::raft::Handle;
+
+/// The executor of effects.
+#[derive(Clone)]
+pub struct Effects {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: NodeId,
+    raft: Handle,
+    lease: LeaseHandle,
+    peers: PeerClients,
+    back: mpsc::Sender<Feedback>,
+    announce: mpsc::Sender<()>,
+    journal: Arc<Journal>,
+}
+
+impl Effects {
+    /// Acts for `me`; outcomes go to `back`; a failure Move that was applied is told to `announce`.
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        raft: Handle,
+        lease: LeaseHandle,
+        peers: PeerClients,
+        back: mpsc::Sender<Feedback>,
+        announce: mpsc::Sender<()>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { me, raft, lease, peers, back, announce, journal }) }
+    }
+
+    /// Starts `effect`.
+    pub fn execute(&self, leadership: Leadership, effect: Effect) {
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            match effect {
+                Effect::Propose(command) => inner.propose(leadership, command).await,
+                Effect::AskExpiry { elector, ask } => inner.ask(elector, ask).await,
+                Effect::SetVoters(voters) => {
+                    log("voters", inner.raft.set_voters(voters).await);
+                    inner.tell(Input::VotersDone).await;
+                }
+                Effect::AddLearner(node) => inner.add_learner(node).await,
+                Effect::RemoveFromRaft(node) => log("removal", inner.raft.remove(node).await),
+                Effect::TransferLeader(node) => log("transfer", inner.raft.transfer(node).await),
+                Effect::Notice(notice) => inner.notice(notice),
+            }
+        });
+    }
+}
+
+impl Inner {
+    async fn tell(&self, input: Input) {
+        // The driver is gone only when the daemon ends.
+        let _ = self.back.send(Feedback::Core(input)).await;
+    }
+
+    async fn propose(&self, leadership: Leadership, command: Command) {
+        let takes_from_silent = matches!(command.body, Body::Move { .. });
+        match self.raft.propose_as(leadership, command).await {
+            Ok(applied) => {
+                if takes_from_silent && applied.outcome.is_applied() {
+                    // Full: an announcement is already on its way.
+                    let _ = self.announce.try_send(());
+                }
+                self.tell(Input::ProposalDone).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "proposal failed");
+                self.tell(Input::ProposalFailed).await;
+            }
+        }
+    }
+
+    async fn ask(&self, elector: NodeId, ask: Ask) {
+        let answer =
+            if elector == self.me { self.lease.expiry(ask).await } else { self.peers.expiry(elector, ask).await };
+        // Counted from receipt.
+        let received = BootTime(boot_now());
+        self.tell(match answer {
+            Some(Expiry::Remaining(left)) => Input::Expiry { elector, ask, expires_at: received + left },
+            Some(Expiry::NotFenced) | None => Input::ExpiryUnknown { elector, ask },
+        })
+        .await;
+    }
+
+    fn notice(&self, notice: Notice) {
+        let name = self.raft.state().borrow().state.name_of(notice.node());
+        self.journal.note(self.me.0, notice.code(), &name, notice.text(&name), "");
+    }
+
+    async fn add_learner(&self, node: NodeId) {
+        let state = self.raft.state().borrow().clone();
+        let Some(member) = state.state.nodes.get(&node) else { return };
+        log("learner", self.raft.add_learner(node, endpoint(member)).await);
+    }
+}
+
+fn log<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        // The controller is level-triggered: it asks again.
+        tracing::warn!(%error, "{what}: membership change failed");
+    }
+}

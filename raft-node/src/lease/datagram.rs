@@ -1,0 +1,96 @@
+//! One lease message per UDP datagram: protobuf, sealed with a keyed MAC (BLAKE3 in keyed mode).
+
+use farm_core::id::ClusterId;
+use farm_core::lease::{Grant, Renewal};
+use farm_proto::v1;
+use prost::Message;
+
+use crate::wire::Wire;
+
+/// Largest datagram that is read; a lease message has about 120 bytes.
+pub const DATAGRAM_MAX: usize = 512;
+/// Bytes of the MAC that travel (128 bits).
+const MAC_LEN: usize = 16;
+
+/// What a datagram says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseMessage {
+    /// A node asks for its next lease.
+    Renewal(Renewal),
+    /// An elector grants it.
+    Grant(Grant),
+}
+
+/// Why a datagram was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatagramError {
+    /// Not protobuf, or a field is missing.
+    #[error("malformed")]
+    Malformed,
+    /// The MAC does not fit: another cluster's secret, or forged.
+    #[error("not authentic")]
+    NotAuthentic,
+    /// The sender belongs to another cluster.
+    #[error("another cluster")]
+    ForeignCluster,
+}
+
+/// Seals and opens datagrams of one cluster.
+#[derive(Clone)]
+pub struct Sealer {
+    cluster: ClusterId,
+    key: [u8; 32],
+}
+
+impl Sealer {
+    /// For `cluster`, with the key derived from its secret.
+    #[must_use]
+    pub fn new(cluster: ClusterId, key: [u8; 32]) -> Self {
+        Self { cluster, key }
+    }
+
+    /// The bytes to send.
+    #[must_use]
+    pub fn seal(&self, message: &LeaseMessage) -> Vec<u8> {
+        let kind = match message {
+            LeaseMessage::Renewal(r) => v1::lease_body::Kind::Renewal(r.to_wire()),
+            LeaseMessage::Grant(g) => v1::lease_body::Kind::Grant(g.to_wire()),
+        };
+        let body = v1::LeaseBody { cluster: self.cluster.0.to_vec().into(), kind: Some(kind) }.encode_to_vec();
+        let mac = self.mac(&body).to_vec();
+        v1::Sealed { body: body.into(), mac: mac.into() }.encode_to_vec()
+    }
+
+    /// The message in `bytes`.
+    ///
+    /// # Errors
+    /// [`DatagramError`]; nothing of an unauthentic datagram is interpreted.
+    pub fn open(&self, bytes: &[u8]) -> Result<LeaseMessage, DatagramError> {
+        let sealed = v1::Sealed::decode(bytes).map_err(|_| DatagramError::Malformed)?;
+        let given: [u8; MAC_LEN] = sealed.mac.as_ref().try_into().map_err(|_| DatagramError::Malformed)?;
+        if !same(&given, &self.mac(&sealed.body)) {
+            return Err(DatagramError::NotAuthentic);
+        }
+        let body = v1::LeaseBody::decode(sealed.body).map_err(|_| DatagramError::Malformed)?;
+        if body.cluster.as_ref() != self.cluster.0 {
+            return Err(DatagramError::ForeignCluster);
+        }
+        match body.kind.ok_or(DatagramError::Malformed)? {
+            v1::lease_body::Kind::Renewal(r) => Renewal::from_wire(r).map(LeaseMessage::Renewal),
+            v1::lease_body::Kind::Grant(g) => Grant::from_wire(g).map(LeaseMessage::Grant),
+        }
+        .map_err(|_| DatagramError::Malformed)
+    }
+
+    fn mac(&self, body: &[u8]) -> [u8; MAC_LEN] {
+        let full = blake3::keyed_hash(&self.key, body);
+        let mut mac = [0; MAC_LEN];
+        mac.copy_from_slice(&full.as_bytes()[..MAC_LEN]);
+        mac
+    }
+}
+
+/// Compares in a time that does not depend on where the bytes differ.
+fn same(a: &[u8; MAC_LEN], b: &[u8; MAC_LEN]) -> bool {
+    a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y)) == 0
+}

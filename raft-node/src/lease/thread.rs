@@ -1,0 +1,315 @@
+//! The real-time thread: renews this node's lease, grants others', and is the only writer of the filter.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use farm_common::image::Image;
+use farm_core::id::{EntryId, Epoch, NodeId};
+use farm_core::lease::{AppliedFences, Elector, Expiry, Grant, Holder, Renewal, Timing};
+use farm_core::time::BootTime;
+use farm_dataplane::clock::boot_now;
+use farm_dataplane::sink::TableSink;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::time::TimeSpec;
+
+use super::datagram::{DATAGRAM_MAX, LeaseMessage, Sealer};
+use super::orders::{Identity, LeaseState, Observation, Order, ThreadEnd};
+use super::socket::LeaseSockets;
+
+/// Datagrams read per network before the thread looks at its other duties.
+const BATCH: usize = 64;
+/// Longest sleep; only bounds how late a missed wake-up could be noticed.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+struct Machines {
+    holder: Holder,
+    elector: Elector,
+    timing: Timing,
+}
+
+pub(super) struct LeaseThread {
+    identity: Identity,
+    sealer: Sealer,
+    sockets: LeaseSockets,
+    end: ThreadEnd,
+    /// Both machines start together, when the applied state is known.
+    machines: Option<Machines>,
+    /// Fences of log entries that were recovered or appended before that.
+    early: Vec<(EntryId, Vec<(NodeId, Epoch)>)>,
+    routes: BTreeMap<NodeId, BTreeMap<String, SocketAddr>>,
+    filter: Option<Box<dyn TableSink>>,
+    shut: bool,
+    /// What the filter works with, after the grace period.
+    applied: Epoch,
+}
+
+impl LeaseThread {
+    pub(super) fn new(identity: Identity, sealer: Sealer, sockets: LeaseSockets, end: ThreadEnd) -> Self {
+        Self {
+            identity,
+            sealer,
+            sockets,
+            end,
+            machines: None,
+            early: Vec::new(),
+            routes: BTreeMap::new(),
+            filter: None,
+            shut: false,
+            applied: Epoch(0),
+        }
+    }
+
+    /// Runs until [`Order::End`].
+    pub(super) fn run(mut self) {
+        while self.obey() {
+            self.receive();
+            self.renew_if_due();
+            self.sleep();
+        }
+        self.close();
+    }
+
+    fn sleep(&self) {
+        let wait = self.machines.as_ref().map_or(SLEEP_MAX, |m| {
+            SLEEP_MAX.min(Duration::from_nanos(m.holder.next_renewal().since(now()).0))
+        });
+        // SAFETY: the descriptors live in `self.sockets`, which outlives this call.
+        let sockets = self.sockets.fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+        let mut fds: Vec<PollFd> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        fds.push(PollFd::new(self.end.wake.as_fd(), PollFlags::POLLIN));
+        // EINTR only ends the sleep early.
+        let _ = nix::poll::ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None);
+    }
+
+    fn obey(&mut self) -> bool {
+        // EAGAIN: nobody woke us.
+        let _ = self.end.wake.read();
+        while let Ok(order) = self.end.orders.try_recv() {
+            match order {
+                Order::Begin(state) => self.begin(*state),
+                Order::State(state) => self.state(*state),
+                Order::Filter(sink) => self.take_filter(sink),
+                Order::Publish(image) => self.publish(&image),
+                Order::Idle(epoch) => self.count_as_applied(epoch),
+                Order::Appended { entry, fences, done } => {
+                    self.appended(entry, fences);
+                    // The asker may have given up; the fence holds all the same.
+                    let _ = done.try_send(());
+                }
+                Order::Installed { fences, done } => {
+                    self.installed(fences);
+                    let _ = done.try_send(());
+                }
+                Order::Truncated(after) => self.truncated(after),
+                Order::Expiry(ask, reply) => {
+                    let answer = self.machines.as_ref().map_or(Expiry::NotFenced, |m| m.elector.expiry(&ask, now()));
+                    let _ = reply.send(answer);
+                }
+                Order::Shut(shut) => self.shut(shut),
+                Order::End => return false,
+            }
+        }
+        true
+    }
+
+    fn appended(&mut self, entry: EntryId, fences: Vec<(NodeId, Epoch)>) {
+        match &mut self.machines {
+            Some(machines) => machines.elector.appended(entry, &fences),
+            None => self.early.push((entry, fences)),
+        }
+    }
+
+    fn installed(&mut self, fences: AppliedFences) {
+        // Before the machines start the state itself brings these fences.
+        if let Some(machines) = &mut self.machines {
+            machines.elector.applied(fences);
+        }
+    }
+
+    fn truncated(&mut self, after: u64) {
+        match &mut self.machines {
+            Some(machines) => machines.elector.truncated(after),
+            None => self.early.retain(|(entry, _)| entry.index <= after),
+        }
+    }
+
+    fn begin(&mut self, state: LeaseState) {
+        let LeaseState { electors, routes, timing, fences, generation, bound } = state;
+        let mut elector = Elector::start(self.identity.me, generation, timing, fences, bound, now());
+        for (entry, fences) in self.early.drain(..) {
+            elector.appended(entry, &fences);
+        }
+        let Identity { me, incarnation, .. } = self.identity;
+        let holder = Holder::new(me, incarnation, generation, electors, timing, self.applied);
+        self.machines = Some(Machines { holder, elector, timing });
+        self.routes = routes;
+    }
+
+    fn state(&mut self, state: LeaseState) {
+        let Some(machines) = &mut self.machines else { return };
+        machines.elector.applied(state.fences);
+        if machines.timing != state.timing {
+            machines.timing = state.timing;
+            machines.elector.set_timing(state.timing);
+            machines.holder.set_timing(state.timing);
+        }
+        self.routes = state.routes;
+        // Only ever shorter, and before the epoch that brings it is reported.
+        let deadline = machines.holder.set_electors(state.electors);
+        self.write_deadline(deadline);
+    }
+
+    fn take_filter(&mut self, sink: Box<dyn TableSink>) {
+        let mut sink = sink;
+        // A predecessor may have flipped just before it died: a grace period comes before anything is written.
+        if let Err(error) = sink.grace() {
+            tracing::error!(%error, "no grace period after taking the filter up");
+        }
+        let epoch = sink.pinned().epoch;
+        self.filter = Some(sink);
+        // What the kernel works with is what counts, also when it is older than what we believed.
+        self.count_as_applied(Epoch(epoch));
+    }
+
+    fn publish(&mut self, image: &Image) {
+        let Some(filter) = &mut self.filter else { return };
+        let epoch = Epoch(image.head.epoch);
+        if let Err(refused) = filter.publish(image) {
+            tracing::debug!(%refused, ?epoch, "table not published");
+            return;
+        }
+        if let Err(error) = filter.grace() {
+            // Without the grace period nothing may be reported; the epoch stays unreported and the lease lapses if it is fenced.
+            tracing::error!(%error, ?epoch, "no grace period after publishing");
+            return;
+        }
+        self.count_as_applied(epoch);
+        if let Some(deadline) = self.deadline() {
+            self.write_deadline(deadline);
+        }
+    }
+
+    fn deadline(&self) -> Option<BootTime> {
+        self.machines.as_ref().map(|m| m.holder.deadline())
+    }
+
+    fn count_as_applied(&mut self, epoch: Epoch) {
+        self.applied = epoch;
+        self.end.readings.applied.store(epoch.0, Ordering::Release);
+        if let Some(machines) = &mut self.machines {
+            machines.holder.applied(epoch);
+        }
+    }
+
+    fn shut(&mut self, shut: bool) {
+        self.shut = shut;
+        if shut {
+            self.close();
+        } else if let Some(deadline) = self.deadline() {
+            self.write_deadline(deadline);
+        }
+    }
+
+    fn close(&self) {
+        if let Some(filter) = &self.filter {
+            filter.close();
+        }
+    }
+
+    fn write_deadline(&self, deadline: BootTime) {
+        self.end.readings.deadline.store(deadline.0, Ordering::Relaxed);
+        if self.shut {
+            return;
+        }
+        if let Some(filter) = &self.filter {
+            filter.set_deadline(deadline.0);
+        }
+    }
+
+    fn renew_if_due(&mut self) {
+        let at = now();
+        let Some(Machines { holder, .. }) = &mut self.machines else { return };
+        if holder.next_renewal() > at {
+            return;
+        }
+        let renewal = holder.renew(at);
+        let bytes = self.sealer.seal(&LeaseMessage::Renewal(renewal));
+        for elector in holder.electors().all() {
+            match self.routes.get(&elector) {
+                _ if elector == self.identity.me => {}
+                Some(route) => {
+                    self.sockets.send(&bytes, route);
+                }
+                None => tracing::debug!(%elector, "no route to an elector"),
+            }
+        }
+        // This node's own elector is asked like every other, after the datagrams are on their way.
+        if let Some(grant) = self.grant(&renewal) {
+            self.granted(&grant);
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut buffer = [0u8; DATAGRAM_MAX];
+        let mut arrived = Vec::new();
+        // Grants are answered inside the batch, with the clock read at each stamp.
+        let sealer = self.sealer.clone();
+        let sockets = std::mem::replace(&mut self.sockets, LeaseSockets::none());
+        sockets.receive(BATCH, &mut buffer, |bytes| match sealer.open(bytes) {
+            Ok(LeaseMessage::Renewal(renewal)) => {
+                self.grant(&renewal).map(|grant| sealer.seal(&LeaseMessage::Grant(grant)))
+            }
+            Ok(LeaseMessage::Grant(grant)) => {
+                arrived.push(grant);
+                None
+            }
+            Err(_) => {
+                self.end.readings.refused.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        });
+        self.sockets = sockets;
+        for grant in arrived {
+            self.granted(&grant);
+        }
+    }
+
+    /// Check, stamp and answer: one step of this thread, which also reports expiry.
+    fn grant(&mut self, renewal: &Renewal) -> Option<Grant> {
+        let elector = &mut self.machines.as_mut()?.elector;
+        let answer = elector.renewal(renewal, now());
+        if let Some(heard) = elector.heard(renewal.node) {
+            // A full queue loses only an observation that the next renewal repeats.
+            let _ = self.end.observations.try_send(Observation { node: renewal.node, heard });
+        }
+        answer.ok()
+    }
+
+    fn granted(&mut self, grant: &Grant) {
+        let Some(Machines { holder, .. }) = &mut self.machines else { return };
+        let before = holder.deadline();
+        let Some(deadline) = holder.granted(grant, now()) else { return };
+        self.read_margin(before);
+        self.write_deadline(deadline);
+    }
+
+    fn read_margin(&self, before: BootTime) {
+        let readings = &self.end.readings;
+        readings.grants.fetch_add(1, Ordering::Relaxed);
+        let margin = before.since(now()).0;
+        if before.0 == 0 {
+            return;
+        }
+        readings.margin_min.fetch_min(margin, Ordering::Relaxed);
+        if margin == 0 {
+            readings.lapses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn now() -> BootTime {
+    BootTime(boot_now())
+}

@@ -1,0 +1,118 @@
+//! What this machine can promise: scheduling stalls, durable writes, the clock source. `cluster init` proposes
+//! a timing profile from it, with its reasons.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use farm_core::model::Profile;
+
+/// How long stalls are looked for.
+const STALL_WATCH: Duration = Duration::from_secs(2);
+/// Durable writes tried.
+const WRITES: usize = 50;
+/// A stall or write beyond this share of a profile's lease would cost renewals: three may be lost, so a quarter.
+const SHARE_OF_LEASE: u32 = 4;
+/// Lease lengths of the profiles (DESIGN §2).
+const LEASES: [(Profile, Duration); 2] =
+    [(Profile::Fast, Duration::from_millis(100)), (Profile::Standard, Duration::from_millis(500))];
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Longest time by which a sleeping thread woke late.
+    pub stall: Duration,
+    /// Slowest of some durable writes.
+    pub sync: Duration,
+    /// The kernel's clock source.
+    pub clock: String,
+}
+
+/// Measures for a few seconds; `dir` is where the log will live. Blocks.
+///
+/// # Errors
+/// When `dir` cannot be written.
+pub fn measure(dir: &Path) -> std::io::Result<Measured> {
+    let stall = std::thread::spawn(longest_stall);
+    let sync = slowest_sync(dir)?;
+    let clock = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    Ok(Measured {
+        // A thread that panicked measured nothing: the safest reading.
+        stall: stall.join().unwrap_or(Duration::MAX),
+        sync,
+        clock: clock.map_or_else(|_| "unknown".into(), |c| c.trim().into()),
+    })
+}
+
+fn longest_stall() -> Duration {
+    let pause = Duration::from_millis(1);
+    let end = Instant::now() + STALL_WATCH;
+    let mut longest = Duration::ZERO;
+    while Instant::now() < end {
+        let before = Instant::now();
+        std::thread::sleep(pause);
+        longest = longest.max(before.elapsed().saturating_sub(pause));
+    }
+    longest
+}
+
+fn slowest_sync(dir: &Path) -> std::io::Result<Duration> {
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join(".measure");
+    let mut file = File::create(&path)?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..WRITES {
+        let before = Instant::now();
+        file.write_all(&[0; 512])?;
+        file.sync_data()?;
+        slowest = slowest.max(before.elapsed());
+    }
+    std::fs::remove_file(path)?;
+    Ok(slowest)
+}
+
+impl Measured {
+    /// The fastest profile that this machine can keep, and why.
+    #[must_use]
+    pub fn propose(&self) -> (Profile, Vec<String>) {
+        let mut reasons = vec![
+            format!("longest scheduling stall {:.1} ms", ms(self.stall)),
+            format!("slowest durable write {:.1} ms", ms(self.sync)),
+            format!("clock source {}", self.clock),
+        ];
+        // A paused guest whose clock hides the pause would resume with a lease that looks valid; short leases bound that.
+        if self.clock.contains("kvm-clock") || self.clock.contains("hyperv") {
+            reasons.push("this clock may hide a pause of the virtual machine: keep leases short".into());
+        }
+        let worst = self.stall.max(self.sync);
+        let fits = LEASES.iter().find(|(_, lease)| worst * SHARE_OF_LEASE <= *lease);
+        (fits.map_or(Profile::Virtual, |(profile, _)| *profile), reasons)
+    }
+}
+
+fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposed(stall_ms: u64, sync_ms: u64) -> Profile {
+        let measured = Measured {
+            stall: Duration::from_millis(stall_ms),
+            sync: Duration::from_millis(sync_ms),
+            clock: "tsc".into(),
+        };
+        measured.propose().0
+    }
+
+    #[test]
+    fn the_slower_of_stall_and_disk_decides() {
+        assert_eq!(proposed(2, 3), Profile::Fast);
+        assert_eq!(proposed(2, 60), Profile::Standard);
+        assert_eq!(proposed(60, 2), Profile::Standard);
+        assert_eq!(proposed(400, 2), Profile::Virtual);
+    }
+}

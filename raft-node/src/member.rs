@@ -1,0 +1,425 @@
+//! A member of a cluster: everything that runs once this node belongs to one.
+//!
+//! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
+//! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farm_common::layout;
+use farm_core::command::{Body, Command};
+use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
+use farm_core::lease::{AppliedFences, Heard};
+use farm_core::model::{Membership, Node};
+use farm_core::time::{BootTime, Span};
+use farm_dataplane::clock::boot_now;
+use farm_store::{LogStore, Store};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::Config;
+use crate::driver::{Driver, Feedback, INPUTS_MAX};
+use crate::effects::Effects;
+use crate::journal::{Journal, Record, now_ms};
+use crate::lease::socket::{LeaseSockets, refused};
+use crate::lease::{self, LeaseHandle, Observation, Order};
+use crate::node::{self, FilterHost, Follower, HostView};
+use crate::peer::{self, LEVEL, PeerClients, Proposed, Serving};
+use crate::problem::Problem;
+use crate::raft::{self, Handle, LogWatch, ProposeError, Role, Snapshot};
+use crate::secret::Secret;
+
+/// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
+const HAND_OVER_MAX: Duration = Duration::from_secs(15);
+/// Pause before a command that found no leader is tried again: an election of the fastest profile takes longer.
+const RETRY: Duration = Duration::from_millis(50);
+/// Tries of a command that found no leader: together longer than two elections of the slowest profile.
+const TRIES: u32 = 100;
+/// A node that said nothing for this long is shown as silent: four renewals of the slowest profile.
+pub const SILENT: Span = Span::millis(1000);
+/// Alarms that may wait; one is as good as many.
+const ALARMS_MAX: usize = 4;
+
+/// Who this node is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Belonging {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node's id in it.
+    pub node: NodeId,
+}
+
+/// What a member is started from.
+pub struct Setup {
+    /// The daemon's configuration.
+    pub config: Config,
+    /// The durable log.
+    pub store: Store,
+    /// Who this node is.
+    pub belonging: Belonging,
+    /// Generation that the cluster named when this node joined.
+    pub generation: Generation,
+    /// Election times until the log says which.
+    pub timing: Option<raft::Timing>,
+    /// The cluster secret.
+    pub secret: Secret,
+    /// The journal.
+    pub journal: Arc<Journal>,
+}
+
+/// Latest observations by node.
+pub type HeardBy = Arc<Mutex<BTreeMap<NodeId, Heard>>>;
+
+/// A running member.
+pub struct Member {
+    /// This node.
+    pub me: NodeId,
+    /// Its name and places.
+    pub config: Config,
+    /// Its lease.
+    pub lease: LeaseHandle,
+    /// Its filter and host.
+    pub host: Arc<HostView>,
+    /// Its journal.
+    pub journal: Arc<Journal>,
+    raft: Handle,
+    peers: PeerClients,
+    heard: HeardBy,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Member {
+    /// Starts everything; the node renews, grants and serves as soon as the state says so.
+    ///
+    /// # Errors
+    /// A [`Problem`] of the first part that cannot start.
+    pub async fn start(setup: Setup) -> Result<Arc<Self>, Problem> {
+        let me = setup.belonging.node;
+        let listeners = bind_peers(&setup.config)?;
+        let (lease, observations) = start_lease(&setup)?;
+        let (appended, appended_seen) = watch::channel(0);
+        let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
+        let raft = start_raft(&setup, fencing).await?;
+        let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
+        let serving =
+            Serving { me, raft: raft.clone(), lease: lease.clone(), driver: feedback.clone(), appended: appended_seen };
+        raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
+            Problem::new("bind_failed", format!("cannot answer peers: {e}"), "farmctl cluster status")
+        })?;
+        let identity = layout::Identity {
+            cluster: setup.belonging.cluster.0,
+            node: me.0,
+            layout: layout::LAYOUT_VERSION,
+            reserved: 0,
+        };
+        let host = FilterHost::new(&setup.config, identity)
+            .map_err(|e| Problem::new("no_netlink", e.to_string(), "start farmd as root"))?;
+        let member = Arc::new(Self {
+            me,
+            lease,
+            host: host.view(),
+            journal: setup.journal,
+            peers: PeerClients::new(raft.gate().clone(), raft.state()),
+            raft,
+            heard: HeardBy::default(),
+            stop: watch::channel(false).0,
+            tasks: Mutex::default(),
+            follower: Mutex::default(),
+            config: setup.config,
+        });
+        member.run(host, observations, feedback, inputs);
+        Ok(member)
+    }
+
+    fn run(
+        self: &Arc<Self>,
+        host: FilterHost,
+        observations: mpsc::Receiver<Observation>,
+        feedback: mpsc::Sender<Feedback>,
+        inputs: mpsc::Receiver<Feedback>,
+    ) {
+        let (announce, announcements) = mpsc::channel(1);
+        let (alarm, alarms) = mpsc::channel(ALARMS_MAX);
+        let peers = self.peers.clone();
+        let journal = self.journal.clone();
+        let (raft, lease) = (self.raft.clone(), self.lease.clone());
+        let effects = Effects::new(self.me, raft, lease, peers, feedback.clone(), announce, journal);
+        let driver = Driver::new(self.me, self.raft.clone(), effects, self.heard.clone());
+        let follower = Follower::new(self.me, self.lease.clone(), host, self.journal.clone());
+        let following = follower.run(self.raft.state(), alarms, announcements, self.stop.subscribe());
+        *lock(&self.follower) = Some(tokio::spawn(following));
+        let mut tasks = lock(&self.tasks);
+        tasks.spawn(driver.run(observations, inputs));
+        tasks.spawn(node::watch_host(alarm));
+        tasks.spawn(self.clone().survey(feedback));
+        tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
+    }
+
+    /// Reports this node's sockets to whoever leads.
+    async fn survey(self: Arc<Self>, own: mpsc::Sender<Feedback>) {
+        let tell = |module, state| {
+            let (member, own) = (self.clone(), own.clone());
+            async move {
+                match member.role().leader {
+                    // Full: the next survey repeats it.
+                    Some(leader) if leader == member.me => {
+                        let _ = own.try_send(Feedback::Drain { node: member.me, module, state });
+                    }
+                    Some(leader) => member.peers.drain(leader, member.me, &module, &state).await,
+                    None => {}
+                }
+            }
+        };
+        node::report_drains(self.me, self.lease.clone(), self.raft.state(), tell).await;
+    }
+
+    /// The applied state.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.raft.state().borrow().clone()
+    }
+
+    /// Who leads and votes, as this node knows.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.raft.role().borrow().clone()
+    }
+
+    /// When `node` was last heard by this node's elector.
+    #[must_use]
+    pub fn heard(&self, node: NodeId) -> Option<Heard> {
+        lock(&self.heard).get(&node).copied()
+    }
+
+    /// Whether this node's elector should hear `node` and does not.
+    #[must_use]
+    pub fn silent(&self, node: NodeId) -> bool {
+        let elects = self.snapshot().state.electors.all().contains(&self.me);
+        let now = BootTime(boot_now());
+        elects && self.heard(node).is_none_or(|h| now.since(h.at) > SILENT)
+    }
+
+    /// Puts `command` into the log, here or through the leader; waits for a leader for a while.
+    ///
+    /// # Errors
+    /// [`ProposeError`] when there is none, or the command's fate is unknown.
+    pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
+        let mut role = self.raft.role();
+        for _ in 0..TRIES {
+            let leader = role.borrow_and_update().leader;
+            match leader {
+                Some(leader) if leader == self.me => match self.raft.propose(command.clone()).await {
+                    Err(ProposeError::NotLeader { .. }) => {}
+                    other => return other.map(|applied| Proposed::from(&applied)),
+                },
+                Some(leader) => match self.peers.propose(leader, &command).await {
+                    Ok(proposed) => return Ok(proposed),
+                    Err(error) if peer::surely_not_proposed(&error) => {}
+                    Err(_) => return Err(ProposeError::Unknown),
+                },
+                None => {}
+            }
+            // A new leader ends the wait early.
+            let _ = tokio::time::timeout(RETRY, role.changed()).await;
+        }
+        Err(ProposeError::NotLeader { leader: None })
+    }
+
+    /// Founds the cluster: this node alone votes, then the first command.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub async fn found(&self, node: &Node, command: Command) -> Result<(), Problem> {
+        let failed = |e: &dyn std::fmt::Display| {
+            Problem::new("init_failed", format!("the cluster could not be founded: {e}"), "farmctl cluster status")
+        };
+        self.raft.initialize(peer::endpoint(node)).await.map_err(|e| failed(&e))?;
+        let proposed = self.propose(command).await.map_err(|e| failed(&e))?;
+        match proposed.refused {
+            None => Ok(()),
+            Some(refused) => Err(Problem::new("init_failed", refused.fact, refused.cure)),
+        }
+    }
+
+    /// After a restart: tells the cluster where this node is now, and that it is back.
+    pub fn come_back(self: &Arc<Self>, now: Node) {
+        let member = self.clone();
+        lock(&self.tasks).spawn(async move {
+            let mut state = member.raft.state();
+            // The own entry in the state: before it nothing can be compared.
+            let known = state.wait_for(|s| s.state.nodes.contains_key(&member.me)).await.map(|s| s.state.nodes[&member.me].clone());
+            let Ok(known) = known else { return };
+            let current = Node { id: member.me, membership: known.membership, role: known.role, name: known.name.clone(), ..now };
+            if current != known {
+                member.insist(Body::NodeUpdate(current)).await;
+            }
+            if known.membership == Membership::Away {
+                member.insist(Body::NodeBack(member.me)).await;
+            }
+        });
+    }
+
+    async fn insist(&self, body: Body) {
+        let command = Command { level: LEVEL, base: None, body };
+        while let Err(error) = self.propose(command.clone()).await {
+            tracing::warn!(%error, "not said yet");
+        }
+    }
+
+    /// Returns when the cluster has forgotten this node.
+    pub async fn removed(&self) {
+        let mut state = self.raft.state();
+        // Known first: before it joined the state does not name it either.
+        let known = state.wait_for(|s| s.state.nodes.contains_key(&self.me)).await.is_ok();
+        let gone = known && state.wait_for(|s| !s.state.nodes.contains_key(&self.me)).await.is_ok();
+        if !gone {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Before a planned stop: the buckets go elsewhere, the flows end or time out, the leadership is handed on.
+    pub async fn hand_over(&self) {
+        let snapshot = self.snapshot();
+        let alone = snapshot.state.nodes.len() <= 1;
+        if alone || !snapshot.state.nodes.contains_key(&self.me) {
+            return;
+        }
+        if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {
+            self.journal.note(self.me.0, "hand_over_incomplete", &self.config.name, "stopping with buckets or flows left", "");
+        }
+    }
+
+    async fn give_all_away(&self) {
+        self.insist(Body::NodeAway(self.me)).await;
+        let mut state = self.raft.state();
+        // An error means Raft has ended: then there is nothing to wait for.
+        let _ = state.wait_for(|s| node::holds_nothing(&s.state, self.me)).await;
+        let role = self.role();
+        let heir = role.voters.iter().find(|n| **n != self.me).copied();
+        if let (true, Some(heir)) = (role.leader == Some(self.me), heir) {
+            if let Err(error) = self.raft.transfer(heir).await {
+                tracing::warn!(%error, "leadership not handed on");
+            }
+        }
+    }
+
+    /// Ends everything: address, filter, lease, Raft.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let follower = lock(&self.follower).take();
+        if let Some(follower) = follower {
+            // It ends after the host is as it was before; a panic there has been reported by it.
+            let _ = follower.await;
+        }
+        self.lease.give(Order::End);
+        lock(&self.tasks).abort_all();
+        self.raft.shutdown().await;
+    }
+}
+
+/// Told by Raft of every change of the durable log, before it counts.
+struct Fencing {
+    lease: LeaseHandle,
+    appended: watch::Sender<u64>,
+}
+
+impl LogWatch for Fencing {
+    fn appended(&self, entry: EntryId, command: &Command) {
+        let fences = command.fences();
+        if !fences.is_empty() {
+            self.lease.fence(entry, fences);
+        }
+        self.appended.send_replace(entry.index);
+    }
+
+    fn truncated(&self, after: Option<u64>) {
+        self.lease.give(Order::Truncated(after.unwrap_or(0)));
+    }
+
+    fn installed(&self, snapshot: &Snapshot) {
+        let fences: AppliedFences = snapshot.state.applied_fences(snapshot.last_applied.index);
+        self.lease.install(fences);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these mutexes hold is whole at every step; a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, Problem> {
+    let bind = |ip: &std::net::IpAddr| {
+        let address = SocketAddr::new(*ip, config.ports.peer);
+        TcpListener::bind(address).map_err(|e| refused(*ip, config.ports.peer, "tcp", &e))
+    };
+    config.addresses.values().map(bind).collect()
+}
+
+fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation>), Problem> {
+    let mut incarnation = [0; 16];
+    getrandom::fill(&mut incarnation).map_err(|e| Problem::new("no_randomness", e.to_string(), "dmesg"))?;
+    let sockets = LeaseSockets::bind(&setup.config.addresses, setup.config.ports.lease)?;
+    let identity = lease::Identity {
+        cluster: setup.belonging.cluster,
+        me: setup.belonging.node,
+        incarnation: Incarnation(incarnation),
+    };
+    lease::spawn(identity, setup.secret.lease_key(), sockets)
+        .map_err(|e| Problem::new("no_lease_thread", format!("cannot start the lease thread: {e}"), "ulimit -u"))
+}
+
+async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Problem> {
+    let options = raft::Options {
+        me: setup.belonging.node,
+        cluster: setup.belonging.cluster,
+        level: LEVEL,
+        proof: setup.secret.peer_proof(),
+        generation: setup.generation,
+        timing: setup.timing,
+        store: Arc::new(setup.store.clone()) as Arc<dyn LogStore>,
+        watch,
+        fatal: Arc::new(|reason| {
+            // The lease closes what this process served; a half-working Raft must not keep it open.
+            tracing::error!("{reason}");
+            std::process::abort();
+        }),
+    };
+    Handle::start(options).await.map_err(|e| Problem::new("raft_failed", e.to_string(), "move data_dir aside; farmctl node join PEER"))
+}
+
+/// Writes what the log made happen into the journal of this node.
+async fn write_events(
+    me: NodeId,
+    mut events: tokio::sync::broadcast::Receiver<raft::Happened>,
+    state: watch::Receiver<Arc<Snapshot>>,
+    journal: Arc<Journal>,
+) {
+    loop {
+        match events.recv().await {
+            Ok(happened) => journal.put(record(me, &happened, state.borrow().state.epoch.0)),
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "events lost for the journal");
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn record(me: NodeId, happened: &raft::Happened, epoch: u64) -> Record {
+    let event = &happened.event;
+    Record {
+        id: event.id(happened.entry),
+        time_unix_ms: now_ms(),
+        node: me.0,
+        kind: event.code().into(),
+        resource: event.resource(),
+        text: event.text(),
+        cause: event.cause(),
+        index: happened.entry.index,
+        epoch,
+    }
+}

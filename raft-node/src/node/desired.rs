@@ -1,0 +1,85 @@
+//! What a state asks of this host: which virtual IPs on which interface, in which mode. Pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use farm_core::id::NodeId;
+use farm_core::lease::Timing;
+use farm_core::model::{Membership, Mode, Module, Node, Role, Weight};
+use farm_core::state::ClusterState;
+
+use crate::lease::{LeaseState, Routes};
+
+/// One virtual IP as this host carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Index of the interface among this node's service links.
+    pub link: usize,
+    /// Name of the interface.
+    pub interface: String,
+    /// Delivery mode.
+    pub mode: Mode,
+    /// The virtual MAC of flood mode.
+    pub vmac: [u8; 6],
+    /// Whether this node serves or drains the module: then the address is local.
+    pub local: bool,
+}
+
+/// Virtual IPs of `state` that this node's links cover.
+#[must_use]
+pub fn carried(state: &ClusterState, me: NodeId) -> BTreeMap<IpAddr, Carried> {
+    let Some(node) = state.nodes.get(&me) else { return BTreeMap::new() };
+    let mut carried = BTreeMap::new();
+    for module in state.modules.values() {
+        for (vip, mode) in &module.vips {
+            let Some((link, port)) = node.links.iter().enumerate().find(|(_, l)| l.covers(*vip)) else { continue };
+            carried.insert(
+                *vip,
+                Carried {
+                    link,
+                    interface: port.name.clone(),
+                    mode: *mode,
+                    vmac: farm_core::table::virtual_mac(state.cluster, *vip),
+                    local: serves(node, module, me),
+                },
+            );
+        }
+    }
+    carried
+}
+
+/// Whether `me` serves or drains `module`.
+fn serves(node: &Node, module: &Module, me: NodeId) -> bool {
+    let weight = module.weights.get(&me).copied().unwrap_or(Weight::DEFAULT);
+    let willing = node.membership == Membership::Member && node.role == Role::Server && weight.0 > 0;
+    willing || module.assignment.iter().any(|b| b.current == Some(me) || b.previous == Some(me))
+}
+
+/// Whether `me` serves, drains or still has to give up no bucket at all.
+#[must_use]
+pub fn holds_nothing(state: &ClusterState, me: NodeId) -> bool {
+    let mut buckets = state.modules.values().flat_map(|m| &m.assignment);
+    !buckets.any(|b| b.current == Some(me) || b.previous == Some(me) || b.pending.iter().any(|p| p.node == me))
+}
+
+/// Where every member's lease port is.
+#[must_use]
+pub fn routes(state: &ClusterState) -> Routes {
+    let of = |n: &Node| {
+        n.addresses.iter().map(|(net, ip)| (net.clone(), SocketAddr::new(*ip, n.lease_port))).collect()
+    };
+    state.nodes.iter().map(|(id, n)| (*id, of(n))).collect()
+}
+
+/// The part of the state that leases depend on; `applied` is the index of its last entry.
+#[must_use]
+pub fn lease_state(state: &ClusterState, applied: u64) -> LeaseState {
+    LeaseState {
+        electors: state.electors.clone(),
+        routes: routes(state),
+        timing: Timing::of(state.profile),
+        fences: state.applied_fences(applied),
+        generation: state.generation,
+        bound: state.lease_bound(),
+    }
+}

@@ -1,0 +1,393 @@
+//! The host around the filter: guard → filter with deadline 0 → sysctls → virtual IP; in reverse to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use farm_common::layout;
+use farm_core::model::Mode;
+use farm_dataplane::attach::{Filter, Options, Port, PortConfig, XdpMode};
+use farm_dataplane::explain::Explained;
+use farm_dataplane::guard::{Guard, GuardState, Rules};
+use farm_host::links::LinkInfo;
+use farm_host::sysctl::Restore;
+use farm_host::{Netlink, address, announce, fdb, links, probe, sysctl};
+
+use super::desired::Carried;
+use super::watch::Alarm;
+use crate::config::{self, Config};
+use crate::lease::{LeaseHandle, Order};
+
+/// Why the host could not be brought into the wanted state.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The guard.
+    #[error(transparent)]
+    Guard(#[from] farm_dataplane::guard::GuardError),
+    /// The filter.
+    #[error(transparent)]
+    Attach(#[from] farm_dataplane::attach::AttachError),
+    /// Links, addresses, sysctls.
+    #[error(transparent)]
+    Host(#[from] farm_host::Error),
+    /// Somebody else configured a virtual IP on this node.
+    #[error("{vip} is configured on {device}; remove it there: ip address del {vip} dev {device}")]
+    HeldElsewhere {
+        /// The virtual IP.
+        vip: IpAddr,
+        /// The device.
+        device: String,
+    },
+}
+
+/// What others may see of it: status, explain, probes.
+pub struct HostView {
+    netlink: Netlink,
+    names: Vec<String>,
+    sound: AtomicBool,
+    filter: Mutex<Option<Filter>>,
+    /// Link of each virtual IP.
+    carried: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+impl HostView {
+    /// Whether guard and filter were in place when last looked at, or are not needed.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        self.sound.load(Ordering::Relaxed)
+    }
+
+    /// Whether a filter is attached.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.filter().is_some()
+    }
+
+    /// What the loaded program decides about `frame`; `None` without a filter.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the run.
+    pub fn explain(&self, frame: &[u8]) -> std::io::Result<Option<Explained>> {
+        self.filter().as_ref().map(|f| f.explain(frame)).transpose()
+    }
+
+    /// The filtered interface through which `vip` is reached.
+    #[must_use]
+    pub fn port_for(&self, vip: IpAddr) -> Option<Port> {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(&vip).copied()?;
+        self.filter().as_ref()?.ports().get(carried).cloned()
+    }
+
+    /// Verdicts by reason since the filter was attached.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn counters(&self) -> std::io::Result<BTreeMap<&'static str, u64>> {
+        self.filter().as_ref().map_or_else(|| Ok(BTreeMap::new()), Filter::counters)
+    }
+
+    /// Who else has `vip`: a device of this node or a host on the link; `None` when it is free.
+    ///
+    /// # Errors
+    /// When the question cannot be asked.
+    pub async fn holder_of(&self, vip: IpAddr, wait: Duration) -> Result<Option<String>, farm_host::Error> {
+        if let Some(device) = address::held_elsewhere(&self.netlink, vip).await? {
+            return Ok(Some(format!("configured on {device} of this node")));
+        }
+        let all = self.service_links().await?;
+        let (Some(link), IpAddr::V4(v4)) = (links::covering(&all, vip), vip) else { return Ok(None) };
+        let holder = probe::address_in_use(link.ifindex, link.mac, v4, wait).await?;
+        Ok(holder.map(|mac| format!("{} answers for it on {}", farm_dataplane::guard::format_mac(&mac), link.name)))
+    }
+
+    /// The configured service interfaces, in the order of the configuration.
+    ///
+    /// # Errors
+    /// When one does not exist.
+    pub async fn service_links(&self) -> Result<Vec<LinkInfo>, farm_host::Error> {
+        let mut found = Vec::new();
+        for name in &self.names {
+            found.push(links::by_name(&self.netlink, name).await?);
+        }
+        Ok(found)
+    }
+
+    fn filter(&self) -> MutexGuard<'_, Option<Filter>> {
+        // A panic while asking the filter leaves it as it was.
+        self.filter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Owns filter, guard and addresses.
+pub struct FilterHost {
+    view: Arc<HostView>,
+    options: Options,
+    table: String,
+    guard: Option<Guard>,
+    /// What the guard protects, or will as soon as it is ours.
+    vips: BTreeSet<IpAddr>,
+    restore: Vec<Restore>,
+    announcer: Option<Arc<announce::Announcer>>,
+    links: Vec<LinkInfo>,
+}
+
+impl FilterHost {
+    /// Nothing is touched yet.
+    ///
+    /// # Errors
+    /// When netlink cannot be opened.
+    pub fn new(config: &Config, identity: layout::Identity) -> Result<Self, farm_host::Error> {
+        let view = HostView {
+            netlink: Netlink::open()?,
+            names: config.interfaces.clone(),
+            sound: AtomicBool::new(true),
+            filter: Mutex::new(None),
+            carried: Mutex::default(),
+        };
+        let mode = match config.xdp_mode {
+            config::XdpMode::Auto => XdpMode::Auto,
+            config::XdpMode::Generic => XdpMode::Generic,
+            config::XdpMode::Native => XdpMode::Native,
+        };
+        Ok(Self {
+            view: Arc::new(view),
+            options: Options { pin_dir: config.pin_dir.clone(), identity, ports: Vec::new(), mode },
+            table: config.guard_table.clone(),
+            guard: None,
+            vips: BTreeSet::new(),
+            restore: Vec::new(),
+            announcer: None,
+            links: Vec::new(),
+        })
+    }
+
+    /// What others may see.
+    #[must_use]
+    pub fn view(&self) -> Arc<HostView> {
+        self.view.clone()
+    }
+
+    /// Whether a filter is attached.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.view.attached()
+    }
+
+    /// Makes guard and filter ready for `wanted`, before a table opens any of it.
+    ///
+    /// # Errors
+    /// [`HostError`]; nothing is open that was not before.
+    pub async fn before(&mut self, wanted: &BTreeMap<IpAddr, Carried>, lease: &LeaseHandle) -> Result<(), HostError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for vip in wanted.keys() {
+            if let Some(device) = address::held_elsewhere(&self.view.netlink, *vip).await? {
+                return Err(HostError::HeldElsewhere { vip: *vip, device });
+            }
+        }
+        self.guard_also(wanted.keys().copied())?;
+        if !self.attached() {
+            self.attach(lease).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings addresses from `old` to `new`, after the table that serves them is in force.
+    ///
+    /// # Errors
+    /// [`HostError`] of the first step that failed.
+    pub async fn after(
+        &mut self,
+        old: &BTreeMap<IpAddr, Carried>,
+        new: &BTreeMap<IpAddr, Carried>,
+    ) -> Result<(), HostError> {
+        if old == new {
+            return Ok(());
+        }
+        for (vip, carried) in old {
+            if new.get(vip) != Some(carried) {
+                self.withdraw(*vip, carried, new.get(vip)).await?;
+            }
+        }
+        for (vip, carried) in new {
+            self.carry(*vip, carried).await?;
+        }
+        *self.view.carried.lock().unwrap_or_else(PoisonError::into_inner) =
+            new.iter().map(|(vip, c)| (*vip, c.link)).collect();
+        self.guard_exactly(new.keys().copied().collect())
+    }
+
+    async fn carry(&self, vip: IpAddr, carried: &Carried) -> Result<(), HostError> {
+        if carried.mode == Mode::Flood {
+            fdb::add_unicast(&self.view.netlink, &carried.interface, carried.vmac).await?;
+        }
+        if carried.local {
+            address::add_virtual(&self.view.netlink, vip).await?;
+        }
+        Ok(())
+    }
+
+    async fn withdraw(&self, vip: IpAddr, old: &Carried, new: Option<&Carried>) -> Result<(), HostError> {
+        if old.local && !new.is_some_and(|n| n.local) {
+            address::remove_virtual(&self.view.netlink, vip).await?;
+        }
+        let floods = |c: &Carried| c.mode == Mode::Flood;
+        if floods(old) && !new.is_some_and(floods) {
+            fdb::del_unicast(&self.view.netlink, &old.interface, old.vmac).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the host back to where it was: addresses, filter, sysctls, guard.
+    pub async fn take_down(mut self, carried: &BTreeMap<IpAddr, Carried>) {
+        for (vip, carried) in carried {
+            log("virtual IP", self.withdraw(*vip, carried, None).await);
+        }
+        let filter = self.view.filter().take();
+        if let Some(filter) = filter {
+            log("filter", filter.detach_and_unpin());
+        }
+        for restore in self.restore.drain(..).rev() {
+            log("sysctls", restore.restore());
+        }
+        if let Some(guard) = self.guard.take() {
+            log("guard", guard.remove());
+        }
+    }
+
+    /// What is not as it should be, in words; asked of the kernel. Virtual IPs elsewhere count too.
+    pub async fn inspect(&self, alarm: Alarm) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(guard) = &self.guard {
+            match guard.present() {
+                Ok(GuardState::Intact { .. }) => {}
+                Ok(GuardState::Missing) => found.push("the guard's nftables table is gone".into()),
+                Ok(GuardState::Altered { what }) => found.push(format!("the guard's nftables table was changed: {what}")),
+                Err(error) => found.push(error.to_string()),
+            }
+        }
+        if let Some(filter) = self.view.filter().as_ref() {
+            found.extend(filter.verify().iter().map(ToString::to_string));
+        }
+        if !found.is_empty() {
+            tracing::warn!(?alarm, ?found, "guard or filter is not in place");
+            self.view.sound.store(false, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// Puts guard and filter back.
+    ///
+    /// # Errors
+    /// [`HostError`]; the lease stays closed.
+    pub async fn repair(
+        &mut self,
+        carried: &BTreeMap<IpAddr, Carried>,
+        lease: &LeaseHandle,
+    ) -> Result<(), HostError> {
+        if let Some(guard) = &self.guard {
+            guard.reinstall()?;
+        }
+        let lost = self.view.filter().as_ref().is_some_and(|f| !f.verify().is_empty());
+        if lost {
+            drop(self.view.filter().take());
+            self.attach(lease).await?;
+        }
+        self.guard_exactly(carried.keys().copied().collect())?;
+        self.view.sound.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn attach(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
+        self.links = self.view.service_links().await?;
+        self.options.ports = self.links.iter().zip(0u8..).map(port).collect();
+        let (mut filter, _) = Filter::take_up(&self.options)?;
+        for link in &self.links {
+            self.restore.push(sysctl::prepare(&link.name)?);
+        }
+        let writer = filter.writer().expect("a filter that was just taken up still has its writer");
+        *self.view.filter() = Some(filter);
+        // From here on the guard lets through what carries the proof.
+        self.sync_guard()?;
+        lease.give(Order::Filter(Box::new(writer)));
+        Ok(())
+    }
+
+    fn guard_also(&mut self, vips: impl Iterator<Item = IpAddr>) -> Result<(), HostError> {
+        self.vips.extend(vips);
+        if self.guard.is_none() && Guard::stands(&self.table)? {
+            // Left by a predecessor that died: it stays in force, with its proofs, until the filter is taken up.
+            return Ok(());
+        }
+        self.sync_guard()
+    }
+
+    fn guard_exactly(&mut self, vips: BTreeSet<IpAddr>) -> Result<(), HostError> {
+        self.vips = vips;
+        self.sync_guard()
+    }
+
+    fn sync_guard(&mut self) -> Result<(), HostError> {
+        let ports = self.view.filter().as_ref().map(|f| f.ports().to_vec()).unwrap_or_default();
+        let proofs = ports.into_iter().map(|p| (p.config.name, p.proof)).collect();
+        let rules = Rules { vips: self.vips.clone(), proofs };
+        match &mut self.guard {
+            Some(guard) if *guard.rules() == rules => {}
+            Some(guard) => guard.update(rules)?,
+            None => self.guard = Some(Guard::install(&self.table, rules)?),
+        }
+        Ok(())
+    }
+
+    /// The gratuitous announcements of all directed virtual IPs, naming this node.
+    pub fn announcements(&mut self, carried: &BTreeMap<IpAddr, Carried>) -> Vec<Announcement> {
+        let Some(socket) = self.announcer() else { return Vec::new() };
+        let directed = carried.iter().filter(|(_, c)| c.mode == Mode::Directed);
+        directed
+            .filter_map(|(vip, c)| match (vip, self.links.get(c.link)) {
+                (IpAddr::V4(vip), Some(link)) => {
+                    Some(Announcement { socket: socket.clone(), ifindex: link.ifindex, mac: link.mac, vip: *vip })
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn announcer(&mut self) -> Option<Arc<announce::Announcer>> {
+        if self.announcer.is_none() {
+            self.announcer = announce::Announcer::open().map(Arc::new).map_err(|e| tracing::warn!(%e, "no announcements")).ok();
+        }
+        self.announcer.clone()
+    }
+}
+
+/// One gratuitous ARP that names this node as the holder of a virtual IP.
+pub struct Announcement {
+    socket: Arc<announce::Announcer>,
+    ifindex: u32,
+    mac: [u8; 6],
+    vip: std::net::Ipv4Addr,
+}
+
+impl Announcement {
+    /// Sends it to everybody on the link.
+    ///
+    /// # Errors
+    /// When the link is down or its queue is full.
+    pub fn send(&self) -> Result<(), farm_host::Error> {
+        self.socket.gratuitous_arp(self.ifindex, self.mac, self.vip, self.mac, announce::Target::Broadcast)
+    }
+}
+
+fn port((link, index): (&LinkInfo, u8)) -> PortConfig {
+    PortConfig { ifindex: link.ifindex, name: link.name.clone(), mac: link.mac, link: index }
+}
+
+fn log<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "{what}: not taken down");
+    }
+}

@@ -1,0 +1,194 @@
+//! This node's part of the state, made real: table, guard, virtual IPs, drains.
+//!
+//! Tasks owned: [`Follower::run`] (state → filter and host) and [`report_drains`]. Both are level-triggered
+//! and cancel-safe: what is lost with a cancelled await is done again from the next state.
+
+mod desired;
+mod drains;
+mod filter;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farm_core::id::{ClusterId, Epoch, NodeId};
+use farm_core::state::ClusterState;
+use farm_host::sockets::SockDiag;
+use tokio::sync::{mpsc, watch as tokio_watch};
+
+pub use desired::{Carried, carried, holds_nothing, lease_state, routes};
+pub use drains::{draining, survey};
+pub use filter::{FilterHost, HostError, HostView};
+pub use watch::{Alarm, watch as watch_host};
+
+use crate::journal::Journal;
+use crate::lease::{LeaseHandle, Order};
+use crate::raft::Snapshot;
+
+/// Pause between two surveys of the sockets of an open change.
+pub const SURVEY_EVERY: Duration = Duration::from_millis(50);
+/// Repetitions of an announcement after a death (a single frame may be lost, and switches learn late).
+const ANNOUNCE_AT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+
+/// Follows the applied state.
+pub struct Follower {
+    me: NodeId,
+    lease: LeaseHandle,
+    host: FilterHost,
+    journal: Arc<Journal>,
+    /// Whether the lease machines have started: they need a founded state.
+    begun: bool,
+    published: Epoch,
+    carried: BTreeMap<IpAddr, Carried>,
+}
+
+impl Follower {
+    /// For `me`; `host` is the filter and the host around it.
+    #[must_use]
+    pub fn new(me: NodeId, lease: LeaseHandle, host: FilterHost, journal: Arc<Journal>) -> Self {
+        Self { me, lease, host, journal, begun: false, published: Epoch(0), carried: BTreeMap::new() }
+    }
+
+    /// Runs until the state's sender is gone or `stop` says so; then takes the host back to where it was.
+    pub async fn run(
+        mut self,
+        mut state: tokio_watch::Receiver<Arc<Snapshot>>,
+        mut alarms: mpsc::Receiver<Alarm>,
+        mut announce: mpsc::Receiver<()>,
+        mut stop: tokio_watch::Receiver<bool>,
+    ) {
+        loop {
+            let snapshot = state.borrow_and_update().clone();
+            self.follow(&snapshot).await;
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { break },
+                Some(alarm) = alarms.recv() => self.alarm(alarm).await,
+                Some(()) = announce.recv() => self.announce(),
+                _ = stop.wait_for(|s| *s) => break,
+            }
+        }
+        self.lease.give(Order::Shut(true));
+        self.host.take_down(&self.carried).await;
+    }
+
+    async fn follow(&mut self, snapshot: &Snapshot) {
+        let state = &snapshot.state;
+        if state.cluster == ClusterId::default() {
+            return;
+        }
+        let leases = Box::new(lease_state(state, snapshot.last_applied.index));
+        if self.begun {
+            self.lease.give(Order::State(leases));
+        } else {
+            self.begun = true;
+            self.lease.give(Order::Begin(leases));
+        }
+        if state.epoch == self.published || !state.nodes.contains_key(&self.me) {
+            return;
+        }
+        let wanted = carried(state, self.me);
+        // Guard and filter come before the table that opens an address, the address itself comes last.
+        if let Err(error) = self.host.before(&wanted, &self.lease).await {
+            self.trouble("host_refused", &error);
+            return;
+        }
+        self.publish(state);
+        if let Err(error) = self.host.after(&self.carried, &wanted).await {
+            self.trouble("host_refused", &error);
+        }
+        self.carried = wanted;
+        self.published = state.epoch;
+    }
+
+    fn publish(&mut self, state: &ClusterState) {
+        if !self.host.attached() {
+            self.lease.give(Order::Idle(state.epoch));
+            return;
+        }
+        match farm_core::table::render(state, self.me) {
+            Ok(image) => self.lease.give(Order::Publish(image)),
+            Err(error) => {
+                // A table that cannot be rendered must not leave an older one in force for ever: the fence closes it.
+                tracing::error!(%error, epoch = %state.epoch, "cannot render the table");
+            }
+        }
+    }
+
+    async fn alarm(&mut self, alarm: Alarm) {
+        let findings = self.host.inspect(alarm).await;
+        if findings.is_empty() {
+            return;
+        }
+        self.lease.give(Order::Shut(true));
+        let cause = self.journal.note(self.me.0, "filter_lost", "filter", findings.join("; "), "");
+        match self.host.repair(&self.carried, &self.lease).await {
+            Ok(()) => {
+                // The table is published anew: a filter that was put back starts empty.
+                self.published = Epoch(0);
+                self.lease.give(Order::Shut(false));
+                self.journal.note(self.me.0, "filter_restored", "filter", "guard and filter are in place again", &cause);
+            }
+            Err(error) => self.trouble("filter_not_restored", &error),
+        }
+    }
+
+    fn announce(&mut self) {
+        let frames = self.host.announcements(&self.carried);
+        if frames.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            let start = tokio::time::Instant::now();
+            for at in ANNOUNCE_AT {
+                tokio::time::sleep_until(start + at).await;
+                for frame in &frames {
+                    if let Err(error) = frame.send() {
+                        tracing::warn!(%error, "announcement not sent");
+                    }
+                }
+            }
+        });
+    }
+
+    fn trouble(&self, kind: &str, error: &HostError) {
+        self.journal.note(self.me.0, kind, "filter", error.to_string(), "");
+    }
+}
+
+/// Surveys the sockets of open changes and hands each report to `tell`.
+pub async fn report_drains<F, R>(
+    me: NodeId,
+    lease: LeaseHandle,
+    mut state: tokio_watch::Receiver<Arc<Snapshot>>,
+    mut tell: F,
+) where
+    F: FnMut(farm_core::model::ModuleName, farm_core::controller::DrainState) -> R,
+    R: Future<Output = ()>,
+{
+    let mut diag = match SockDiag::open() {
+        Ok(diag) => diag,
+        Err(error) => return tracing::error!(%error, "drains end by their time-out only"),
+    };
+    loop {
+        let snapshot = state.borrow_and_update().clone();
+        let names: Vec<_> = draining(&snapshot.state, me).into_iter().cloned().collect();
+        if names.is_empty() {
+            if state.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        for name in names {
+            match survey(&mut diag, &snapshot.state, &name, lease.applied()).await {
+                Ok(report) => tell(name, report).await,
+                Err(error) => tracing::warn!(%error, "cannot list sockets"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SURVEY_EVERY) => {}
+            changed = state.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Calls between nodes besides Raft itself: propose, join, expiry reports, drain reports.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farm_core::apply::Refusal;
+use farm_core::command::{Body, Command};
+use farm_core::controller::DrainState;
+use farm_core::id::{Epoch, FeatureLevel, Leadership, NodeId};
+use farm_core::lease::{Ask, Expiry};
+use farm_core::model::{BucketSet, ModuleName, Node};
+use farm_core::time::{BootTime, Span};
+use farm_dataplane::clock::boot_now;
+use farm_proto::v1;
+use tokio::sync::{mpsc, watch};
+use tonic::{Code, Status};
+
+use crate::api::status as problem_status;
+use crate::driver::Feedback;
+use crate::lease::LeaseHandle;
+use crate::problem::Problem;
+use crate::raft::{
+    Applied, CallError, Caller, Client, Endpoint, Gate, Handle, Link, PeerHandler, ProposeError, Snapshot,
+};
+use crate::wire::{Wire, WireError};
+
+/// A forwarded command waits this long for its commit; then its fate is unknown to the caller.
+const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+/// An elector that does not answer within this is asked again; it covers the elector's own wait for the entry.
+const ASK_WAIT: Duration = Duration::from_millis(300);
+/// How long an elector waits for an entry that it is asked about before it says that it has no fence for it.
+const FENCE_WAIT: Duration = Duration::from_millis(200);
+/// Feature level of this build.
+pub const LEVEL: FeatureLevel = FeatureLevel(1);
+
+/// What came of a command.
+#[derive(Clone, Debug)]
+pub struct Proposed {
+    /// Index of its entry.
+    pub index: u64,
+    /// Epoch after it.
+    pub epoch: Epoch,
+    /// Set when it changed nothing.
+    pub refused: Option<Refused>,
+}
+
+/// A refusal that may have travelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Stable code.
+    pub code: String,
+    /// Observed fact.
+    pub fact: String,
+    /// Curing command.
+    pub cure: String,
+}
+
+impl From<&Applied> for Proposed {
+    fn from(applied: &Applied) -> Self {
+        Self {
+            index: applied.entry.index,
+            epoch: epoch(applied),
+            refused: applied.outcome.refusal().map(Refused::from),
+        }
+    }
+}
+
+/// Whether a failed call to the leader certainly left nothing in the log.
+#[must_use]
+pub fn surely_not_proposed(error: &CallError) -> bool {
+    match error {
+        CallError::NoAddress | CallError::Refused { .. } => true,
+        CallError::Status { status, .. } => status.code() == Code::FailedPrecondition,
+        CallError::Timeout { .. } | CallError::Unreachable { .. } | CallError::Answer { .. } => false,
+    }
+}
+
+impl From<&Refusal> for Refused {
+    fn from(r: &Refusal) -> Self {
+        Self { code: r.code.to_string(), fact: r.fact.clone(), cure: r.cure.clone() }
+    }
+}
+
+/// What a call is for. Each has its own connection, so that a slow one never holds up another kind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Purpose {
+    Propose,
+    Expiry,
+    Drain,
+}
+
+/// Connections to the other members, made when first used.
+#[derive(Clone)]
+pub struct PeerClients {
+    gate: Gate,
+    state: watch::Receiver<Arc<Snapshot>>,
+    links: Arc<Mutex<Links>>,
+}
+
+/// A connection and the endpoint it was made for.
+type Links = BTreeMap<(NodeId, Purpose), (Endpoint, Arc<tokio::sync::Mutex<Link>>)>;
+
+impl PeerClients {
+    /// Finds members in `state`.
+    #[must_use]
+    pub fn new(gate: Gate, state: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self { gate, state, links: Arc::default() }
+    }
+
+    fn link(&self, node: NodeId, purpose: Purpose) -> Arc<tokio::sync::Mutex<Link>> {
+        let endpoint = self.state.borrow().state.nodes.get(&node).map(endpoint).unwrap_or_default();
+        // A panic while the map was held leaves it whole: inserting is one step.
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(tokio::sync::Mutex::new(Link::new(self.gate.clone(), endpoint.clone())));
+        let entry = links.entry((node, purpose)).or_insert_with(|| (endpoint.clone(), fresh()));
+        if entry.0 != endpoint {
+            *entry = (endpoint.clone(), fresh());
+        }
+        entry.1.clone()
+    }
+
+    /// Asks `elector`; `None` when it does not answer.
+    pub async fn expiry(&self, elector: NodeId, ask: Ask) -> Option<Expiry> {
+        let request = v1::ExpiryRequest {
+            entry: Some(ask.entry.to_wire()),
+            node: ask.node.0,
+            leader_term: ask.leadership.term,
+            leader: ask.leadership.leader.0,
+        };
+        let link = self.link(elector, Purpose::Expiry);
+        let call = |mut client: Client| async move { client.expiry(request).await };
+        let answer: v1::ExpiryResponse = link.lock().await.call(ASK_WAIT, call).await.ok()?;
+        Some(match answer.result? {
+            v1::expiry_response::Result::RemainingNs(ns) => Expiry::Remaining(Span(ns)),
+            v1::expiry_response::Result::NotFenced(_) => Expiry::NotFenced,
+        })
+    }
+
+    /// Hands `command` to the leader.
+    ///
+    /// # Errors
+    /// When the leader does not answer, or is none any more: the command's fate is then unknown.
+    pub async fn propose(&self, leader: NodeId, command: &Command) -> Result<Proposed, CallError> {
+        let request = v1::ProposeRequest { command: Some(command.to_wire()) };
+        let link = self.link(leader, Purpose::Propose);
+        let call = |mut client: Client| async move { client.propose(request).await };
+        let answer: v1::ProposeResponse = link.lock().await.call(PROPOSE_WAIT, call).await?;
+        let refused = answer.refused.map(|r| Refused { code: r.code, fact: r.fact, cure: r.cure });
+        Ok(Proposed { index: answer.index, epoch: Epoch(answer.epoch), refused })
+    }
+
+    /// Tells the leader about this node's sockets; what is lost is repeated by the next survey.
+    pub async fn drain(&self, leader: NodeId, me: NodeId, module: &ModuleName, state: &DrainState) {
+        let drain = v1::ModuleDrain {
+            module: module.0.clone(),
+            requests: state.requests.as_bytes().to_vec().into(),
+            established: state.established.as_bytes().to_vec().into(),
+            sockets: state.sockets,
+        };
+        let report = v1::DrainReport { node: me.0, epoch: state.epoch.0, modules: vec![drain] };
+        let link = self.link(leader, Purpose::Drain);
+        let call = |mut client: Client| async move { client.drain(report).await };
+        let sent: Result<v1::DrainAck, CallError> = link.lock().await.call(ASK_WAIT, call).await;
+        if let Err(error) = sent {
+            tracing::debug!(%error, "drain report not delivered");
+        }
+    }
+}
+
+/// Where a member's peer API is.
+#[must_use]
+pub fn endpoint(node: &Node) -> Endpoint {
+    node.addresses.values().map(|ip| SocketAddr::new(*ip, node.peer_port)).collect()
+}
+
+/// Asks the cluster behind `peer` for membership.
+///
+/// # Errors
+/// `peer_unreachable` with what was tried, `wrong_secret`, or the refusal of the peer's gate.
+pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1::JoinResponse, Problem> {
+    let mut link = Link::new(gate, [peer].into_iter().collect());
+    let request = v1::JoinRequest { node: Some(node.to_wire()), feature_level: LEVEL.0 };
+    let call = |mut client: Client| async move { client.join(request).await };
+    let joined: Result<v1::JoinResponse, CallError> = link.call(PROPOSE_WAIT, call).await;
+    joined.map_err(|error| match error {
+        CallError::Refused { code, reason, .. } => {
+            let cure = "copy the secret_file from a member, then farmctl node join PEER";
+            Problem::new("peer_refused", format!("{peer} refuses this node ({code}): {reason}"), cure)
+        }
+        other => {
+            let cure = format!("farmctl node join {peer} (once a member runs there)");
+            Problem::new("peer_unreachable", format!("no member answers at {peer}: {other}"), cure)
+        }
+    })
+}
+
+/// Serves those calls on a member.
+pub struct Serving {
+    /// This node.
+    pub me: NodeId,
+    /// The log.
+    pub raft: Handle,
+    /// Its elector.
+    pub lease: LeaseHandle,
+    /// The driver.
+    pub driver: mpsc::Sender<Feedback>,
+    /// Ticks when an entry was appended: an expiry question may be answerable now.
+    pub appended: watch::Receiver<u64>,
+}
+
+#[tonic::async_trait]
+impl PeerHandler for Serving {
+    async fn propose(&self, _: Caller, request: v1::ProposeRequest) -> Result<v1::ProposeResponse, Status> {
+        let command = request.command.ok_or_else(|| Status::invalid_argument("no command"))?;
+        let command = Command::from_wire(command).map_err(bad)?;
+        let applied = self.raft.propose(command).await.map_err(|e| not_here(&e))?;
+        Ok(answered(&applied))
+    }
+
+    async fn join(&self, _: Caller, request: v1::JoinRequest) -> Result<v1::JoinResponse, Status> {
+        let node = Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
+        let body = Body::NodeJoin(node);
+        let applied = self.raft.propose(Command { level: LEVEL, base: None, body }).await.map_err(|e| not_here(&e))?;
+        let snapshot = self.raft.state().borrow().clone();
+        let refused = applied.outcome.refusal().map(refusal);
+        Ok(v1::JoinResponse {
+            node: applied.outcome.result.as_ref().ok().and_then(|a| a.node).map_or(0, |n| n.0),
+            cluster: snapshot.state.cluster.0.to_vec().into(),
+            cluster_name: snapshot.state.name.clone(),
+            refused,
+            profile: snapshot.state.profile.to_wire(),
+            generation: Some(snapshot.state.generation.to_wire()),
+        })
+    }
+
+    async fn expiry(&self, _: Caller, request: v1::ExpiryRequest) -> Result<v1::ExpiryResponse, Status> {
+        let entry = request.entry.ok_or_else(|| Status::invalid_argument("no entry"))?;
+        let ask = Ask {
+            entry: farm_core::id::EntryId::from_wire(entry).map_err(bad)?,
+            node: NodeId(request.node),
+            leadership: Leadership { term: request.leader_term, leader: NodeId(request.leader) },
+        };
+        let answer = tokio::time::timeout(FENCE_WAIT, self.fenced(ask)).await.unwrap_or(Expiry::NotFenced);
+        let result = match answer {
+            Expiry::Remaining(left) => v1::expiry_response::Result::RemainingNs(left.0),
+            Expiry::NotFenced => v1::expiry_response::Result::NotFenced(true),
+        };
+        Ok(v1::ExpiryResponse { result: Some(result) })
+    }
+
+    async fn drain(&self, _: Caller, report: v1::DrainReport) -> Result<v1::DrainAck, Status> {
+        let at = BootTime(boot_now());
+        for module in report.modules {
+            let state = DrainState {
+                epoch: Epoch(report.epoch),
+                requests: BucketSet::from_bytes(module.requests.to_vec()),
+                established: BucketSet::from_bytes(module.established.to_vec()),
+                sockets: module.sockets,
+                at,
+            };
+            let feedback = Feedback::Drain { node: NodeId(report.node), module: ModuleName(module.module), state };
+            // Full: the next survey repeats it.
+            let _ = self.driver.try_send(feedback);
+        }
+        Ok(v1::DrainAck {})
+    }
+}
+
+impl Serving {
+    /// Waits until the elector holds the fence of the entry.
+    async fn fenced(&self, ask: Ask) -> Expiry {
+        let mut appended = self.appended.clone();
+        loop {
+            appended.borrow_and_update();
+            match self.lease.expiry(ask).await {
+                Some(Expiry::Remaining(left)) => return Expiry::Remaining(left),
+                Some(Expiry::NotFenced) => {}
+                None => return Expiry::NotFenced,
+            }
+            if appended.changed().await.is_err() {
+                return Expiry::NotFenced;
+            }
+        }
+    }
+}
+
+fn answered(applied: &Applied) -> v1::ProposeResponse {
+    v1::ProposeResponse {
+        index: applied.entry.index,
+        epoch: epoch(applied).0,
+        refused: applied.outcome.refusal().map(refusal),
+    }
+}
+
+/// Epoch after a command; 0 when it changed nothing.
+fn epoch(applied: &Applied) -> Epoch {
+    applied.outcome.result.as_ref().map_or(Epoch(0), |a| a.epoch)
+}
+
+fn refusal(r: &Refusal) -> v1::Refusal {
+    v1::Refusal { code: r.code.to_string(), fact: r.fact.clone(), cure: r.cure.clone() }
+}
+
+fn bad(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn not_here(error: &ProposeError) -> Status {
+    let code = match error {
+        ProposeError::NotLeader { .. } | ProposeError::Malformed(_) => Code::FailedPrecondition,
+        ProposeError::Unknown | ProposeError::Stopped(_) => Code::Aborted,
+    };
+    problem_status(code, &Problem::new("not_proposed", error.to_string(), "farmctl cluster status"))
+}

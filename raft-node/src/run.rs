@@ -1,0 +1,143 @@
+//! Wires the shells to the core; the one place that starts runtimes.
+//!
+//! Three worlds share the process and wait for each other as little as can be: the lease thread (real time),
+//! Raft (its own runtime, inside [`crate::raft`]) and everything else (this runtime).
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use farm_proto::v1::farm_server::FarmServer;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+
+use crate::api::{Access, Api};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::lease::socket::{LeaseSockets, refused};
+use crate::problem::Problem;
+
+/// Runs the daemon until it is told to stop; with `check` only checks.
+///
+/// # Errors
+/// The [`Problem`] that kept it from starting.
+pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
+    let config = Config::load(config)?;
+    if check {
+        return Ok(());
+    }
+    init_logs();
+    farm_dataplane::clock::refuse_time_namespace().map_err(|e| {
+        Problem::new("time_namespace", e.to_string(), "start farmd outside of any time namespace (unshare -T, containers)")
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("farm-api").enable_all().build();
+    let runtime = runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))?;
+    runtime.block_on(serve(config))
+}
+
+fn init_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+async fn serve(config: Config) -> Result<(), Problem> {
+    let mut stop = signals()?;
+    let unix = bind_unix(&config.socket).await?;
+    let tcp = bind_tcp(&config).await?;
+    preflight(&config).await?;
+    let daemon = Arc::new(Daemon::new(config)?);
+    daemon.resume().await?;
+    let apis = serve_apis(&daemon, unix, tcp);
+    tracing::info!("ready");
+    let signal = stop.recv().await;
+    tracing::info!(signal = signal.unwrap_or("none"), "stopping");
+    daemon.stop().await;
+    drop(apis);
+    Ok(())
+}
+
+/// SIGTERM and SIGINT, as their names.
+fn signals() -> Result<tokio::sync::mpsc::Receiver<&'static str>, Problem> {
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
+        let failed = |e: std::io::Error| Problem::new("no_signals", format!("cannot wait for {name}: {e}"), "farmd");
+        let mut stream = signal(kind).map_err(failed)?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                // A second signal changes nothing: the hand-over is already under way.
+                let _ = tell.try_send(name);
+            }
+        });
+    }
+    Ok(told)
+}
+
+/// Fails early, before anything is touched, when a port is taken or an address missing.
+async fn preflight(config: &Config) -> Result<(), Problem> {
+    LeaseSockets::bind(&config.addresses, config.ports.lease)?;
+    for ip in config.addresses.values() {
+        let bound = TcpListener::bind((*ip, config.ports.peer)).await;
+        bound.map_err(|e| refused(*ip, config.ports.peer, "tcp", &e))?;
+    }
+    Ok(())
+}
+
+async fn bind_tcp(config: &Config) -> Result<Vec<TcpListener>, Problem> {
+    let mut listeners = Vec::new();
+    for ip in config.addresses.values() {
+        let bound = TcpListener::bind(SocketAddr::new(*ip, config.ports.api)).await;
+        listeners.push(bound.map_err(|e| refused(*ip, config.ports.api, "tcp", &e))?);
+    }
+    Ok(listeners)
+}
+
+async fn bind_unix(path: &Path) -> Result<UnixListener, Problem> {
+    let shown = path.display();
+    if UnixStream::connect(path).await.is_ok() {
+        let fact = format!("another farmd answers at {shown}");
+        return Err(Problem::new("already_running", fact, "stop it, or choose another socket in farmd.toml"));
+    }
+    let failed = |e: std::io::Error| {
+        let fact = format!("cannot listen on {shown}: {e}");
+        Problem::new("socket_failed", fact, format!("mkdir -p {}", path.parent().unwrap_or(path).display()))
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    // Nobody answers there: what is left of a daemon that died.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Ends the servers when dropped.
+struct Servers(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn serve_apis(daemon: &Arc<Daemon>, unix: UnixListener, tcp: Vec<TcpListener>) -> Servers {
+    let full = Server::builder().add_service(FarmServer::new(Api::new(daemon.clone(), Access::Full)));
+    let mut tasks = vec![tokio::spawn(async move {
+        if let Err(error) = full.serve_with_incoming(UnixListenerStream::new(unix)).await {
+            tracing::error!(%error, "the API on the Unix socket ended");
+        }
+    })];
+    for listener in tcp {
+        let show = Server::builder().add_service(FarmServer::new(Api::new(daemon.clone(), Access::ReadOnly)));
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = show.serve_with_incoming(TcpListenerStream::new(listener)).await {
+                tracing::error!(%error, "the API on TCP ended");
+            }
+        }));
+    }
+    Servers(tasks)
+}
