@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
+use farm_common::flow::{Address, protocol};
+use farm_common::hash::Bucket;
 use farm_common::image::{Image, ImageError, SlotBuilder};
-use farm_common::{flow::protocol, layout, verdict};
+use farm_common::{layout, verdict};
 
 use crate::id::{ClusterId, NodeId};
 use crate::model::{BucketState, Criterion, Link, Mode, Module, Node, Phase, Protocol};
@@ -62,6 +64,20 @@ pub fn virtual_mac(cluster: ClusterId, vip: IpAddr) -> [u8; 6] {
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
     [(a & 0xfc) | 0x02, b, c, d, e, f]
+}
+
+/// The bucket of a client of a service with this criterion.
+#[must_use]
+pub fn bucket_of(state: &ClusterState, client: SocketAddr, criterion: Criterion) -> Bucket {
+    let address = match client.ip() {
+        IpAddr::V4(v4) => Address::V4(v4.octets()),
+        IpAddr::V6(v6) => Address::V6(v6.octets()),
+    };
+    let port = match criterion {
+        Criterion::SourceAddress => None,
+        Criterion::SourcePort => Some(client.port()),
+    };
+    Bucket::of(hash_key(state), &address, port)
 }
 
 fn render_module(
