@@ -1,0 +1,11 @@
+//! Tests of the core from outside.
+
+mod apply;
+mod assignment;
+mod elector;
+mod holder;
+mod planner;
+mod reconcile;
+mod render;
+mod transcript;
+mod world;
