@@ -91,7 +91,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 }
 
 /// Checks a cure or next step that the project prints: it must be one command without prose, and if that
-/// command is `farmctl` it must parse. Words are separated by blanks; there is no quoting.
+/// command is `farmctl` it must parse. Words are separated by blanks; there is no quoting. Words in capitals
+/// that the usage texts have too (`NODE`, `IP`, …) stand for what the operator knows.
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
@@ -106,11 +107,35 @@ pub fn parse_cure(cure: &str) -> Result<(), String> {
             return Err(format!("{program:?} is not a program that a cure may name: {PROGRAMS:?}"));
         }
     };
-    match parse(farmctl.iter().map(OsString::from)) {
+    match parse(farmctl.iter().map(|word| filled(word).into())) {
         Ok(_) => Ok(()),
         Err(error) if !error.use_stderr() => Ok(()),
         Err(error) => Err(format!("{cure:?}: {}", usage::problem(&error, &[]).fact)),
     }
+}
+
+/// What stands for something in a cure, with an example of it.
+const PLACEHOLDERS: [(&str, &str); 9] = [
+    ("CLIENT", "192.0.2.7"),
+    ("IP", "192.0.2.100"),
+    ("MODULE", "web"),
+    ("NAME", "node1"),
+    ("NETWORK", "lan"),
+    ("NODE", "node1"),
+    ("PEER", "192.0.2.11"),
+    ("PORT", "80"),
+    ("VIP", "192.0.2.100"),
+];
+
+/// `word` with its placeholders filled in.
+fn filled(word: &str) -> String {
+    let example =
+        |part: &str| PLACEHOLDERS.iter().find(|(name, _)| *name == part).map(|(_, e)| (*e).to_owned());
+    let whole = word.split_inclusive(|c: char| !c.is_ascii_uppercase()).map(|part| {
+        let name = part.trim_end_matches(|c: char| !c.is_ascii_uppercase());
+        example(name).map_or_else(|| part.to_owned(), |e| e + &part[name.len()..])
+    });
+    whole.collect()
 }
 
 /// Other programs that a cure may name: they are on every supported system.

@@ -148,12 +148,21 @@ fn cures_are_commands() {
         "sudo farmctl --socket /run/farm/farmd.sock cluster status",
         "farmctl node join 192.0.2.1",
         "cargo build -p farm-lab",
+        "farmctl node set NODE --address NETWORK=IP",
+        "farmctl module weight MODULE NODE 100",
+        "farmctl node join PEER:PORT",
+        "farmctl explain CLIENT VIP:PORT/tcp",
     ] {
         parse_cure(good).unwrap();
     }
-    for bad in
-        ["", "farmctl recover", "copy the file", "farmctl node join", "farmctl cluster init (first node)"]
-    {
+    for bad in [
+        "",
+        "farmctl recover",
+        "copy the file",
+        "farmctl node join",
+        "farmctl node join ANYBODY:x",
+        "farmctl cluster init (first node)",
+    ] {
         assert!(parse_cure(bad).is_err(), "{bad}");
     }
 }

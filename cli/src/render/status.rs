@@ -1,7 +1,5 @@
 //! `cluster status`: one screen.
 
-use std::fmt::Write;
-
 use farm_proto::v1;
 
 use super::state::State;
@@ -156,30 +154,20 @@ fn open_changes(module: &v1::ModuleStatus) -> String {
 fn open(status: &v1::StatusResponse, colour: bool) -> String {
     let mut text = String::new();
     for c in &status.conditions {
-        condition(&mut text, &c.resource, &c.code, c.since_ms, &c.cause, &c.next, colour);
+        text.push_str(&condition(c, colour));
     }
     for (node, state) in unexplained(status) {
         let line = format!("{node}: {}", state.word());
         let painted = state.level().paint(&line, colour);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{painted}\n  next: {}", state.next());
+        text.push_str(&format!("{painted}\n  next: {}\n", state.next()));
     }
     if text.is_empty() { format!("{}\n", Level::Green.paint("All green.", colour)) } else { text }
 }
 
-fn condition(
-    text: &mut String,
-    resource: &str,
-    code: &str,
-    since: u64,
-    cause: &str,
-    next: &str,
-    colour: bool,
-) {
-    let since = if since == 0 { String::new() } else { format!(" for {}", span(since)) };
-    let title = Level::Red.paint(&format!("{resource}: {code}{since}"), colour);
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{title}\n  cause: {cause}\n  next: {next}");
+fn condition(c: &v1::Condition, colour: bool) -> String {
+    let since = if c.since_ms == 0 { String::new() } else { format!(" for {}", span(c.since_ms)) };
+    let title = Level::Red.paint(&format!("{}: {}{since}", c.resource, c.code), colour);
+    format!("{title}\n  cause: {}\n  next: {}\n", c.cause, c.next)
 }
 
 /// Nodes that are not green although no condition names them.
