@@ -208,3 +208,83 @@ fn mapped(address: IpAddr) -> [u8; 16] {
         IpAddr::V6(v6) => Address::V6(v6.octets()).mapped(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::*;
+    use crate::verdict::NodeIndex;
+
+    fn builder() -> SlotBuilder {
+        SlotBuilder::new(2, 7, 1, [3, 4]).unwrap()
+    }
+
+    fn address(last: u16) -> IpAddr {
+        let [high, low] = last.to_be_bytes();
+        Ipv4Addr::new(10, 0, high, low).into()
+    }
+
+    fn vip(table: &mut SlotBuilder, last: u16) -> Result<VipId, ImageError> {
+        table.vip(address(last), 0, 1, Mode::Flood, [2; 6])
+    }
+
+    #[test]
+    fn everything_put_in_is_found() {
+        let mut table = builder();
+        let ids: Vec<VipId> = (0..VIPS as u16).map(|last| vip(&mut table, last).unwrap()).collect();
+        (0..SERVICES).for_each(|i| {
+            table.service(ids[i % VIPS], 6, i as u16, Criterion::SourcePort).unwrap();
+        });
+        let mac = |link: u8, node: u8| [2, 0, 0, 0, link, node];
+        for (link, node) in (0..LINKS as u8).flat_map(|link| (1..NODES as u8).map(move |node| (link, node))) {
+            table.node(link, node, Node { mac: mac(link, node), ..Node::default() }).unwrap();
+        }
+        let image = table.finish().unwrap();
+        assert_eq!(
+            (image.head.generation, image.head.epoch, image.head.deadline, image.head.me),
+            (2, 7, 0, 1)
+        );
+        for last in 0..VIPS as u16 {
+            assert_eq!(image.vip(&mapped(address(last))).unwrap().link, 1);
+        }
+        for i in 0..SERVICES {
+            let vip = image.vip(&mapped(address((i % VIPS) as u16))).unwrap();
+            assert!(image.service(vip, 6, i as u16).is_some());
+        }
+        assert_eq!(image.owner_of_mac(&mac(3, 63)), Some(NodeIndex(63)));
+        assert_eq!(image.owner_of_mac(&mac(3, 64)), None);
+    }
+
+    #[test]
+    fn limits_are_refused() {
+        let mut table = builder();
+        for last in 0..VIPS as u16 {
+            vip(&mut table, last).unwrap();
+        }
+        assert_eq!(vip(&mut table, 999), Err(ImageError::Fill("virtual IPs", FillError::TooMany(VIPS))));
+        let what = |error| match error {
+            Err(ImageError::OutOfRange { what, .. }) => what,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(what(SlotBuilder::new(1, 1, 0, [0; 2]).map(drop)), "node");
+        assert_eq!(what(table.node(0, NODES as u8, Node::default())), "node");
+        assert_eq!(what(table.node(LINKS as u8, 1, Node::default())), "link");
+        assert_eq!(what(table.entry(0, BUCKETS, Entry::default())), "bucket");
+        assert_eq!(what(table.entry(MODULES as u8, 0, Entry::default())), "module");
+    }
+
+    #[test]
+    fn twins_are_refused() {
+        let mut table = builder();
+        vip(&mut table, 1).unwrap();
+        vip(&mut table, 1).unwrap();
+        assert_eq!(table.finish().unwrap_err(), ImageError::Fill("virtual IPs", FillError::Duplicate));
+    }
+
+    #[test]
+    fn an_image_shows_no_key() {
+        let image = builder().finish().unwrap();
+        assert_eq!(alloc::format!("{image:?}"), "Image(generation 2, epoch 7)");
+    }
+}
