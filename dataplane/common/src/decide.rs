@@ -12,12 +12,14 @@
 //! | MoveClosed | socket: accept; else drop | the same | the same |
 //! | Activate | as Move | new or socket: accept; bounced: drop; else to P | to C |
 //!
-//! - A frame that a node sent on is never sent on by a third node: there is no hop count, this is what ends
-//!   every walk (three forwards at most, checked over all mixtures of table versions).
+//! - There is no hop count; three rules end every walk (after three forwards at most, checked over all
+//!   mixtures of table versions). A third node never sends on what a node sent on. C never returns to P what
+//!   P sent on: unmarked, it comes from P's older table, in which C is P's peer the other way round. P
+//!   returns to C what C sent on only once: C marks nothing, unless its table is from before a reboot.
 //! - TCP fragments have no ports to look a socket up by, and never carry a SYN: in an open change they
 //!   belong to P.
 //! - In flood mode every node has the frame already. Nobody sends anything on but P the new flows it
-//!   bounces (C may not have opened yet), and who has opened drops the copy.
+//!   bounces (C may not have opened yet), and all others drop that copy.
 //! - The lease is looked at last, and only before something leaves this function: the clock is the dearest
 //!   input, and its reading is the instant of acceptance.
 
@@ -119,10 +121,11 @@ impl Question {
     #[inline(always)]
     fn packet(&self, phase: Phase, env: &impl Env) -> Verdict {
         match phase {
-            Phase::Stable if self.me == self.current() => self.owner(),
+            _ if self.has_original(phase) => Verdict::Drop(Reason::Duplicate),
+            Phase::Stable if self.me == self.current() => Verdict::Accept(Acceptance::Owner),
             Phase::Stable => self.third(self.current()),
             Phase::MoveClosed => self.closed(env),
-            Phase::Prepare if self.me == self.previous() => self.owner(),
+            Phase::Prepare if self.me == self.previous() => Verdict::Accept(Acceptance::Owner),
             Phase::Move | Phase::Activate if self.me == self.previous() => self.leaving(env),
             Phase::Prepare | Phase::Move if self.me == self.current() => self.entering(env),
             Phase::Activate if self.me == self.current() => self.opened(env),
@@ -131,12 +134,15 @@ impl Question {
         }
     }
 
-    /// The node that serves the bucket alone.
+    /// In flood mode every node gets the client's frame: what a node sent on is a copy, and only wanted by a C
+    /// that waits for P's word.
     #[inline(always)]
-    fn owner(&self) -> Verdict {
+    fn has_original(&self, phase: Phase) -> bool {
+        let waits =
+            matches!(phase, Phase::Prepare | Phase::Move) && self.me == self.current() && self.bounced();
         match (self.mode, self.from) {
-            (Mode::Flood, Sender::Node { .. }) => Verdict::Drop(Reason::Duplicate),
-            (Mode::Directed | Mode::Flood, _) => Verdict::Accept(Acceptance::Owner),
+            (Mode::Flood, Sender::Node { .. }) => !waits,
+            (Mode::Flood, Sender::Direct) | (Mode::Directed, _) => false,
         }
     }
 
@@ -159,6 +165,7 @@ impl Question {
             return Verdict::Accept(Acceptance::Socket);
         }
         match self.from {
+            Sender::Node { node, marked: true } if node == self.current() => Verdict::Drop(Reason::FromNode),
             Sender::Node { node, .. } if node == self.current() && !self.flow.kind.opens() => {
                 Verdict::Drop(Reason::NoSocket)
             }
@@ -185,24 +192,29 @@ impl Question {
         match (bounced, new) {
             (true, true) => Verdict::Accept(Acceptance::New),
             (true, false) => Verdict::Drop(Reason::NoSocket),
-            (false, _) => self.send(self.previous(), Course::Previous),
+            (false, _) => self.hand_back(),
         }
     }
 
     /// C from Activate on: takes what it holds and new flows.
     #[inline(always)]
     fn opened(&self, env: &impl Env) -> Verdict {
-        let (bounced, new) = (self.bounced(), self.flow.kind.opens());
-        if bounced && self.mode == Mode::Flood {
-            return Verdict::Drop(Reason::Duplicate);
-        }
-        if new {
+        if self.flow.kind.opens() {
             return Verdict::Accept(Acceptance::New);
         }
         if self.holds(env) {
             return Verdict::Accept(Acceptance::Socket);
         }
-        if bounced { Verdict::Drop(Reason::NoSocket) } else { self.send(self.previous(), Course::Previous) }
+        if self.bounced() { Verdict::Drop(Reason::NoSocket) } else { self.hand_back() }
+    }
+
+    /// C sends to P what P may hold, but never back what P itself sent on.
+    #[inline(always)]
+    fn hand_back(&self) -> Verdict {
+        match self.from {
+            Sender::Node { node, .. } if node == self.previous() => Verdict::Drop(Reason::FromNode),
+            Sender::Node { .. } | Sender::Direct => self.send(self.previous(), Course::Previous),
+        }
     }
 
     /// C has the socket: in flood mode it also has the original of a bounced copy.
