@@ -188,9 +188,10 @@ impl View<'_> {
         transfers_of(name, module, moves)
     }
 
-    /// Whether nobody serves new flows of these buckets, or soon would.
+    /// Whether nobody serves new flows of these buckets, or soon would. A leader that does not hear a majority of
+    /// the electors is itself the one that is cut off: what it proposed would only hurt when its network comes back.
     fn needs_rescue(&self, group: &Group) -> bool {
-        group.state.loser().is_none_or(|n| self.is_silent(n))
+        group.state.loser().is_none_or(|n| self.is_silent(n) && self.hears_majority())
     }
 
     /// Who gets a bucket whose owner died in an open change: the other party, if it lives.

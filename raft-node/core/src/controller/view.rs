@@ -41,6 +41,10 @@ impl<'a> View<'a> {
         self.controller.presence.is_silent(node)
     }
 
+    pub(super) fn hears_majority(&self) -> bool {
+        self.state.electors.majority(|e| !self.is_silent(e))
+    }
+
     /// Nodes that may have buckets of `module`, with their weights: members that serve, follow the epochs, reach its
     /// clients, and are either let in or were so before.
     pub(super) fn weights(&self, module: &Module, groups: &[Group]) -> BTreeMap<NodeId, Weight> {

@@ -42,6 +42,12 @@ fn reconcile_transcript() {
     });
 }
 
+fn is_even(world: &World) -> bool {
+    let shares: Vec<usize> = world.accepting().values().copied().collect();
+    shares.len() == world.state().nodes.len()
+        && shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1
+}
+
 #[derive(Clone, Debug)]
 enum Fault {
     Cut(u64),
@@ -120,11 +126,12 @@ proptest! {
             world.weight(NodeId(node), 100);
         }
         // Damping of a node that flapped all the time is at most 32 s, a change takes up to 13 s.
-        (0..60).take_while(|_| { world.run(1_000); !world.unsettled().is_empty() }).for_each(drop);
-        prop_assert_eq!(world.unsettled(), Vec::<String>::new(), "{}", world.tail());
-        let state = world.state();
-        let shares: Vec<usize> = world.accepting().values().copied().collect();
-        prop_assert_eq!(shares.len(), state.nodes.len(), "{}", world.tail());
-        prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        for _ in 0..60 {
+            world.run(1_000);
+            if world.unsettled().is_empty() && is_even(&world) {
+                return Ok(());
+            }
+        }
+        prop_assert!(false, "{:?} {:?}\n{}", world.unsettled(), world.accepting(), world.tail());
     }
 }
