@@ -1,0 +1,151 @@
+//! openraft's way to the peers.
+
+use std::time::Duration;
+
+use farm_proto::v1;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+
+use super::codec::transfer_from_wire;
+use super::gate::Gate;
+use super::link::{CallError, Link};
+use super::types::{Endpoint, RaftSnapshot, Types, Vote};
+use crate::wire::{Wire, WireError};
+
+/// Between two tries to reach a peer that does not answer: short, so that one that comes back is used at once.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// Part of a snapshot per message.
+const CHUNK: usize = 256 << 10;
+
+/// Makes the connections.
+pub(crate) struct Network {
+    pub(crate) me: u64,
+    pub(crate) gate: Gate,
+    /// How long an append with entries may take. openraft offers the heartbeat interval, which a slow fsync of the
+    /// follower exceeds; each miss sends all entries again.
+    pub(crate) append_timeout: Duration,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = PeerNetwork;
+
+    // Heartbeats and snapshots get connections of their own from this, too (openraft asks once for each).
+    async fn new_client(&mut self, target: u64, endpoint: &Endpoint) -> PeerNetwork {
+        let link = Link::new(self.gate.clone(), endpoint.clone());
+        PeerNetwork { me: self.me, target, link, append_timeout: self.append_timeout }
+    }
+}
+
+/// One connection of openraft to one peer.
+pub(crate) struct PeerNetwork {
+    me: u64,
+    target: u64,
+    link: Link,
+    append_timeout: Duration,
+}
+
+impl PeerNetwork {
+    fn failed(&self, action: RPCTypes, error: &CallError) -> RPCError<Types> {
+        tracing::debug!(target = self.target, ?action, "{error}");
+        match error {
+            CallError::Timeout { after, .. } => {
+                RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout: *after })
+            }
+            CallError::Unreachable { .. }
+            | CallError::NoAddress
+            | CallError::Refused { .. }
+            | CallError::Answer { .. } => RPCError::Unreachable(Unreachable::new(error)),
+            CallError::Status { .. } => RPCError::Network(NetworkError::new(error)),
+        }
+    }
+}
+
+fn garbled(error: WireError) -> RPCError<Types> { RPCError::Unreachable(Unreachable::new(&error)) }
+
+impl RaftNetworkV2<Types> for PeerNetwork {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let beat = request.entries.is_empty();
+        let timeout = if beat { option.soft_ttl() } else { self.append_timeout };
+        let message = request.to_wire();
+        let answer = self.link.call(timeout, |mut c| async move { c.append(message).await }).await;
+        let answer = answer.map_err(|e| self.failed(RPCTypes::AppendEntries, &e))?;
+        AppendEntriesResponse::from_wire(answer).map_err(garbled)
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let message = request.to_wire();
+        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.vote(message).await }).await;
+        VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let message = request.to_wire();
+        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.pre_vote(message).await }).await;
+        VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let chunks = futures::stream::iter(chunks(&vote, snapshot));
+        let call = self.link.call(option.soft_ttl(), |mut c| async move { c.snapshot(chunks).await });
+        let answer = tokio::select! {
+            answer = call => answer,
+            closed = cancel => return Err(closed.into()),
+        };
+        let answer = answer.map_err(|e| self.failed(RPCTypes::InstallSnapshot, &e))?;
+        Ok(SnapshotResponse::from_wire(answer).map_err(garbled)?)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let message = request.to_wire();
+        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.transfer_leader(message).await }).await;
+        let answer = answer.map_err(|e| self.failed(RPCTypes::TransferLeader, &e))?;
+        transfer_from_wire(answer, &request).map_err(garbled)
+    }
+
+    fn backoff(&self) -> Option<Backoff> { Some(Backoff::new(std::iter::repeat(BACKOFF))) }
+}
+
+/// The first chunk carries vote and description, every chunk a part of the data. An empty snapshot is one chunk.
+fn chunks(vote: &Vote, snapshot: RaftSnapshot) -> impl Iterator<Item = v1::SnapshotChunk> + Send + use<> {
+    let head = v1::SnapshotChunk {
+        vote: Some(vote.to_wire()),
+        meta: Some(snapshot.meta.to_wire()),
+        data: prost::bytes::Bytes::new(),
+    };
+    let data = prost::bytes::Bytes::from(snapshot.snapshot);
+    let starts = (0..data.len()).step_by(CHUNK);
+    let rest = starts.map(move |at| v1::SnapshotChunk {
+        vote: None,
+        meta: None,
+        data: data.slice(at..data.len().min(at + CHUNK)),
+    });
+    std::iter::once(head).chain(rest)
+}

@@ -1,0 +1,194 @@
+//! Commands of the log.
+
+use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
+use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
+use farm_core::model::{HashKey, Mode, ModuleKind, Node, Profile, Service, Weight};
+use farm_proto::v1;
+use v1::command::Body as Proto;
+
+use super::{Wire, WireError, all_to_wire, parse_all, required, text};
+
+impl Wire for Command {
+    type Proto = v1::Command;
+
+    fn to_wire(&self) -> v1::Command {
+        v1::Command { feature_level: self.level.0, base: self.base.map(|e| e.0), body: Some(body_to_wire(&self.body)) }
+    }
+
+    fn from_wire(p: v1::Command) -> Result<Self, WireError> {
+        // A body that this version does not know arrives as no body: then the level says how new it is.
+        let level = p.feature_level;
+        let body = p.body.ok_or_else(|| WireError::unknown("Command.body", format_args!("feature level {level}")))?;
+        Ok(Self { level: FeatureLevel(level), base: p.base.map(Epoch), body: parse_body(body)? })
+    }
+}
+
+impl Wire for Transfer {
+    type Proto = v1::Transfer;
+
+    fn to_wire(&self) -> v1::Transfer {
+        v1::Transfer { module: self.module.0.clone(), to: self.to.0, buckets: self.buckets.as_bytes().to_vec().into() }
+    }
+
+    fn from_wire(p: v1::Transfer) -> Result<Self, WireError> {
+        Ok(Self {
+            module: text::module("Transfer.module", p.module)?,
+            to: text::node("Transfer.to", p.to)?,
+            buckets: text::buckets("Transfer.buckets", &p.buckets)?,
+        })
+    }
+}
+
+impl Wire for ModuleBuckets {
+    type Proto = v1::BucketSet;
+
+    fn to_wire(&self) -> v1::BucketSet {
+        v1::BucketSet { module: self.module.0.clone(), buckets: self.buckets.as_bytes().to_vec().into() }
+    }
+
+    fn from_wire(p: v1::BucketSet) -> Result<Self, WireError> {
+        Ok(Self {
+            module: text::module("BucketSet.module", p.module)?,
+            buckets: text::buckets("BucketSet.buckets", &p.buckets)?,
+        })
+    }
+}
+
+impl Wire for Evidence {
+    type Proto = v1::Evidence;
+
+    fn to_wire(&self) -> v1::Evidence {
+        match self {
+            Self::Released { node, epoch } => {
+                v1::Evidence { node: node.0, released: true, epoch: epoch.0, entry: None }
+            }
+            Self::Expired { node, entry } => {
+                v1::Evidence { node: node.0, released: false, epoch: 0, entry: Some(entry.to_wire()) }
+            }
+        }
+    }
+
+    fn from_wire(p: v1::Evidence) -> Result<Self, WireError> {
+        let node = text::node("Evidence.node", p.node)?;
+        if p.released {
+            return Ok(Self::Released { node, epoch: Epoch(p.epoch) });
+        }
+        Ok(Self::Expired { node, entry: required::<EntryId>("Evidence.entry", p.entry)? })
+    }
+}
+
+fn body_to_wire(body: &Body) -> Proto {
+    match body {
+        Body::Found { cluster, name, hash_key, profile, node, nonce } => Proto::Found(v1::Found {
+            cluster: cluster.0.to_vec().into(),
+            name: name.clone(),
+            hash_key: hash_key.0.to_vec().into(),
+            profile: profile.to_wire(),
+            node: Some(node.to_wire()),
+            nonce: *nonce,
+        }),
+        Body::NodeJoin(node) => Proto::NodeJoin(v1::NodeJoin { node: Some(node.to_wire()) }),
+        Body::NodeUpdate(node) => Proto::NodeUpdate(v1::NodeUpdate { node: Some(node.to_wire()) }),
+        Body::NodeAway(node) => Proto::NodeAway(v1::NodeAway { node: node.0 }),
+        Body::NodeBack(node) => Proto::NodeBack(v1::NodeBack { node: node.0 }),
+        Body::NodeLeave(node) => Proto::NodeLeave(v1::NodeLeave { node: node.0 }),
+        Body::NodeRemove(node) => Proto::NodeRemove(v1::NodeRemove { node: node.0 }),
+        Body::ModulePut { name, kind } => {
+            Proto::ModulePut(v1::ModulePut { name: name.0.clone(), kind: kind.to_wire() })
+        }
+        Body::ModuleRemove(name) => Proto::ModuleRemove(v1::ModuleRemove { name: name.0.clone() }),
+        Body::ServiceAdd { module, service, mode } => Proto::ServiceAdd(v1::ServiceAdd {
+            module: module.0.clone(),
+            service: Some(service.to_wire()),
+            mode: mode.to_wire(),
+        }),
+        Body::ServiceRemove { module, service } => {
+            Proto::ServiceRemove(v1::ServiceRemove { module: module.0.clone(), service: Some(service.to_wire()) })
+        }
+        Body::WeightSet { module, node, weight } => {
+            Proto::WeightSet(v1::WeightSet { module: module.0.clone(), node: node.0, weight: weight.0.into() })
+        }
+        Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
+        Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
+        Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
+        Body::Move { losers, transfers } => {
+            Proto::Move(v1::Move { losers: ids(losers), transfers: all_to_wire(transfers) })
+        }
+        Body::Activate { buckets, evidence } => {
+            Proto::Activate(v1::Activate { buckets: all_to_wire(buckets), evidence: all_to_wire(evidence) })
+        }
+        Body::Settle(list) => Proto::Settle(v1::Settle { buckets: all_to_wire(list) }),
+        Body::Cancel(list) => Proto::Cancel(v1::Cancel { buckets: all_to_wire(list) }),
+        Body::ElectorsJoint(nodes) => Proto::ElectorsJoint(v1::ElectorsJoint { electors: ids(nodes) }),
+        Body::ElectorsSeal { joint, nodes } => {
+            Proto::ElectorsSeal(v1::ElectorsSeal { joint: joint.0, nodes: ids(nodes) })
+        }
+        Body::ElectorsFinal(evidence) => {
+            Proto::ElectorsFinal(v1::ElectorsFinal { evidence: all_to_wire(evidence) })
+        }
+    }
+}
+
+fn parse_body(body: Proto) -> Result<Body, WireError> {
+    Ok(match body {
+        Proto::Found(p) => parse_found(p)?,
+        Proto::NodeJoin(p) => Body::NodeJoin(required("NodeJoin.node", p.node)?),
+        Proto::NodeUpdate(p) => Body::NodeUpdate(required("NodeUpdate.node", p.node)?),
+        Proto::NodeAway(p) => Body::NodeAway(text::node("NodeAway.node", p.node)?),
+        Proto::NodeBack(p) => Body::NodeBack(text::node("NodeBack.node", p.node)?),
+        Proto::NodeLeave(p) => Body::NodeLeave(text::node("NodeLeave.node", p.node)?),
+        Proto::NodeRemove(p) => Body::NodeRemove(text::node("NodeRemove.node", p.node)?),
+        Proto::ModulePut(p) => Body::ModulePut {
+            name: text::module("ModulePut.name", p.name)?,
+            kind: ModuleKind::from_wire(p.kind)?,
+        },
+        Proto::ModuleRemove(p) => Body::ModuleRemove(text::module("ModuleRemove.name", p.name)?),
+        Proto::ServiceAdd(p) => Body::ServiceAdd {
+            module: text::module("ServiceAdd.module", p.module)?,
+            service: required::<Service>("ServiceAdd.service", p.service)?,
+            mode: Mode::from_wire(p.mode)?,
+        },
+        Proto::ServiceRemove(p) => Body::ServiceRemove {
+            module: text::module("ServiceRemove.module", p.module)?,
+            service: required::<Service>("ServiceRemove.service", p.service)?,
+        },
+        Proto::WeightSet(p) => Body::WeightSet {
+            module: text::module("WeightSet.module", p.module)?,
+            node: text::node("WeightSet.node", p.node)?,
+            weight: Weight(text::u16("WeightSet.weight", p.weight)?),
+        },
+        Proto::ProfileSet(p) => Body::ProfileSet(Profile::from_wire(p.profile)?),
+        Proto::FinalizeLevel(p) => Body::FinalizeLevel(FeatureLevel(p.feature_level)),
+        Proto::Prepare(p) => Body::Prepare(parse_all(p.transfers)?),
+        Proto::Move(p) => Body::Move {
+            losers: parse_nodes("Move.losers", p.losers)?,
+            transfers: parse_all(p.transfers)?,
+        },
+        Proto::Activate(p) => Body::Activate { buckets: parse_all(p.buckets)?, evidence: parse_all(p.evidence)? },
+        Proto::Settle(p) => Body::Settle(parse_all(p.buckets)?),
+        Proto::Cancel(p) => Body::Cancel(parse_all(p.buckets)?),
+        Proto::ElectorsJoint(p) => Body::ElectorsJoint(parse_nodes("ElectorsJoint.electors", p.electors)?),
+        Proto::ElectorsSeal(p) => Body::ElectorsSeal {
+            joint: Epoch(p.joint),
+            nodes: parse_nodes("ElectorsSeal.nodes", p.nodes)?,
+        },
+        Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
+    })
+}
+
+fn parse_found(p: v1::Found) -> Result<Body, WireError> {
+    Ok(Body::Found {
+        cluster: ClusterId(text::array("Found.cluster", &p.cluster)?),
+        name: text::name("Found.name", p.name)?,
+        hash_key: HashKey(text::array("Found.hash_key", &p.hash_key)?),
+        profile: Profile::from_wire(p.profile)?,
+        node: required::<Node>("Found.node", p.node)?,
+        nonce: p.nonce,
+    })
+}
+
+fn ids(nodes: &[NodeId]) -> Vec<u64> { nodes.iter().map(|n| n.0).collect() }
+
+fn parse_nodes(field: &'static str, ids: Vec<u64>) -> Result<Vec<NodeId>, WireError> {
+    ids.into_iter().map(|id| text::node(field, id)).collect()
+}

@@ -1,0 +1,127 @@
+//! Nodes, modules, services.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use farm_core::id::NodeId;
+use farm_core::model::{Criterion, Link, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service};
+use farm_proto::v1;
+
+use super::{Wire, WireError, all_to_wire, parse_all, text};
+
+/// Maps an enum of the core to the one on the wire and back; 0 (unset) and unknown numbers are refused.
+macro_rules! wire_enum {
+    ($core:ident = $proto:ident, $field:literal, { $($value:ident),+ $(,)? }) => {
+        impl Wire for $core {
+            type Proto = i32;
+
+            fn to_wire(&self) -> i32 {
+                match self { $(Self::$value => v1::$proto::$value as i32),+ }
+            }
+
+            fn from_wire(number: i32) -> Result<Self, WireError> {
+                match v1::$proto::try_from(number) {
+                    $(Ok(v1::$proto::$value) => Ok(Self::$value),)+
+                    Ok(v1::$proto::Unspecified) => Err(WireError::Missing { field: $field }),
+                    Err(_) => Err(WireError::unknown($field, number)),
+                }
+            }
+        }
+    };
+}
+
+wire_enum!(Role = NodeRole, "Node.role", { Server, Witness });
+wire_enum!(Membership = NodePhase, "Node.phase", { Member, Leaving, Away });
+wire_enum!(ModuleKind = ModuleKind, "Module.kind", { Farm, Light });
+wire_enum!(Protocol = Protocol, "Service.protocol", { Tcp, Udp });
+wire_enum!(Criterion = Criterion, "Service.criterion", { SourceAddress, SourcePort });
+wire_enum!(Mode = Mode, "VirtualIp.mode", { Directed, Flood });
+wire_enum!(Profile = Profile, "State.profile", { Fast, Standard, Virtual });
+wire_enum!(Phase = Phase, "BucketGroup.phase", { Stable, Prepare, Move, MoveClosed, Activate });
+
+impl Wire for Link {
+    type Proto = v1::Link;
+
+    fn to_wire(&self) -> v1::Link {
+        v1::Link {
+            name: self.name.clone(),
+            mac: self.mac.to_vec().into(),
+            addresses: self.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect(),
+        }
+    }
+
+    fn from_wire(p: v1::Link) -> Result<Self, WireError> {
+        Ok(Self {
+            name: text::name("Link.name", p.name)?,
+            mac: text::array("Link.mac", &p.mac)?,
+            addresses: p.addresses.iter().map(|a| text::prefixed("Link.addresses", a)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Wire for Node {
+    type Proto = v1::Node;
+
+    fn to_wire(&self) -> v1::Node {
+        let address = |(network, ip): (&String, &IpAddr)| v1::Address { network: network.clone(), ip: ip.to_string() };
+        v1::Node {
+            id: self.id.0,
+            name: self.name.clone(),
+            role: self.role.to_wire(),
+            phase: self.membership.to_wire(),
+            addresses: self.addresses.iter().map(address).collect(),
+            links: all_to_wire(&self.links),
+            peer_port: self.peer_port.into(),
+            lease_port: self.lease_port.into(),
+            api_port: self.api_port.into(),
+        }
+    }
+
+    fn from_wire(p: v1::Node) -> Result<Self, WireError> {
+        Ok(Self {
+            id: NodeId(p.id),
+            name: text::name("Node.name", p.name)?,
+            role: Role::from_wire(p.role)?,
+            membership: Membership::from_wire(p.phase)?,
+            addresses: addresses(p.addresses)?,
+            links: parse_all(p.links)?,
+            peer_port: text::port("Node.peer_port", p.peer_port)?,
+            lease_port: text::port("Node.lease_port", p.lease_port)?,
+            api_port: text::port("Node.api_port", p.api_port)?,
+        })
+    }
+}
+
+fn addresses(list: Vec<v1::Address>) -> Result<BTreeMap<String, IpAddr>, WireError> {
+    let mut map = BTreeMap::new();
+    for address in list {
+        let ip = text::ip("Address.ip", &address.ip)?;
+        let network = text::name("Address.network", address.network)?;
+        if map.insert(network.clone(), ip).is_some() {
+            return Err(WireError::invalid("Node.addresses", network, "one address per network"));
+        }
+    }
+    Ok(map)
+}
+
+impl Wire for Service {
+    type Proto = v1::Service;
+
+    fn to_wire(&self) -> v1::Service {
+        v1::Service {
+            vip: self.vip.to_string(),
+            protocol: self.protocol.to_wire(),
+            port: self.port.into(),
+            criterion: self.criterion.to_wire(),
+        }
+    }
+
+    fn from_wire(p: v1::Service) -> Result<Self, WireError> {
+        Ok(Self {
+            vip: text::ip("Service.vip", &p.vip)?,
+            protocol: Protocol::from_wire(p.protocol)?,
+            port: text::port("Service.port", p.port)?,
+            criterion: Criterion::from_wire(p.criterion)?,
+        })
+    }
+}
