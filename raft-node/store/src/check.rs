@@ -63,3 +63,105 @@ fn counts(head: &Head, key: Key) -> bool {
         Key::Snapshot { id, .. } => head.snapshot.is_some_and(|at| at.id == id),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::head::FORMAT;
+    use crate::{LogStore, OpenError, OpenOptions, Store, wait};
+
+    fn options() -> OpenOptions {
+        let mut options = OpenOptions::new(Arc::new(|_| {}));
+        (options.allow_volatile, options.ballast, options.cache) = (true, 0, 8 << 20);
+        options
+    }
+
+    fn append(store: &Store, from: u64, fill: u8) {
+        let entries = (from..from + 4).map(|index| (index, Bytes::from(vec![fill; 9000]))).collect();
+        wait(|done| store.append(entries, done)).expect("durable");
+    }
+
+    /// A store with entries 0 to 7, changed behind its back, and what opening it then says.
+    fn opened_after(change: impl FnOnce(&Engine)) -> Result<(Store, crate::Recovered), OpenError> {
+        let dir = tempfile::tempdir().expect("scratch");
+        {
+            let (store, _) = Store::open(dir.path(), &options()).expect("new store");
+            append(&store, 0, 1);
+            append(&store, 4, 2);
+        }
+        change_in(dir.path(), change);
+        Store::open(dir.path(), &options())
+    }
+
+    fn change_in(dir: &Path, change: impl FnOnce(&Engine)) {
+        let engine = Engine::open(dir, &options()).expect("sound");
+        change(&engine);
+        engine.sync().expect("sync");
+    }
+
+    fn damage_after(change: impl FnOnce(&Engine)) -> String {
+        match opened_after(change).err().expect("refused") {
+            OpenError::Damaged { fact, .. } => fact,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn remove(index: u64, chunk: u32) -> impl FnOnce(&Engine) {
+        move |engine| engine.remove_key(Key::Entry { index, chunk }).expect("removed")
+    }
+
+    #[test]
+    fn a_missing_entry_is_damage_wherever_it_is() {
+        assert_eq!(damage_after(remove(0, 0)), "log entry 0 is missing");
+        assert_eq!(damage_after(remove(5, 0)), "log entry 5 is missing");
+        assert_eq!(damage_after(remove(7, 2)), "piece 2 of log entry 7 is missing");
+    }
+
+    #[test]
+    fn an_older_entry_under_the_same_index_breaks_the_chain() {
+        let replace = |engine: &Engine| engine.put_entry(5, 77, &[1; 9000]).expect("put");
+        assert_eq!(damage_after(replace), "log entry 5 does not continue the one before it");
+        // With its own chain value right, it is the next one that no longer fits.
+        let replace = |engine: &Engine| {
+            let before = engine.entry(4).expect("read").expect("present").chain;
+            engine.put_entry(5, chain(before, 5, &[1; 9000]), &[1; 9000]).expect("put");
+        };
+        assert_eq!(damage_after(replace), "log entry 6 does not continue the one before it");
+        let replace = |engine: &Engine| {
+            let before = engine.entry(6).expect("read").expect("present").chain;
+            engine.put_entry(7, chain(before, 7, &[1; 9000]), &[1; 9000]).expect("put");
+        };
+        assert_eq!(damage_after(replace), "the log does not end in the entry that the head names");
+    }
+
+    #[test]
+    fn a_missing_head_is_damage() {
+        let fact = damage_after(|engine| engine.remove_key(Key::Head).expect("removed"));
+        assert!(fact.ends_with("but no head"), "{fact}");
+    }
+
+    #[test]
+    fn a_later_format_is_named() {
+        let error = opened_after(|engine| engine.put(Key::Head, &[FORMAT + 1, 1, 2]).expect("put"));
+        let error = error.err().expect("refused");
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(!error.is_bad_store());
+    }
+
+    #[test]
+    fn what_no_head_counts_is_removed() {
+        let (store, recovered) = opened_after(|engine| {
+            engine.put_entry(8, 1, &[3; 9000]).expect("put");
+            engine.put(Key::Snapshot { id: 99, chunk: 0 }, b"piece").expect("put");
+        })
+        .expect("sound");
+        assert_eq!((recovered.leftovers, recovered.bounds.last), (4, Some(7)));
+        append(&store, 8, 4);
+        assert_eq!(store.read(8..9).expect("readable")[0].1, vec![4; 9000]);
+    }
+}

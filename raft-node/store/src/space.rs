@@ -4,7 +4,7 @@
 //! behind the end of the database file are reserved with `fallocate`. If that fails, a step of the ballast is given
 //! up and the reservation is tried once more. Only when the ballast is gone does the store fail.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -143,11 +143,10 @@ impl Room {
     /// Makes sure that `bytes` and the headroom can be written without asking the disk for more.
     pub(crate) fn ensure(&self, bytes: u64) -> io::Result<()> {
         let meta = self.db.metadata()?;
-        let reserved = meta.blocks() * 512;
         // sled rewrites a leaf every few changes: what is stored is written a few times over.
         let wanted = meta.len() + HEADROOM + 4 * bytes;
-        if reserved < wanted {
-            self.extend(reserved, wanted)?;
+        if allocated(&meta) < wanted {
+            self.extend(wanted)?;
         }
         if let Err(error) = self.ballast.restore() {
             tracing::warn!(%error, "the reserve for a full disk could not be restored yet");
@@ -155,9 +154,13 @@ impl Room {
         Ok(())
     }
 
-    fn extend(&self, reserved: u64, wanted: u64) -> io::Result<()> {
+    fn extend(&self, wanted: u64) -> io::Result<()> {
         match self.reserve(wanted + HEADROOM) {
-            Err(error) if is_full(&error) && self.ballast.release(wanted - reserved)? => self.reserve(wanted),
+            Err(error) if is_full(&error) => {
+                // Asked again: ext4 keeps what it got before it failed, tmpfs even gives back older reservations.
+                let missing = wanted.saturating_sub(allocated(&self.db.metadata()?));
+                if self.ballast.release(missing)? { self.reserve(wanted) } else { Err(error) }
+            }
             other => other,
         }
     }
@@ -165,6 +168,10 @@ impl Room {
     fn reserve(&self, len: u64) -> io::Result<()> {
         reserve(&self.db, FallocateFlags::FALLOC_FL_KEEP_SIZE, len)
     }
+}
+
+fn allocated(meta: &Metadata) -> u64 {
+    meta.blocks() * 512
 }
 
 fn reserve(file: &File, flags: FallocateFlags, len: u64) -> io::Result<()> {

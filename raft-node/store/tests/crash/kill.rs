@@ -22,7 +22,8 @@ pub fn run(seed: u64, points: usize) -> Result<Tally> {
     while tally.points < points {
         let dir = tempfile::tempdir()?;
         round += 1;
-        live(&mut tally, &mut rng, dir.path(), seed + round, LIVES.min(points - tally.points))?;
+        let kills = LIVES.min(points - tally.points);
+        live(&mut tally, &mut rng, dir.path(), seed + round, kills)?;
     }
     Ok(tally)
 }

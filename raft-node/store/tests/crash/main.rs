@@ -11,8 +11,9 @@
 //! The acknowledgements are kept outside the disk. After each crash the store must equal its model after some number
 //! of requests that is not below the number of acknowledged ones.
 //!
-//! Each kind also runs with a planted bug, acknowledging before the sync, where it must find a violation: a harness
-//! that cannot fail proves nothing. (A killed process loses nothing that the kernel has, so there the bug is none.)
+//! The first two also run with a planted bug each, where they must find violations, because a harness that cannot fail
+//! proves nothing: acknowledging before the sync (reorder), and sled as documented, without `fdatasync` (power). A
+//! killed process loses nothing that the kernel has, so there neither of them is a bug.
 //!
 //! `FARM_CRASH_POINTS` sets the number of crash points (400 if unset), `FARM_CRASH_SEED` repeats a run.
 

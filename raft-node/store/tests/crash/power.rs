@@ -26,7 +26,8 @@ pub fn run(seed: u64, points: usize, planted: bool) -> Result<Tally> {
     let mut round = 0;
     while tally.points < points {
         round += 1;
-        file_system(&mut tally, &mut rng, seed + round, CUTS.min(points - tally.points), planted)?;
+        let cuts = CUTS.min(points - tally.points);
+        file_system(&mut tally, &mut rng, seed + round, cuts, planted)?;
     }
     Ok(tally)
 }

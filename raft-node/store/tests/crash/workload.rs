@@ -25,12 +25,12 @@ const MESSAGE: usize = 9;
 /// A snapshot is started after every so many requests, if the last one is done.
 const SNAPSHOT_EVERY: u64 = 40;
 
-/// The planted bug.
-pub struct Early;
+/// The planted bug: sled as documented, whose `flush` reaches the kernel but not the disk.
+pub struct FlushOnly;
 
-impl Faults for Early {
-    fn acknowledge_early(&self) -> bool {
-        true
+impl Faults for FlushOnly {
+    fn sync(&self, _db: &File) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -40,7 +40,7 @@ pub fn write(dir: &Path, seed: u64, from: u64, planted: bool) -> Result<()> {
     let (mut options, _) = options();
     options.fatal = Arc::new(|reason| panic!("the store failed: {reason}"));
     if planted {
-        options.faults = Arc::new(Early);
+        options.faults = Arc::new(FlushOnly);
     }
     let (store, _) = Store::open(dir, &options)?;
     let pipe = Arc::new(Mutex::new(std::io::stdout()));
