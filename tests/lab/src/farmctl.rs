@@ -69,6 +69,8 @@ pub struct Node {
     pub id: u64,
     /// Name.
     pub name: String,
+    /// `member`, `leaving` or `away`.
+    pub phase: String,
 }
 
 /// A module and who serves it.
@@ -189,7 +191,18 @@ impl Lab {
     /// # Errors
     /// As [`Lab::farmctl_json`].
     pub fn status(&self, node: Place) -> Result<Status> {
-        self.farmctl_json(node, &["cluster", "status"])
+        /// A daemon answers from memory.
+        const LIMIT: Duration = Duration::from_secs(2);
+        self.status_within(node, LIMIT)
+    }
+
+    /// As [`Lab::status`], with an answer within `limit`.
+    ///
+    /// # Errors
+    /// As [`Lab::farmctl_json`]; a frozen daemon does not answer.
+    pub fn status_within(&self, node: Place, limit: Duration) -> Result<Status> {
+        let limit = format!("{}ms", limit.as_millis());
+        self.farmctl_json(node, &["cluster", "status", "--timeout", &limit])
     }
 
     /// Waits until `wanted` holds in the eyes of `node` and returns that status.

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod binaries;
+pub mod demo;
 mod farmctl;
 mod fault;
 pub mod guardian;

@@ -1,12 +1,13 @@
 //! `farm-lab`: labs from the command line (`farmctl lab` and `farmctl demo` start it).
 
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use farm_lab::record::{Directory, Role};
-use farm_lab::{Lab, LabName, Mode, Place, Spec, guardian};
+use farm_lab::{Lab, LabName, Mode, Place, Spec, demo, guardian};
 
 /// Farms in network namespaces.
 #[derive(Parser)]
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Show the labs that are up.
     Status,
+    /// Show a farm under load while its servers die and return.
+    Demo(Demo),
     /// Take a lab down when standard input ends (started by every lab for itself).
     #[command(hide = true)]
     Guard {
@@ -87,6 +90,25 @@ struct Up {
     bare: bool,
 }
 
+#[derive(clap::Args)]
+struct Demo {
+    /// Name of the lab that the demo makes for itself.
+    #[arg(long, default_value = "demo")]
+    name: LabName,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// How clients' frames reach the nodes.
+    #[arg(long, value_enum, default_value_t = Mode::Directed)]
+    mode: Mode,
+    /// Requests per second.
+    #[arg(long, default_value_t = demo::RATE, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -107,6 +129,7 @@ fn run(command: Command) -> Result<()> {
         Command::Heal { lab, place } => Lab::attach(&lab.name)?.heal(place),
         Command::Down { lab } => farm_lab::down(&lab.name),
         Command::Status => status(),
+        Command::Demo(demo) => show(demo),
         Command::Guard { lab } => guardian::watch(&lab.name),
     }
 }
@@ -125,6 +148,20 @@ fn bring_up(up: Up) -> Result<()> {
     println!("lab {name} is up; try:");
     println!("  farmctl lab exec node1 -- farmctl cluster status");
     println!("  farmctl lab exec client -- curl -s http://{}/", farm_lab::FIRST_VIP);
+    Ok(())
+}
+
+/// The picture goes to standard error, the result to standard output.
+fn show(args: Demo) -> Result<()> {
+    let spec = Spec::new(args.name, args.nodes).mode(args.mode);
+    let rows = demo::run(spec, demo::Show { rate: args.rate, picture: std::io::stderr().is_terminal() })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        print!("\n{}", demo::table(&rows));
+    }
+    let failed = rows.iter().filter(|row| !row.recovered).count();
+    ensure!(failed == 0, "the farm did not recover from {failed} of {} steps", rows.len());
     Ok(())
 }
 
