@@ -1,1 +1,30 @@
-//! See the crate's description in Cargo.toml.
+//! `farmd`, the daemon of a Farm node: a library with a small `main`.
+//!
+//! Read it in this order:
+//!
+//! * [`run`] — sockets, runtimes, signals; the one place that starts things.
+//! * [`daemon`] — before and after membership: found, join, resume, leave.
+//! * [`member`] — everything that runs once the node belongs to a cluster.
+//! * [`lease`] — the real-time thread: holder, elector, and the only writer of the filter's table.
+//! * [`raft`] — the replicated log; the only module that names openraft.
+//! * [`driver`] → [`effects`] — what is observed goes into the core's controller, effects come out.
+//! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
+//! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod config;
+pub mod daemon;
+pub mod driver;
+pub mod effects;
+pub mod journal;
+pub mod lease;
+pub mod measure;
+pub mod member;
+pub mod node;
+pub mod peer;
+pub mod problem;
+pub mod raft;
+pub mod run;
+pub mod secret;
+pub mod wire;

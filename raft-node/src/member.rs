@@ -410,16 +410,16 @@ async fn write_events(
 }
 
 fn record(me: NodeId, happened: &raft::Happened, epoch: u64) -> Record {
-    let event = &happened.event;
+    let raft::Happened { entry, event, .. } = happened;
     Record {
-        id: event.id(happened.entry),
+        id: format!("log-{}.{}", entry.index, happened.position),
         time_unix_ms: now_ms(),
         node: me.0,
-        kind: event.code().into(),
-        resource: event.resource(),
-        text: event.text(),
-        cause: event.cause(),
-        index: happened.entry.index,
+        kind: event.kind.code().into(),
+        resource: event.kind.resource(),
+        text: event.kind.text(),
+        cause: event.cause.map(|e| format!("log-{}", e.index)).unwrap_or_default(),
+        index: entry.index,
         epoch,
     }
 }

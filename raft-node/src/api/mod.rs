@@ -90,7 +90,7 @@ impl Farm for Api {
     }
 
     async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::Done>, Status> {
-        changes::leave(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::leave(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
@@ -99,34 +99,34 @@ impl Farm for Api {
     }
 
     async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
-        changes::node_set(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::node_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn service_add(&self, request: Request<v1::ServiceAddRequest>) -> Result<Response<v1::Done>, Status> {
-        changes::service_add(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::service_add(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn service_remove(
         &self,
         request: Request<v1::ServiceRemoveRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        changes::service_remove(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::service_remove(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn module_weight(&self, request: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
-        changes::module_weight(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::module_weight(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn profile_set(&self, request: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
-        changes::profile_set(&self.changing_member()?, request.into_inner()).await.map(Response::new)
+        changes::profile_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        explain::explain(&self.member()?, request.into_inner()).await.map(Response::new)
+        explain::explain(&*self.member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        Ok(Response::new(events::stream(&self.member()?, &request.into_inner())))
+        Ok(Response::new(events::stream(&*self.member()?, &request.into_inner())))
     }
 
     async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

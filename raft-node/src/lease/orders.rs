@@ -1,10 +1,12 @@
 //! What the rest of the daemon asks of the real-time thread, and what it learns from it.
 //!
-//! One bounded queue leads to the thread (an eventfd wakes it), one bounded queue and a few atomics lead
+//! One bounded queue leads to the thread (a byte on a socket pair wakes it), one bounded queue and a few atomics lead
 //! back. The thread never waits for anybody; who asks for an answer waits for the thread.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, mpsc};
@@ -15,7 +17,6 @@ use farm_core::electors::Electors;
 use farm_core::lease::{AppliedFences, Ask, Expiry, Heard, Timing};
 use farm_core::time::Span;
 use farm_dataplane::sink::TableSink;
-use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 /// Orders that may wait: a burst of appended Moves plus a few tables. Senders block beyond it.
@@ -122,7 +123,7 @@ pub struct LeaseReadings {
 #[derive(Clone)]
 pub struct LeaseHandle {
     orders: SyncSender<Order>,
-    wake: Arc<EventFd>,
+    wake: Arc<UnixStream>,
     /// What the thread says of itself.
     pub readings: Arc<LeaseReadings>,
 }
@@ -130,7 +131,7 @@ pub struct LeaseHandle {
 /// The thread's end of the queues.
 pub(super) struct ThreadEnd {
     pub orders: mpsc::Receiver<Order>,
-    pub wake: Arc<EventFd>,
+    pub wake: UnixStream,
     pub readings: Arc<LeaseReadings>,
     pub observations: tokio_mpsc::Sender<Observation>,
 }
@@ -139,11 +140,12 @@ pub(super) struct ThreadEnd {
 pub(super) fn queues() -> std::io::Result<(LeaseHandle, ThreadEnd, tokio_mpsc::Receiver<Observation>)> {
     let (orders, receiver) = mpsc::sync_channel(ORDERS_MAX);
     let (observations, observed) = tokio_mpsc::channel(OBSERVATIONS_MAX);
-    let flags = nix::sys::eventfd::EfdFlags::EFD_NONBLOCK | nix::sys::eventfd::EfdFlags::EFD_CLOEXEC;
-    let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+    let (wake, woken) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    woken.set_nonblocking(true)?;
     let readings = Arc::new(LeaseReadings { margin_min: AtomicU64::new(u64::MAX), ..Default::default() });
-    let handle = LeaseHandle { orders, wake: wake.clone(), readings: readings.clone() };
-    Ok((handle, ThreadEnd { orders: receiver, wake, readings, observations }, observed))
+    let handle = LeaseHandle { orders, wake: Arc::new(wake), readings: readings.clone() };
+    Ok((handle, ThreadEnd { orders: receiver, wake: woken, readings, observations }, observed))
 }
 
 impl LeaseHandle {
@@ -198,7 +200,7 @@ impl LeaseHandle {
     }
 
     fn wake(&self) {
-        // Only a counter overflow can fail, and then the thread is awake anyway.
-        let _ = self.wake.write(1);
+        // A full socket means that the thread is being woken already.
+        let _ = (&*self.wake).write(&[1]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Socket, Type};
 
@@ -37,8 +37,8 @@ impl LeaseSockets {
     }
 
     /// File descriptors to poll.
-    pub fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
-        self.0.values().map(AsRawFd::as_raw_fd)
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.values().map(AsFd::as_fd)
     }
 
     /// Sends `bytes` over each network that both ends have. Errors are the network's: the next renewal tries again.

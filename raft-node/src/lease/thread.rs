@@ -1,8 +1,9 @@
 //! The real-time thread: renews this node's lease, grants others', and is the only writer of the filter.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -76,17 +77,16 @@ impl LeaseThread {
         let wait = self.machines.as_ref().map_or(SLEEP_MAX, |m| {
             SLEEP_MAX.min(Duration::from_nanos(m.holder.next_renewal().since(now()).0))
         });
-        // SAFETY: the descriptors live in `self.sockets`, which outlives this call.
-        let sockets = self.sockets.fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
-        let mut fds: Vec<PollFd> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd> = self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         fds.push(PollFd::new(self.end.wake.as_fd(), PollFlags::POLLIN));
         // EINTR only ends the sleep early.
         let _ = nix::poll::ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None);
     }
 
     fn obey(&mut self) -> bool {
-        // EAGAIN: nobody woke us.
-        let _ = self.end.wake.read();
+        let mut bytes = [0; 64];
+        // An error means that nobody woke us.
+        let _ = (&self.end.wake).read(&mut bytes);
         while let Ok(order) = self.end.orders.try_recv() {
             match order {
                 Order::Begin(state) => self.begin(*state),

@@ -80,6 +80,6 @@ pub fn lease_state(state: &ClusterState, applied: u64) -> LeaseState {
         timing: Timing::of(state.profile),
         fences: state.applied_fences(applied),
         generation: state.generation,
-        bound: state.lease_bound(),
+        bound: state.lease_bound,
     }
 }

@@ -304,7 +304,7 @@ impl FilterHost {
     async fn attach(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
         self.links = self.view.service_links().await?;
         self.options.ports = self.links.iter().zip(0u8..).map(port).collect();
-        let (mut filter, _) = Filter::take_up(&self.options)?;
+        let (filter, _) = Filter::take_up(&self.options)?;
         for link in &self.links {
             self.restore.push(sysctl::prepare(&link.name)?);
         }
@@ -318,11 +318,13 @@ impl FilterHost {
 
     fn guard_also(&mut self, vips: impl Iterator<Item = IpAddr>) -> Result<(), HostError> {
         self.vips.extend(vips);
-        if self.guard.is_none() && Guard::stands(&self.table)? {
-            // Left by a predecessor that died: it stays in force, with its proofs, until the filter is taken up.
-            return Ok(());
+        if self.guard.is_none() {
+            // A predecessor that died left its guard: its proofs hold until the filter is taken up.
+            self.guard = Some(Guard::take_up(&self.table, self.vips.clone())?);
+        } else if self.attached() {
+            self.sync_guard()?;
         }
-        self.sync_guard()
+        Ok(())
     }
 
     fn guard_exactly(&mut self, vips: BTreeSet<IpAddr>) -> Result<(), HostError> {
@@ -331,13 +333,12 @@ impl FilterHost {
     }
 
     fn sync_guard(&mut self) -> Result<(), HostError> {
-        let ports = self.view.filter().as_ref().map(|f| f.ports().to_vec()).unwrap_or_default();
-        let proofs = ports.into_iter().map(|p| (p.config.name, p.proof)).collect();
+        let proofs = self.view.filter().as_ref().map(Filter::proofs).unwrap_or_default();
         let rules = Rules { vips: self.vips.clone(), proofs };
         match &mut self.guard {
             Some(guard) if *guard.rules() == rules => {}
             Some(guard) => guard.update(rules)?,
-            None => self.guard = Some(Guard::install(&self.table, rules)?),
+            None => {}
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ impl Follower {
                 changed = state.changed() => if changed.is_err() { break },
                 Some(alarm) = alarms.recv() => self.alarm(alarm).await,
                 Some(()) = announce.recv() => self.announce(),
-                _ = stop.wait_for(|s| *s) => break,
+                () = stopped(&mut stop) => break,
             }
         }
         self.lease.give(Order::Shut(true));
@@ -155,6 +155,11 @@ impl Follower {
     fn trouble(&self, kind: &str, error: &HostError) {
         self.journal.note(self.me.0, kind, "filter", error.to_string(), "");
     }
+}
+
+/// Returns when told to stop, or when nobody can say so any more.
+async fn stopped(stop: &mut tokio_watch::Receiver<bool>) {
+    let _ = stop.wait_for(|s| *s).await;
 }
 
 /// Surveys the sockets of open changes and hands each report to `tell`.

@@ -71,6 +71,7 @@ fn ruleset_events() -> std::io::Result<AsyncFd<OwnedFd>> {
     let protocol = SockProtocol::NetlinkNetFilter;
     let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES_GROUP))?;
+    #[expect(deprecated, reason = "an OwnedFd stays open and the same for as long as it is registered")]
     AsyncFd::new(fd)
 }
 
