@@ -22,6 +22,7 @@ macro_rules! planted {
 pub mod apply;
 pub mod assignment;
 pub mod command;
+pub mod condition;
 pub mod controller;
 pub mod electors;
 pub mod event;

@@ -79,7 +79,10 @@ impl View<'_> {
                 let found: Option<Vec<Evidence>> =
                     group.state.pending.iter().map(|p| self.evidence(p)).collect();
                 let Some(found) = found else { continue };
-                let ready = self.without_requests(name, group);
+                // One that lost its lease finishes no handshake: there is nothing to wait for.
+                let expired = found.iter().any(|e| matches!(e, Evidence::Expired { .. }));
+                let ready =
+                    if expired { group.buckets.iter().collect() } else { self.without_requests(name, group) };
                 if !ready.is_empty() {
                     picked.add(name, module.assignment.len(), ready);
                     evidence.extend(found);

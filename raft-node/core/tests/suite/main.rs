@@ -5,6 +5,8 @@ mod assignment;
 mod elector;
 mod holder;
 mod planner;
+#[cfg(feature = "planted")]
+mod planted;
 mod reconcile;
 mod render;
 mod transcript;

@@ -135,3 +135,26 @@ proptest! {
         prop_assert!(false, "{:?} {:?}\n{}", world.unsettled(), world.accepting(), world.tail());
     }
 }
+
+#[test]
+fn what_is_not_green_says_so_with_its_cause() {
+    use farm_core::condition::conditions;
+    let codes = |world: &World, silent: &[u64]| -> Vec<&str> {
+        let silent = silent.iter().map(|n| (NodeId(*n), world.now)).collect();
+        let found = conditions(&world.state(), &silent);
+        assert!(found.iter().all(|c| !c.cause.is_empty() && c.next.starts_with("farmctl ")), "{found:?}");
+        found.iter().map(|c| c.code).collect()
+    };
+    let mut world = World::new(3, 12);
+    world.service_add();
+    world.run(5);
+    assert_eq!(codes(&world, &[]), ["no_owner"]);
+    world.run(2_000);
+    assert_eq!(codes(&world, &[]), Vec::<&str>::new());
+    world.servers.get_mut(&NodeId(3)).unwrap().cut = true;
+    world.run(85);
+    assert_eq!(codes(&world, &[3]), ["node_silent", "change_open"]);
+    world.propose(Body::NodeAway(NodeId(2)));
+    world.run(5);
+    assert_eq!(codes(&world, &[]), ["node_away", "change_open"]);
+}

@@ -42,6 +42,8 @@ pub struct Server {
     pub runs: bool,
     /// Whether the network reaches it.
     pub cut: bool,
+    /// Whether the log does not reach it, though leases do.
+    pub deaf: bool,
     /// Whether its connections never end.
     pub busy: bool,
     log: Vec<Entry>,
@@ -130,6 +132,7 @@ impl Server {
             id,
             runs: true,
             cut: false,
+            deaf: false,
             busy: false,
             log: Vec::new(),
             term: 0,
@@ -354,6 +357,15 @@ impl World {
         }
     }
 
+    /// Runs until the newest renewal of `id` is answered.
+    #[cfg(feature = "planted")]
+    pub fn run_to_grant(&mut self, id: NodeId) {
+        let before = self.servers[&id].deadline;
+        while self.servers[&id].deadline == before {
+            self.run(1);
+        }
+    }
+
     fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         self.send_after(from, to, MS, packet);
     }
@@ -397,6 +409,7 @@ impl World {
                     server.deadline = deadline;
                 }
             }
+            Packet::Sync { .. } if server.deaf => {}
             Packet::Sync { term, log, commit, from } => self.synced(to, term, log, commit, from),
             Packet::Ack { term, of, len } => {
                 if server.term == term {

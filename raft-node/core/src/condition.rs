@@ -1,0 +1,121 @@
+//! Everything that is not as it should be: what, since when, why, and what to do.
+
+use std::collections::BTreeMap;
+
+use crate::id::{Epoch, NodeId};
+use crate::model::{BucketState, Membership, Module, ModuleKind, ModuleName, Phase};
+use crate::state::ClusterState;
+use crate::time::BootTime;
+
+/// One thing that is not green.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Condition {
+    /// Stable code for scripts.
+    pub code: &'static str,
+    /// A node or module by name, `electors`, or a service.
+    pub resource: String,
+    /// Since when, as far as it is known.
+    pub since: Since,
+    /// Why, in a sentence.
+    pub cause: String,
+    /// The command that ends it or shows more.
+    pub next: String,
+}
+
+/// Since when a condition holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Since {
+    /// Since this epoch.
+    Epoch(Epoch),
+    /// Since this instant of the asking node's clock.
+    Time(BootTime),
+    /// The state does not say.
+    Unknown,
+}
+
+/// What is not green in `state`, and of the nodes that are `silent` (with the instant they were last heard).
+#[must_use]
+pub fn conditions(state: &ClusterState, silent: &BTreeMap<NodeId, BootTime>) -> Vec<Condition> {
+    let mut found: Vec<Condition> = state.modules.iter().filter_map(|(name, m)| unowned(name, m)).collect();
+    found.extend(silent.iter().map(|(node, heard)| silence(state, *node, *heard)));
+    found.extend(state.nodes.values().filter_map(|n| going(&n.name, n.membership)));
+    found.extend(state.modules.iter().filter_map(|(name, m)| moving(name, m)));
+    found.extend(electors(state));
+    found.extend(state.retired.iter().map(|((vip, _, port), _)| Condition {
+        code: "service_retiring",
+        resource: format!("{vip}:{port}"),
+        since: Since::Unknown,
+        cause: "the service was removed, and a node that may not know it yet has not been evidenced".into(),
+        next: "farmctl node list".into(),
+    }));
+    found
+}
+
+fn unowned(name: &ModuleName, module: &Module) -> Option<Condition> {
+    let count = module.assignment.iter().filter(|b| b.current.is_none()).count();
+    (count > 0 && module.kind == ModuleKind::Farm && !module.services.is_empty()).then(|| Condition {
+        code: "no_owner",
+        resource: name.0.clone(),
+        since: Since::Unknown,
+        cause: format!("{count} buckets have no owner: no live member may serve {name}"),
+        next: format!("farmctl module weight {name} NODE 100"),
+    })
+}
+
+fn silence(state: &ClusterState, node: NodeId, heard: BootTime) -> Condition {
+    let name = state.name_of(node);
+    let owns = |b: &&BucketState| b.loser() == Some(node);
+    let left = state.modules.values().flat_map(|m| &m.assignment).filter(owns).count();
+    let rest = if left > 0 { format!("; nobody serves its {left} buckets yet") } else { String::new() };
+    Condition {
+        code: "node_silent",
+        cause: format!("{name} does not renew its lease{rest}"),
+        resource: name,
+        since: Since::Time(heard),
+        next: "farmctl node list".into(),
+    }
+}
+
+fn going(name: &str, membership: Membership) -> Option<Condition> {
+    let (code, cause) = match membership {
+        Membership::Member => return None,
+        Membership::Away => ("node_away", format!("{name} was stopped; it takes part again when it starts")),
+        Membership::Leaving => ("node_leaving", format!("{name} hands its buckets over and leaves")),
+    };
+    let next = "farmctl node list".into();
+    Some(Condition { code, resource: name.to_owned(), since: Since::Unknown, cause, next })
+}
+
+fn moving(name: &ModuleName, module: &Module) -> Option<Condition> {
+    let open = || module.assignment.iter().filter(|b| b.phase != Phase::Stable);
+    let since = open().map(|b| b.changed).min()?;
+    let closed = open().filter(|b| b.phase == Phase::MoveClosed).count();
+    let rest = if closed > 0 {
+        format!(", {closed} of them closed until it is clear who lost them")
+    } else {
+        String::new()
+    };
+    Some(Condition {
+        code: "change_open",
+        resource: name.0.clone(),
+        since: Since::Epoch(since),
+        cause: format!("{} buckets are being moved{rest}", open().count()),
+        next: "farmctl watch".into(),
+    })
+}
+
+fn electors(state: &ClusterState) -> Option<Condition> {
+    let change = state.electors.change.as_ref()?;
+    let step = if change.seal.is_some() {
+        "waits for every node to know the Seal"
+    } else {
+        "waits for the live nodes"
+    };
+    Some(Condition {
+        code: "electors_changing",
+        resource: "electors".into(),
+        since: Since::Epoch(change.joint),
+        cause: format!("the change of electors {step}"),
+        next: "farmctl cluster status".into(),
+    })
+}
