@@ -68,6 +68,7 @@ fn counts(head: &Head, key: Key) -> bool {
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
 
@@ -163,5 +164,25 @@ mod tests {
         assert_eq!((recovered.leftovers, recovered.bounds.last), (4, Some(7)));
         append(&store, 8, 4);
         assert_eq!(store.read(8..9).expect("readable")[0].1, vec![4; 9000]);
+    }
+
+    #[test]
+    fn damage_found_while_running_ends_the_store() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let calls = Arc::new(AtomicUsize::new(0));
+        let seen = calls.clone();
+        let mut options = options();
+        options.fatal = Arc::new(move |_| {
+            seen.fetch_add(1, Ordering::SeqCst);
+        });
+        let (store, _) = Store::open(dir.path(), &options).expect("new store");
+        append(&store, 0, 1);
+        remove(2, 1)(&store.inner.engine);
+        assert_eq!(store.read(0..2).expect("sound so far").len(), 2);
+        let error = store.read(0..4).expect_err("damage");
+        assert_eq!(error.to_string(), "piece 1 of log entry 2 is missing");
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert!(store.read(0..2).is_err() && wait(|done| store.append(Vec::new(), done)).is_err());
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "told once");
     }
 }

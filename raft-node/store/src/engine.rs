@@ -127,10 +127,16 @@ impl Engine {
 
     /// Removes every record in `keys`.
     pub(crate) fn remove(&self, keys: Range<Key>) -> io::Result<()> {
-        for key in self.db.range(keys.start.encode()..keys.end.encode()).keys() {
+        self.remove_some(keys, usize::MAX).map(|_| ())
+    }
+
+    /// Removes at most `limit` records in `keys`, the first ones first; true if there were no more.
+    pub(crate) fn remove_some(&self, keys: Range<Key>, limit: usize) -> io::Result<bool> {
+        let mut found = self.db.range(keys.start.encode()..keys.end.encode()).keys();
+        for key in found.by_ref().take(limit) {
             self.db.remove(key.map_err(to_io)?).map_err(to_io)?;
         }
-        Ok(())
+        Ok(found.next().is_none())
     }
 
     /// Removes one record.

@@ -113,7 +113,10 @@ impl Site {
         let (tx, rx) = mpsc::sync_channel(1);
         let recovery = {
             let options = options.clone();
-            move || tx.send(self.recover(&options))
+            move || {
+                // Nobody listens any more once the watchdog has spoken.
+                let _ = tx.send(self.recover(&options));
+            }
         };
         let thread = thread::Builder::new().name("store-open".into()).spawn(recovery);
         thread.map_err(|source| site_error(&dir, source))?;
@@ -181,6 +184,7 @@ fn open_engine(site: Site, options: &OpenOptions) -> io::Result<(Engine, bool)> 
     let Site { dir, lock } = site;
     // A crash while sled opened leaves these, and it takes them for whole ones.
     remove_files(&dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
+    wait_for_release(&dir.join("db"))?;
     let open = || guarded(|| Engine::open(&dir, options).map_err(to_io));
     let (engine, rebuilt) = match open() {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -194,6 +198,16 @@ fn open_engine(site: Site, options: &OpenOptions) -> io::Result<(Engine, bool)> 
         return Err(io::Error::new(io::ErrorKind::InvalidData, "sled keeps records outside its database"));
     }
     Ok((engine.locked(lock), rebuilt))
+}
+
+/// An earlier store of this process may still be closing: sled cuts its file on a thread of its own. No other process
+/// can have it open, or it would have our lock.
+fn wait_for_release(db: &Path) -> io::Result<()> {
+    let file = match File::open(db) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    Flock::lock(file, FlockArg::LockExclusive).map(drop).map_err(|(_, errno)| errno.into())
 }
 
 fn remove_files(dir: &Path, unwanted: impl Fn(&str) -> bool) -> io::Result<()> {
@@ -276,6 +290,7 @@ fn start(opened: Opened, ballast: Ballast, options: &OpenOptions) -> io::Result<
         watermark: opened.watermark,
         fatal: options.fatal.clone(),
         uploads: VecDeque::new(),
+        garbage: VecDeque::new(),
         dirty: false,
     };
     let writer = thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;

@@ -94,13 +94,13 @@ impl Ballast {
         Gauge { dir: self.dir.clone(), ballast: self.len.clone(), target: self.target, low_water }
     }
 
-    /// Gives up a step, or more if `bytes` are more; false if there is nothing left.
+    /// Gives up `bytes` and a step, which also pays for rounding and metadata; false if there is nothing left.
     fn release(&self, bytes: u64) -> io::Result<bool> {
         let len = self.len();
         if len == 0 {
             return Ok(false);
         }
-        self.resize(len.saturating_sub(bytes.max(self.target / STEPS)))?;
+        self.resize(len.saturating_sub(bytes + self.target / STEPS))?;
         tracing::warn!(left = self.len(), "the disk is full: gave up part of the reserve; free some space");
         Ok(true)
     }

@@ -184,12 +184,14 @@ impl LogStore for Store {
 
     fn put_snapshot(&self, snapshot: Snapshot, done: Done) {
         let size = check_size("the snapshot", snapshot.meta.len() + snapshot.data.len(), MAX_SNAPSHOT);
+        // Copied and summed up before anybody has to wait for the lock.
+        let upload = Upload::new(&snapshot, done);
         let mut view = self.inner.shared.view();
         match self.admit(&view).and(size) {
-            Ok(()) => view.enqueue(|ticket| Request::Upload(Upload::new(ticket, &snapshot, done))),
+            Ok(()) => view.enqueue(|ticket| Request::Upload(upload.named(ticket))),
             Err(refusal) => {
                 drop(view);
-                done(Err(refusal.into()));
+                (upload.done)(Err(refusal.into()));
             }
         }
     }

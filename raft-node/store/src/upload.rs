@@ -25,14 +25,20 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// An upload under an id that no other snapshot in the database has.
-    pub(crate) fn new(id: u64, snapshot: &Snapshot, done: Done) -> Self {
+    /// An upload that still needs its id.
+    pub(crate) fn new(snapshot: &Snapshot, done: Done) -> Self {
         let mut all = BytesMut::with_capacity(snapshot.meta.len() + snapshot.data.len());
         all.extend_from_slice(&snapshot.meta);
         all.extend_from_slice(&snapshot.data);
         let (meta_len, data_len) = (snapshot.meta.len() as u64, snapshot.data.len() as u64);
-        let at = SnapshotRef { id, meta_len, data_len, crc: crc32c::crc32c(&all) };
+        let at = SnapshotRef { id: 0, meta_len, data_len, crc: crc32c::crc32c(&all) };
         Upload { at, done, published: false, replaces: None, bytes: all.freeze(), chunk: 0 }
+    }
+
+    /// Gives it an id that no other snapshot in the database has.
+    pub(crate) fn named(mut self, id: u64) -> Self {
+        self.at.id = id;
+        self
     }
 
     /// True if every record was written by an earlier batch, and so is durable.

@@ -1,10 +1,10 @@
 //! The writer thread: the only one that changes the database.
 //!
 //! ```text
-//!            requests                     slice done, more left
+//!            requests                 more requests, uploads or garbage
 //!   Idle ───────────────▶ Round ◀───────────────────────────────┐
-//!    ▲                      │ apply all, write head, sync, acknowledge
-//!    │   no upload left     ▼
+//!    ▲                      │ apply all, write head, sync, acknowledge, sweep
+//!    │   nothing left       ▼
 //!    └──────────────────  Synced ───────────────────────────────┘
 //!                           │ any error or panic
 //!                           ▼
@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -32,6 +33,8 @@ use crate::watermark::Watermark;
 /// Bytes and requests of one batch: a bound on how long the first waits for the last.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_REQUESTS: usize = 1024;
+/// Records removed between two batches: well below a millisecond.
+const SWEEP: usize = 64;
 
 /// Everything the thread owns.
 pub(crate) struct Writer {
@@ -43,6 +46,8 @@ pub(crate) struct Writer {
     pub(crate) watermark: Watermark,
     pub(crate) fatal: FatalHook,
     pub(crate) uploads: VecDeque<Upload>,
+    /// Records to be removed when there is time.
+    pub(crate) garbage: VecDeque<Range<Key>>,
     pub(crate) dirty: bool,
 }
 
@@ -61,10 +66,10 @@ impl Writer {
         }
     }
 
-    /// The next requests, at least one unless an upload wants its turn; `None` when all is done.
+    /// The next requests, at least one unless there is other work to go on with; `None` when all is done.
     fn collect(&self) -> Option<Vec<Request>> {
         let mut batch = Vec::new();
-        if self.uploads.is_empty() {
+        if self.uploads.is_empty() && self.garbage.is_empty() {
             batch.push(self.queue.recv().ok()?);
         }
         let mut bytes = batch.iter().map(Request::bytes).sum::<usize>();
@@ -99,6 +104,9 @@ impl Writer {
     /// One batch: apply, write the head, sync, and only then acknowledge.
     fn round(&mut self, mut batch: Batch) -> Result<(), (io::Error, Waiters)> {
         let last = batch.changes.last().map_or(0, |(ticket, _)| *ticket);
+        if batch.changes.is_empty() && self.uploads.is_empty() {
+            return guarded(|| self.sweep()).map_err(|error| (error, Vec::new()));
+        }
         if let Err(error) = guarded(|| self.stage(batch.changes, batch.bytes)) {
             return Err((error, batch.waiters));
         }
@@ -111,7 +119,8 @@ impl Writer {
         self.shared.view().settle(last);
         guarded(|| {
             acknowledge(batch.waiters);
-            self.finish_upload()
+            self.finish_upload()?;
+            self.sweep()
         })
         .map_err(|error| (error, Vec::new()))
     }
@@ -190,7 +199,8 @@ impl Writer {
         }
         self.head.state.purge(upto, marker);
         self.write_head()?;
-        self.engine.remove(entry_key(first)..entry_key(next.min(upto + 1)))
+        self.garbage.push_back(entry_key(first)..entry_key(next.min(upto + 1)));
+        Ok(())
     }
 
     fn chain_at(&self, index: u64) -> io::Result<u32> {
@@ -201,7 +211,7 @@ impl Writer {
     /// Vote, entries and small records count from one head on. Uploads of the old handles end here.
     fn rewrite(&mut self, ticket: u64, rewrite: Rewrite) -> io::Result<()> {
         while let Some(upload) = self.uploads.pop_front_if(|upload| upload.at.id < ticket) {
-            self.engine.remove(upload.at.keys())?;
+            self.garbage.push_back(upload.at.keys());
             (upload.done)(Err(WriteError::Fenced.into()));
         }
         self.append(&rewrite.entries)?;
@@ -227,10 +237,19 @@ impl Writer {
         let Some(upload) = self.uploads.pop_front_if(|upload| upload.published) else { return Ok(()) };
         self.shared.view().snapshot = Some(upload.at);
         (upload.done)(Ok(()));
-        match upload.replaces {
-            Some(old) => self.engine.remove(old.keys()),
-            None => Ok(()),
+        self.garbage.extend(upload.replaces.map(|old| old.keys()));
+        Ok(())
+    }
+
+    /// Removes a few records that no durable head counts and whose keys are never used again. What a crash leaves of
+    /// them is removed at the next opening.
+    fn sweep(&mut self) -> io::Result<()> {
+        let Some(keys) = self.garbage.front() else { return Ok(()) };
+        self.room.ensure(0)?;
+        if self.engine.remove_some(keys.clone(), SWEEP)? {
+            self.garbage.pop_front();
         }
+        Ok(())
     }
 
     /// The end: nothing that follows a failed write can be trusted, not even a second attempt.
