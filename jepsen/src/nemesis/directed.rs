@@ -1,0 +1,1 @@
+//! Schedules written by hand: each leads to the edge of one rule.

@@ -1,0 +1,3 @@
+//! Where faults meet the cluster.
+
+pub mod sim;
