@@ -1,0 +1,97 @@
+//! Nanoseconds per verdict of the loaded program, net of the loop around it, as one line of JSON.
+//!
+//! `cargo run --release -p farm-dataplane --example ns_per_verdict` (as root). The loop is measured with a
+//! program that does nothing.
+
+#[path = "../tests/program_support/mod.rs"]
+mod program_support;
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use farm_common::image::Image;
+use farm_common::verdict::{Mode, Phase};
+use program_support::{Kernel, VIP, in_namespace, ingress, node_mac, segment, table};
+use serde_json::json;
+
+/// Runs per measurement; the best of [`ROUNDS`] counts, the others were disturbed.
+const REPEAT: u32 = 1_000_000;
+const ROUNDS: usize = 5;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+fn main() {
+    let figures = in_namespace(|| {
+        let syn = segment(node_mac(1), 40000, SYN, 1, 0);
+        let empty = best(|| empty_loop(&syn));
+        let net = |figure: f64| ((figure - empty) * 10.0).round() / 10.0;
+        let time = |kernel: &Kernel, frame: &[u8]| net(best(|| kernel.time(frame, REPEAT)));
+        let mut kernel = Kernel::load(ingress(1).port);
+
+        kernel.publish(&table(1, Mode::Flood, Phase::Stable, 0, 2));
+        let foreign = {
+            let mut frame = syn.clone();
+            frame[33] = 1;
+            time(&kernel, &frame)
+        };
+        let not_owner = time(&kernel, &syn);
+        kernel.publish(&table(1, Mode::Directed, Phase::Stable, 0, 1));
+        let accept = time(&kernel, &syn);
+        kernel.publish(&to_oneself());
+        let forward = time(&kernel, &syn);
+
+        kernel.publish(&table(1, Mode::Directed, Phase::Move, 1, 2));
+        let _listener = TcpListener::bind((VIP, 80)).expect("the namespace is ours");
+        let connection = TcpStream::connect((VIP, 80)).expect("the listener is there");
+        let port = connection.local_addr().expect("it is connected").port();
+        let mut held = segment(node_mac(1), port, ACK, 1, 1);
+        // The connection came from the virtual IP itself: that is the source a process on the node gets.
+        held[26..30].copy_from_slice(&VIP.octets());
+        let accept_socket = time(&kernel, &held);
+        json!({
+            "unit": "ns", "loop": empty, "pass_foreign": foreign, "drop_not_owner": not_owner,
+            "accept": accept, "forward": forward, "accept_with_socket_lookup": accept_socket,
+        })
+    });
+    println!("{figures}");
+}
+
+/// The runs of one measurement work on one buffer, so a forwarded frame must again be one to forward: the
+/// other node has this node's MAC, which names nobody as a sender.
+fn to_oneself() -> Image {
+    let mut image = table(1, Mode::Directed, Phase::Stable, 0, 2);
+    image.nodes[0][2].mac = node_mac(1);
+    image.place_macs(&[]).expect("an empty table always fits");
+    image
+}
+
+/// Mean time of a run of `return XDP_DROP`.
+fn empty_loop(frame: &[u8]) -> f64 {
+    /// The head of the arm of `union bpf_attr` for BPF_PROG_LOAD.
+    #[repr(C)]
+    struct Load(u32, u32, u64, u64);
+    /// The same for BPF_PROG_TEST_RUN: program, result, sizes, buffers, repeat, duration.
+    #[repr(C)]
+    struct Run(u32, u32, u32, u32, u64, u64, u32, u32);
+    const PROG_LOAD: u32 = 5;
+    const PROG_TEST_RUN: u32 = 10;
+    const XDP: u32 = 6;
+    // r0 = XDP_DROP; exit
+    let program = [0x0000_0001_0000_00b7_u64, 0x95];
+    let mut load = Load(XDP, 2, program.as_ptr().addr() as u64, c"GPL".as_ptr().addr() as u64);
+    // SAFETY: the arm fits the command; program and licence live through the call, which only reads them.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw mut load, size_of::<Load>()) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let length = frame.len() as u32;
+    let mut run = Run(fd.as_raw_fd() as u32, 0, length, 0, frame.as_ptr().addr() as u64, 0, REPEAT, 0);
+    // SAFETY: as above; without room for the resulting frame the kernel writes none.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut run, size_of::<Run>()) };
+    assert!(result == 0, "{}", std::io::Error::last_os_error());
+    f64::from(run.7)
+}
+
+fn best(measure: impl FnMut() -> f64) -> f64 {
+    std::iter::repeat_with(measure).take(ROUNDS).fold(f64::INFINITY, f64::min)
+}

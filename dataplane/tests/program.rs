@@ -1,0 +1,375 @@
+//! The program in the kernel against the oracle, against the same code in user space, and against sockets.
+
+mod program_support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use farm_common::decide::Given;
+use farm_common::flow::Address;
+use farm_common::hash::Bucket;
+use farm_common::image::{Image, SlotBuilder};
+use farm_common::judge::{Ingress, judge};
+use farm_common::layout::{BUCKETS, Entry, Node, Port, Slot};
+use farm_common::rewrite::rewrite;
+use farm_common::verdict::{BootTime, Criterion, Mode, Phase, Reason, Socket, Verdict};
+use serde::Deserialize;
+
+use program_support::{Kernel, Outcome, in_namespace, ingress};
+
+/// `tests/oracle/cases.json`, as `oracle.py` writes it.
+#[derive(Deserialize)]
+struct Oracle {
+    hashes: Vec<(String, std::net::IpAddr, Option<u16>, usize)>,
+    worlds: Vec<World>,
+}
+
+#[derive(Deserialize)]
+struct World {
+    name: String,
+    me: u8,
+    step: String,
+    current: u8,
+    previous: u8,
+    deadline: u64,
+    epoch: u64,
+    generation: u64,
+    hash_key: String,
+    vips: Vec<VipSpec>,
+    services: Vec<ServiceSpec>,
+    nodes: Vec<NodeSpec>,
+    port: PortSpec,
+    /// Offset, bytes, how often they follow each other; all else is zero.
+    bytes: Vec<(usize, String, usize)>,
+    /// Name, frame, action, frame afterwards unless it is the same.
+    cases: Vec<(String, String, String, Option<String>)>,
+}
+
+#[derive(Deserialize)]
+struct VipSpec {
+    address: std::net::IpAddr,
+    vmac: String,
+    module: u8,
+    mode: String,
+    link: u8,
+}
+
+#[derive(Deserialize)]
+struct ServiceSpec {
+    vip: usize,
+    protocol: u8,
+    port: u16,
+    criterion: String,
+}
+
+#[derive(Deserialize)]
+struct NodeSpec {
+    index: u8,
+    link: u8,
+    address: std::net::Ipv4Addr,
+    mac: String,
+}
+
+#[derive(Deserialize)]
+struct PortSpec {
+    mac: String,
+    proof: String,
+    link: u8,
+}
+
+fn oracle() -> Oracle {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/cases.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+}
+
+fn mac(text: &str) -> [u8; 6] {
+    hex(text).try_into().unwrap()
+}
+
+fn key(text: &str) -> [u64; 2] {
+    let bytes = hex(text);
+    [0, 8].map(|start| u64::from_le_bytes(bytes[start..start + 8].try_into().unwrap()))
+}
+
+impl World {
+    fn table(&self) -> Image {
+        let mut builder =
+            SlotBuilder::new(self.generation, self.epoch, self.me, key(&self.hash_key)).unwrap();
+        let vips: Vec<_> = self
+            .vips
+            .iter()
+            .map(|vip| {
+                builder.vip(vip.address, vip.module, vip.link, mode(&vip.mode), mac(&vip.vmac)).unwrap()
+            })
+            .collect();
+        for service in &self.services {
+            let criterion = criterion(&service.criterion);
+            builder.service(vips[service.vip], service.protocol, service.port, criterion).unwrap();
+        }
+        for node in &self.nodes {
+            let (address4, mac) = (node.address.octets(), mac(&node.mac));
+            let value = Node { address6: [0; 16], address4, mac, reserved: [0; 6] };
+            builder.node(node.link, node.index, value).unwrap();
+        }
+        let phase = phase(&self.step).into();
+        for bucket in 0..BUCKETS {
+            let entry = Entry { current: self.current, previous: self.previous, phase, reserved: 0 };
+            builder.entry(0, bucket, entry).unwrap();
+        }
+        let mut image = builder.finish().unwrap();
+        image.head.deadline = self.deadline;
+        image
+    }
+
+    fn ingress(&self) -> Ingress {
+        let port = Port { mac: mac(&self.port.mac), proof: mac(&self.port.proof), ifindex: 1 };
+        Ingress { link: self.port.link, port }
+    }
+
+    fn expected_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<Slot>()];
+        for (offset, data, repeat) in &self.bytes {
+            let data = hex(data).repeat(*repeat);
+            bytes[*offset..offset + data.len()].copy_from_slice(&data);
+        }
+        bytes
+    }
+}
+
+fn mode(name: &str) -> Mode {
+    *Mode::ALL.iter().find(|mode| format!("{mode:?}").to_lowercase() == name).unwrap()
+}
+
+fn criterion(name: &str) -> Criterion {
+    match name {
+        "source-address" => Criterion::SourceAddress,
+        "source-port" => Criterion::SourcePort,
+        other => panic!("criterion {other}"),
+    }
+}
+
+fn phase(step: &str) -> Phase {
+    match step {
+        "stable" => Phase::Stable,
+        "prepare" => Phase::Prepare,
+        "move" => Phase::Move,
+        "closed" => Phase::MoveClosed,
+        "activate" => Phase::Activate,
+        other => panic!("step {other}"),
+    }
+}
+
+/// The same in user space; the kernel has no sockets in these tests, and has been up for more than 1 ns.
+fn in_user_space(slot: &Slot, ingress: &Ingress, frame: &[u8]) -> (Verdict, Outcome) {
+    let given = Given { socket: Socket::None, now: BootTime(1000) };
+    let verdict = judge(slot, Some(ingress), frame, &given);
+    let mut frame = frame.to_vec();
+    rewrite(&verdict, slot, ingress, &mut frame[..]).unwrap();
+    let action = match verdict {
+        Verdict::Pass | Verdict::Accept(_) => "pass",
+        Verdict::Forward { .. } | Verdict::AnswerArp { .. } => "tx",
+        Verdict::Drop(_) => "drop",
+    };
+    (verdict, Outcome { action, frame })
+}
+
+#[test]
+fn hashes_are_those_of_the_oracle() {
+    let oracle = oracle();
+    assert!(oracle.hashes.len() > 100);
+    for (secret, client, port, bucket) in oracle.hashes {
+        let got = Bucket::of(key(&secret), &Address::from(client), port).index();
+        assert_eq!(got, bucket, "{secret} {client} {port:?}");
+    }
+}
+
+#[test]
+fn tables_are_laid_out_as_the_oracle_packs_them() {
+    for world in oracle().worlds {
+        let image = world.table();
+        let slot: &Slot = &image;
+        // SAFETY: a `Slot` has no padding (proven in `layout`), so all its bytes are initialised.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(std::ptr::from_ref(slot).cast::<u8>(), size_of::<Slot>()) };
+        let expected = world.expected_bytes();
+        let difference = (0..bytes.len()).find(|i| bytes[*i] != expected[*i]);
+        assert_eq!(difference, None, "first wrong byte of {}", world.name);
+    }
+}
+
+#[test]
+fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
+    let oracle = oracle();
+    in_namespace(|| {
+        let mut kernel = Kernel::load(oracle.worlds[0].ingress().port);
+        let (mut count, mut wrong) = (0, vec![]);
+        for world in &oracle.worlds {
+            let (slot, ingress) = (world.table(), world.ingress());
+            kernel.publish(&slot);
+            kernel.set_port(ingress.port);
+            for (name, frame, action, after) in &world.cases {
+                let frame = hex(frame);
+                let expected =
+                    (action.as_str(), after.as_ref().map_or_else(|| frame.clone(), |after| hex(after)));
+                let (verdict, ours) = in_user_space(&slot, &ingress, &frame);
+                for outcome in [kernel.run(&frame), ours] {
+                    if (outcome.action, outcome.frame.clone()) != expected {
+                        wrong.push(format!(
+                            "{}: {name}: {verdict:?}\n  {expected:02x?}\n  {outcome:02x?}",
+                            world.name
+                        ));
+                    }
+                }
+                count += 1;
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} of {count} wrong, first:\n{}",
+            wrong.len(),
+            wrong[..wrong.len().min(3)].join("\n")
+        );
+        assert!(count > 7000, "only {count} cases");
+    });
+}
+
+/// SplitMix64: a fixed seed gives the same frames on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+
+    /// Garbage, or one of the oracle's frames with some bytes changed, cut or grown.
+    fn frame(&mut self, known: &[Vec<u8>]) -> Vec<u8> {
+        if self.below(10) == 0 {
+            let length = 14 + self.below(200);
+            return self.bytes(length);
+        }
+        let mut frame = known[self.below(known.len())].clone();
+        for _ in 0..self.below(4) {
+            let at = self.below(frame.len());
+            frame[at] = self.next() as u8;
+        }
+        match self.below(6) {
+            0 => frame.truncate(14 + self.below(frame.len() - 13)),
+            1 => frame.extend(self.bytes(40)),
+            _ => {}
+        }
+        frame
+    }
+
+    /// Every bucket in another state, also ones that never occur.
+    fn spoil(&mut self, slot: &mut Slot) {
+        for entry in &mut slot.entries[0] {
+            let [current, previous, phase] = [self.below(6) as u8, self.below(6) as u8, self.below(6) as u8];
+            *entry = Entry { current, previous, phase, reserved: 0 };
+        }
+        slot.head.me = 1 + self.below(4) as u8;
+        slot.head.deadline = if self.below(8) == 0 { 1 } else { u64::MAX };
+    }
+
+    /// Clients differ, so that all buckets are met.
+    fn readdress(&mut self, frame: &mut [u8]) {
+        if let Some(client) = frame.get_mut(26..30) {
+            client.copy_from_slice(&(self.next() as u32).to_be_bytes());
+        }
+    }
+}
+
+#[test]
+fn kernel_and_user_space_agree_on_random_frames_and_tables() {
+    const ROUNDS: usize = 60;
+    const FRAMES: usize = 500;
+    let oracle = oracle();
+    let frames = oracle.worlds.iter().flat_map(|world| &world.cases).map(|case| hex(&case.1));
+    let known: Vec<_> = frames.filter(|frame| frame.len() >= 34).collect();
+    in_namespace(|| {
+        let mut random = Random(20);
+        let mut kernel = Kernel::load(ingress(1).port);
+        let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+        for round in 0..ROUNDS {
+            let mut slot = oracle.worlds[random.below(oracle.worlds.len())].table();
+            random.spoil(&mut slot);
+            let ingress = ingress(slot.head.me);
+            kernel.publish(&slot);
+            kernel.set_port(ingress.port);
+            for number in 0..FRAMES {
+                let mut frame = random.frame(&known);
+                if random.below(2) == 0 {
+                    random.readdress(&mut frame);
+                }
+                let (verdict, expected) = in_user_space(&slot, &ingress, &frame);
+                assert_eq!(
+                    kernel.run(&frame),
+                    expected,
+                    "{verdict:?}, frame {number} of round {round}: {frame:02x?}"
+                );
+                if matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
+                    assert_eq!(expected.frame, frame, "{verdict:?} leaves the frame alone");
+                }
+                *reasons.entry(verdict.reason()).or_default() += 1;
+            }
+        }
+        let counted = kernel.counters().into_iter().filter(|(_, count)| *count != 0);
+        assert_eq!(counted.collect::<BTreeMap<_, _>>(), reasons, "one counter for each verdict");
+        // No port is missing, and without sockets nothing is accepted for having one.
+        let unmet = [Reason::NoPort, Reason::AcceptSocket];
+        let missing: Vec<_> = Reason::ALL
+            .iter()
+            .filter(|reason| !reasons.contains_key(reason) && !unmet.contains(reason))
+            .collect();
+        assert!(missing.is_empty(), "never met: {missing:?}");
+    });
+}
+
+#[test]
+fn nothing_for_a_virtual_ip_passes_where_no_link_is() {
+    in_namespace(|| {
+        let slot = program_support::table(2, Mode::Directed, Phase::Stable, 0, 2);
+        let mut kernel = Kernel::load(ingress(2).port);
+        kernel.publish(&slot);
+        let syn = program_support::segment(program_support::node_mac(2), 40000, 2, 1, 0);
+        assert_eq!(kernel.run(&syn).action, "pass");
+        kernel.set_port(Port { ifindex: 0, ..ingress(2).port });
+        assert_eq!(kernel.run(&syn), Outcome { action: "drop", frame: syn.clone() });
+        assert!(kernel.counters().contains(&(Reason::NoPort, 1)));
+    });
+}
+
+#[test]
+fn a_fresh_program_is_closed_and_passes_what_is_not_its_own() {
+    in_namespace(|| {
+        let kernel = Kernel::load(ingress(1).port);
+        let syn = program_support::segment(program_support::node_mac(1), 40000, 2, 1, 0);
+        assert_eq!(
+            kernel.run(&syn),
+            Outcome { action: "pass", frame: syn.clone() },
+            "no virtual IP is known"
+        );
+        let mut closed = program_support::table(1, Mode::Directed, Phase::Stable, 0, 1);
+        closed.head.deadline = 0;
+        let mut kernel = kernel;
+        kernel.publish(&closed);
+        assert_eq!(kernel.run(&syn), Outcome { action: "drop", frame: syn.clone() });
+        assert!(kernel.counters().contains(&(Reason::LeaseExpired, 1)));
+    });
+}

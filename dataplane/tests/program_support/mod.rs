@@ -1,0 +1,179 @@
+//! The program in the kernel without an interface: `BPF_PROG_TEST_RUN` in a network namespace of its own.
+
+#![allow(dead_code, reason = "tests and benchmark use their own part each")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
+use farm_common::flow::Address;
+use farm_common::image::{Image, SlotBuilder};
+use farm_common::judge::Ingress;
+use farm_common::layout::{
+    BUCKETS, Entry, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
+};
+use farm_common::verdict::{Criterion, Mode, Phase, Reason};
+use farm_dataplane::netns::NetNs;
+
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
+pub const VMAC: [u8; 6] = [2, 0xfa, 0, 0, 1, 0];
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 12, 1];
+/// Test runs without a context come from `lo`, which is the first interface of its namespace.
+const LOOPBACK: u32 = 1;
+
+/// A layout struct as bytes for the kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+
+// SAFETY: `repr(C)`, integers only, no padding (proven in `layout`); every bit pattern is valid.
+unsafe impl Pod for Raw<Slot> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Port> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Word> {}
+
+pub fn node_mac(node: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, node]
+}
+
+/// What `BPF_PROG_TEST_RUN` made of a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    pub action: &'static str,
+    pub frame: Vec<u8>,
+}
+
+/// The loaded program.
+pub struct Kernel {
+    ebpf: Ebpf,
+    next: u64,
+}
+
+impl Kernel {
+    /// Loads it with one port, `lo`, as link 0.
+    pub fn load(port: Port) -> Self {
+        let object = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/farm-xdp"));
+        let mut ebpf = EbpfLoader::new().load(object).unwrap();
+        let program: &mut Xdp = ebpf.program_mut(PROGRAM).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let mut kernel = Self { ebpf, next: 0 };
+        kernel.set_port(Port { ifindex: LOOPBACK, ..port });
+        kernel
+    }
+
+    pub fn set_port(&mut self, port: Port) {
+        self.array(MAP_PORTS).set(0, Raw(port), 0).unwrap();
+    }
+
+    /// Writes the other slot, then flips to it.
+    pub fn publish(&mut self, slot: &Slot) {
+        self.next += 1;
+        // SAFETY: `Raw` is a transparent wrapper.
+        let raw = unsafe { &*std::ptr::from_ref(slot).cast::<Raw<Slot>>() };
+        let (next, index) = (self.next, (self.next & 1) as u32);
+        self.array::<Raw<Slot>>(MAP_TABLE).set(index, raw, 0).unwrap();
+        self.array(MAP_WORD).set(0, Raw(Word { word: next }), 0).unwrap();
+    }
+
+    fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
+        self.ebpf.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    pub fn run(&self, frame: &[u8]) -> Outcome {
+        let mut out = vec![0; frame.len() + 64];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = self.test_run(options);
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            1 => "drop",
+            2 => "pass",
+            3 => "tx",
+            other => panic!("XDP action {other}"),
+        };
+        Outcome { action, frame: out }
+    }
+
+    /// Mean time of one run, loop overhead included.
+    pub fn time(&self, frame: &[u8], repeat: u32) -> f64 {
+        let result = self.test_run(TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() });
+        result.duration.as_nanos() as f64
+    }
+
+    fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        program.test_run(options).unwrap()
+    }
+
+    /// Counters, summed over the CPUs, in the order of `Reason::ALL`.
+    pub fn counters(&self) -> Vec<(Reason, u64)> {
+        let map: &Map = self.ebpf.map(MAP_COUNTERS).unwrap();
+        let map = PerCpuArray::<_, u64>::try_from(map).unwrap();
+        let sum = |reason: Reason| map.get(&u32::from(reason), 0).unwrap().iter().sum();
+        Reason::ALL.iter().map(|reason| (*reason, sum(*reason))).collect()
+    }
+}
+
+/// Runs `work` in a fresh network namespace with the virtual IP and the client's address on `lo`.
+pub fn in_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    assert!(nix::unistd::geteuid().is_root(), "loading XDP programs needs root: run these tests as root");
+    let namespace = NetNs::create().unwrap();
+    namespace
+        .run(|| {
+            shell("ip link set lo up");
+            shell(&format!("ip address add {VIP}/32 dev lo"));
+            shell(&format!("ip address add {CLIENT}/32 dev lo"));
+            work()
+        })
+        .unwrap()
+}
+
+/// In the namespace of the calling thread.
+pub fn shell(command: &str) {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The interface of node `me`.
+pub fn ingress(me: u8) -> Ingress {
+    Ingress {
+        link: 0,
+        port: Port { mac: node_mac(me), proof: [2, 0x9a, 0xbc, 0xde, 0xf0, 0x12], ifindex: LOOPBACK },
+    }
+}
+
+/// A table with nodes 1 to 4, [`VIP`] with TCP 80, and the same entry for all buckets of module 0.
+pub fn table(me: u8, mode: Mode, phase: Phase, previous: u8, current: u8) -> Image {
+    let mut builder = SlotBuilder::new(1, 1, me, [1, 2]).unwrap();
+    let vip = builder.vip(IpAddr::V4(VIP), 0, 0, mode, VMAC).unwrap();
+    builder.service(vip, 6, 80, Criterion::SourceAddress).unwrap();
+    for node in 1..=4 {
+        builder.node(0, node, node_at(node)).unwrap();
+    }
+    for bucket in 0..BUCKETS {
+        let entry = Entry { current, previous, phase: phase.into(), reserved: 0 };
+        builder.entry(0, bucket, entry).unwrap();
+    }
+    let mut image = builder.finish().unwrap();
+    image.head.deadline = u64::MAX;
+    image
+}
+
+pub fn node_at(node: u8) -> Node {
+    Node { address6: [0; 16], address4: [10, 77, 0, node], mac: node_mac(node), reserved: [0; 6] }
+}
+
+/// A client's TCP segment without options to a node; no checksum, which nobody on the way looks at.
+pub fn segment(to: [u8; 6], port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    let Address::V4(client) = Address::from(IpAddr::V4(CLIENT)) else { unreachable!("it is IPv4") };
+    let mut frame = [&to[..], &CLIENT_MAC, &[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]].concat();
+    frame.extend([client, VIP.octets()].concat());
+    let ports = [port.to_be_bytes(), 80u16.to_be_bytes()].concat();
+    frame.extend([&ports[..], &sequence.to_be_bytes(), &acknowledged.to_be_bytes()].concat());
+    frame.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}

@@ -1,0 +1,523 @@
+#!/usr/bin/env python3
+"""Independent oracle of the data plane.
+
+Writes `cases.json`: tables, frames, and for each frame what a node must do with it and what the frame looks
+like afterwards. It shares no code with the program: SipHash is written from the paper (Aumasson, Bernstein
+2012, appendix A), the tables are packed from the documented layout with `struct`, frames and checksums come
+from scapy, and the rules below are a reading of the design's tables "One packet" and "One change".
+
+Regenerate (Debian: apt-get install python3-scapy), then look at the difference before committing it:
+
+    /usr/bin/python3 tests/oracle/oracle.py > tests/oracle/cases.json
+
+No socket exists for any flow here; flows with sockets are tried with real ones in dataplane/tests/program.rs.
+"""
+
+import ipaddress
+import json
+import struct
+import sys
+
+from scapy.all import ARP, ICMP, IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPerror, IPOption_NOP, IPv6, Raw, TCPerror, UDPerror
+from scapy.layers.inet import ICMPerror
+
+# --- numbers of the contract ------------------------------------------------------------------------------
+
+BUCKETS, MODULES, NODES, LINKS = 4096, 32, 64, 4
+VIP_CELLS, SERVICE_CELLS, MAC_CELLS = 512, 4096, 4096
+STEPS = {"stable": 0, "prepare": 1, "move": 2, "closed": 3, "activate": 4}
+MODES = {"directed": 0, "flood": 1}
+CRITERIA = {"source-address": 0, "source-port": 1}
+MARK = 0b000011  # DSCP, pool 2 of RFC 2474
+U64 = (1 << 64) - 1
+
+# --- hashes -----------------------------------------------------------------------------------------------
+
+
+def rotl(x, n):
+    return ((x << n) | (x >> (64 - n))) & U64
+
+
+def siphash24(key, message):
+    k0, k1 = struct.unpack("<QQ", key)
+    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+
+    def sipround():
+        v[0] = (v[0] + v[1]) & U64
+        v[2] = (v[2] + v[3]) & U64
+        v[1] = rotl(v[1], 13) ^ v[0]
+        v[3] = rotl(v[3], 16) ^ v[2]
+        v[0] = rotl(v[0], 32)
+        v[2] = (v[2] + v[1]) & U64
+        v[0] = (v[0] + v[3]) & U64
+        v[1] = rotl(v[1], 17) ^ v[2]
+        v[3] = rotl(v[3], 21) ^ v[0]
+        v[2] = rotl(v[2], 32)
+
+    tail = len(message) % 8
+    padded = message + bytes(7 - tail) + bytes([len(message) & 0xFF])
+    for (word,) in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        sipround()
+        sipround()
+        v[0] ^= word
+    v[2] ^= 0xFF
+    for _ in range(4):
+        sipround()
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+# Test vector of the paper.
+assert siphash24(bytes(range(16)), bytes(range(15))) == 0xA129CA6149BE45E5
+
+
+def bucket(key, client, port):
+    message = ipaddress.ip_address(client).packed
+    if port is not None:
+        message += struct.pack(">H", port)
+    return siphash24(key, message) & (BUCKETS - 1)
+
+
+def cell(seed, high, low, cells):
+    """SplitMix64's finaliser; the seed enters before, the high word between the two rounds."""
+    x = low ^ (seed * 0x9E3779B97F4A7C15 & U64)
+    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9 & U64) ^ high
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & U64
+    return (x ^ x >> 31) & (cells - 1)
+
+
+def place(items, cells, cell_bytes):
+    """Smallest seed without a collision, and the packed table. `items`: (high, low, packed cell)."""
+    for seed in range(1 << 16):
+        table = {cell(seed, high, low, cells): packed for high, low, packed in items}
+        if len(table) == len(items):
+            return seed, b"".join(table.get(i, bytes(cell_bytes)) for i in range(cells))
+    raise AssertionError("no seed")
+
+
+def mac_bytes(mac):
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def mapped(address):
+    address = ipaddress.ip_address(address)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+
+
+def pack(world):
+    """A table as the kernel sees it, on a little-endian machine."""
+    vips = []
+    for i, vip in enumerate(world["vips"]):
+        high, low = struct.unpack("<QQ", mapped(vip["address"]))
+        packed = mapped(vip["address"]) + mac_bytes(vip["vmac"])
+        packed += bytes([i + 1, vip["module"], MODES[vip["mode"]], vip["link"]]) + bytes(6)
+        vips.append((high, low, packed))
+    services = []
+    for service in world["services"]:
+        key = (service["vip"] + 1) << 24 | service["protocol"] << 16 | service["port"]
+        services.append((0, key, struct.pack("<IB3x", key, CRITERIA[service["criterion"]])))
+    macs, grid = [], [[bytes(32)] * NODES for _ in range(LINKS)]
+    for node in world["nodes"]:
+        mac = mac_bytes(node["mac"])
+        low = int.from_bytes(mac, "little")
+        macs.append((0, low, mac + bytes([node["index"], node["link"]])))
+        address = ipaddress.ip_address(node["address"]).packed
+        grid[node["link"]][node["index"]] = bytes(16) + address + mac + bytes(6)
+    vip_seed, vip_table = place(vips, VIP_CELLS, 32)
+    service_seed, service_table = place(services, SERVICE_CELLS, 8)
+    mac_seed, mac_table = place(macs, MAC_CELLS, 8)
+    head = struct.pack("<QQQ", world["deadline"], world["epoch"], world["generation"])
+    head += bytes.fromhex(world["hash_key"])
+    head += struct.pack("<IIIBB2x", vip_seed, service_seed, mac_seed, world["me"], 0)
+    entry = struct.pack("<BBBx", world["current"], world["previous"], STEPS[world["step"]])
+    entries = entry * BUCKETS + bytes(4 * BUCKETS * (MODULES - 1))
+    return head + vip_table + service_table + b"".join(map(b"".join, grid)) + mac_table + entries
+
+
+def runs(data):
+    """The bytes that are not zero, as (offset, hex, repeat): repeated words are counted, not written out."""
+    out, i = [], 0
+    while i < len(data):
+        word = data[i : i + 4]
+        if word == bytes(4):
+            i += 4
+            continue
+        repeat = 1
+        while data[i + 4 * repeat : i + 4 * repeat + 4] == word:
+            repeat += 1
+        if repeat >= 8:
+            out.append([i, word.hex(), repeat])
+            i += 4 * repeat
+            continue
+        if out and out[-1][2] == 1 and out[-1][0] + len(out[-1][1]) // 2 == i:
+            out[-1][1] += word.hex()
+        else:
+            out.append([i, word.hex(), 1])
+        i += 4
+    return out
+
+
+# --- the cast ---------------------------------------------------------------------------------------------
+
+KEY = bytes.fromhex("8f1c3a5b79e2d4064711c0ffee15600d")
+VIP, OTHER_LINK_VIP, VIP6 = "10.77.0.100", "10.78.0.100", "fd77::100"
+VMAC = "02:fa:00:00:01:00"
+PROOF = "02:9a:bc:de:f0:12"
+CLIENT, CLIENT_MAC = "10.77.0.50", "02:00:00:00:0c:01"
+STRANGER_MAC = "02:00:00:00:99:99"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+NODE = {n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "mac": f"02:00:00:00:00:{n:02x}"} for n in (1, 2, 3, 4)}
+TCP_PORT, UDP_PORT, BY_PORT = 80, 53, 443
+
+
+def make_world(mode, step, me, lease=True):
+    """Node 1 is P, node 2 is C, nodes 3 and 4 are neither. In `stable` node 2 owns everything."""
+    return {
+        "me": me,
+        "mode": mode,
+        "step": step,
+        "current": 2,
+        "previous": 0 if step == "stable" else 1,
+        "deadline": U64 if lease else 1,
+        "epoch": 7,
+        "generation": 3,
+        "hash_key": KEY.hex(),
+        "vips": [
+            {"address": VIP, "vmac": VMAC, "module": 0, "mode": mode, "link": 0},
+            {"address": OTHER_LINK_VIP, "vmac": "02:fa:00:00:01:01", "module": 0, "mode": mode, "link": 1},
+            {"address": VIP6, "vmac": "02:fa:00:00:01:02", "module": 0, "mode": mode, "link": 0},
+        ],
+        "services": [
+            {"vip": 0, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
+            {"vip": 0, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
+            {"vip": 0, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
+        ],
+        "nodes": [NODE[n] for n in sorted(NODE)],
+        "port": {"mac": NODE[me]["mac"], "proof": PROOF, "link": 0},
+    }
+
+
+# --- the rules --------------------------------------------------------------------------------------------
+
+PASS, DROP = ("pass", None), ("drop", None)
+NEW, OLD, TCP_FRAGMENT = "new", "old", "tcp-fragment"
+
+
+def change(mode, step, me, sender, kind):
+    """Outcome for a frame of an admissible kind: 'accept', 'drop', or (node, marked) to send it to.
+
+    `sender` is None for a client, else (node, marked). Beyond the table of the design:
+    - In flood mode everybody has the client's frame, so what a node sent on is a copy; only C takes one, from
+      P's hand, before Activate. P bounces new flows only.
+    - Nobody returns to P, unmarked, what P sent; nobody returns to C what C marked: such frames come from
+      tables of before a reboot and would go round.
+    - TCP fragments have no ports: in an open change they are P's. They carry no SYN.
+    """
+    P, C = 1, 2
+    from_p = sender == (P, True)
+    direct = sender is None
+    flood = mode == "flood"
+
+    def to(node, marked=False):
+        if flood and not (marked and kind == NEW):
+            return "drop"
+        return (node, marked)
+
+    if flood and not direct and not (me == C and from_p and step in ("prepare", "move")):
+        return "drop"
+    if step == "closed":
+        return "drop"
+    if step == "stable":
+        return "accept" if me == C else to(C) if direct else "drop"
+    if me == P:
+        if step == "prepare" or kind == TCP_FRAGMENT:
+            return "accept"
+        if sender == (C, True) or (sender == (C, False) and kind != NEW):
+            return "drop"
+        return to(C, marked=True)
+    if me == C:
+        if step == "activate" and kind == NEW:
+            return "accept"
+        if from_p:
+            return "accept" if kind == NEW else "drop"
+        return "drop" if sender == (P, False) else to(P)
+    if not direct:
+        return "drop"
+    return to(C) if step == "activate" else to(P)
+
+
+def addressed(mode, me, destination, arp=False):
+    if destination == NODE[me]["mac"]:
+        return True
+    if destination == BROADCAST:
+        return arp
+    return mode == "flood" and destination == VMAC
+
+
+def set_dscp(frame, dscp):
+    if IP in frame:
+        frame[IP].tos = dscp << 2 | frame[IP].tos & 3
+        del frame[IP].chksum
+
+
+def outcome(world, frame, sender, kind):
+    """Action and resulting frame. `frame` is a scapy frame for the virtual IP, `kind` None if unservable."""
+    mode, step, me = world["mode"], world["step"], world["me"]
+    if kind is None or not addressed(mode, me, frame[Ether].dst):
+        return DROP
+    what = change(mode, step, me, sender, kind)
+    if what == "drop" or world["deadline"] != U64:
+        return DROP
+    out = frame.copy()
+    out[Ether].src = NODE[me]["mac"]
+    if what == "accept":
+        out[Ether].src, out[Ether].dst = PROOF, NODE[me]["mac"]
+        marked = False
+    else:
+        out[Ether].dst, marked = NODE[what[0]]["mac"], what[1]
+    if marked:
+        set_dscp(out, MARK)
+    elif out[IP].tos >> 2 == MARK:
+        set_dscp(out, 0)
+    return ("pass" if what == "accept" else "tx", out)
+
+
+def arp_outcome(world, frame, sender_is_node):
+    """A request for the virtual IP by somebody else."""
+    mode, step, me = world["mode"], world["step"], world["me"]
+    answers = {"stable": 2, "prepare": 1, "move": 1, "closed": None, "activate": 2}[step]
+    if answers is None or world["deadline"] != U64 or not addressed(mode, me, frame[Ether].dst, arp=True):
+        return DROP
+    if answers == me:
+        request, mac = frame[ARP], NODE[me]["mac"]
+        answer = Ether(src=mac, dst=request.hwsrc) / ARP(
+            op=2, hwsrc=mac if mode == "directed" else VMAC, psrc=VIP, hwdst=request.hwsrc, pdst=request.psrc
+        )
+        padding = bytes(frame)[42:]
+        return ("tx", answer / Raw(padding) if padding else answer)
+    if mode == "directed" and frame[Ether].dst == NODE[me]["mac"] and not sender_is_node:
+        out = frame.copy()
+        out[Ether].src, out[Ether].dst = NODE[me]["mac"], NODE[answers]["mac"]
+        return ("tx", out)
+    return DROP
+
+
+# --- frames -----------------------------------------------------------------------------------------------
+
+
+def ether(dst, src=CLIENT_MAC):
+    return Ether(dst=dst, src=src, type=0x0800)
+
+
+def packets():
+    """(name, scapy IP packet, kind). Kind None: for the virtual IP, but nothing that is served."""
+    ip = lambda **k: IP(src=CLIENT, dst=VIP, **k)
+    tcp = lambda flags, port=TCP_PORT: TCP(sport=40001, dport=port, flags=flags, seq=7)
+    body = Raw(b"0123456789abcdefghijklmn")
+    yield "syn", ip() / tcp("S"), NEW
+    yield "syn ece cwr", ip(tos=1) / tcp("SEC"), NEW
+    yield "syn by port", ip() / tcp("S", BY_PORT), NEW
+    yield "syn with ip options", ip(options=[IPOption_NOP()] * 12) / tcp("S"), NEW
+    yield "syn with sixty bytes of ip header", ip(options=[IPOption_NOP()] * 40) / tcp("S"), NEW
+    yield "syn, client set the mark", ip(tos=MARK << 2 | 2) / tcp("S"), NEW
+    yield "syn, client set another code point", ip(tos=46 << 2) / tcp("S"), NEW
+    yield "ack", ip() / tcp("A"), OLD
+    yield "syn-ack", ip() / tcp("SA"), OLD
+    yield "syn-rst", ip() / tcp("SR"), OLD
+    yield "fin-ack with data", ip() / tcp("FA") / body, OLD
+    yield "rst", ip() / tcp("R"), OLD
+    yield "udp", ip() / UDP(sport=40002, dport=UDP_PORT) / body, NEW
+    yield "echo request", ip() / ICMP(type=8, id=5, seq=1) / body, NEW
+    yield "udp, first fragment", ip(flags="MF") / UDP(sport=40002, dport=UDP_PORT, len=1000) / body, NEW
+    yield "udp, last fragment", ip(frag=9, proto=17) / body, NEW
+    yield "icmp fragment", ip(frag=9, proto=1) / body, NEW
+    yield "tcp, first fragment", ip(flags="MF") / tcp("A") / body, TCP_FRAGMENT
+    yield "tcp, middle fragment", ip(flags="MF", frag=20, proto=6) / body, TCP_FRAGMENT
+    yield "tcp, last fragment", ip(frag=40, proto=6) / body, TCP_FRAGMENT
+    yield "tcp, fragmented syn", ip(flags="MF") / tcp("S") / body, None
+    yield "tcp, fragment that overwrites the flags", ip(frag=1, proto=6) / body, None
+    yield "tcp, tiny first fragment", ip(flags="MF", proto=6) / Raw(b"\x9c\x41\x00\x50\x00\x00\x00\x00"), None
+    yield "syn to a port without service", ip() / tcp("S", 81), None
+    yield "udp to the tcp port", ip() / UDP(sport=40002, dport=TCP_PORT), None
+    yield "ospf", ip(proto=89) / body, None
+    yield "igmp fragment", ip(proto=2, frag=3) / body, None
+    yield "echo reply", ip() / ICMP(type=0, id=5, seq=1), None
+    yield "icmp redirect", ip() / ICMP(type=5) / IPerror(src=VIP, dst=CLIENT) / TCPerror(sport=80, dport=1), None
+    yield "icmp timestamp", ip() / ICMP(type=13), None
+    yield "short tcp", ip(proto=6) / Raw(b"\x9c\x41\x00\x50"), None
+    yield "short icmp", ip(proto=1) / Raw(b"\x08\x00\x00"), None
+    yield "bad header length", ip(ihl=4) / tcp("S"), None
+    yield "version 5", ip(version=5) / tcp("S"), None
+    error = lambda **k: IP(src="10.9.9.9", dst=VIP) / ICMP(**k)
+    quoted = IPerror(src=VIP, dst=CLIENT)
+    yield "unreachable, tcp", error(type=3, code=4) / quoted / TCPerror(sport=80, dport=40001), OLD
+    yield "unreachable, tcp by port", error(type=3, code=4) / quoted / TCPerror(sport=443, dport=40001), OLD
+    yield "time exceeded, udp", error(type=11) / quoted / UDPerror(sport=53, dport=40002), OLD
+    yield "parameter problem, tcp", error(type=12) / quoted / TCPerror(sport=80, dport=40001), OLD
+    with_options = IPerror(src=VIP, dst=CLIENT, options=[IPOption_NOP()] * 8)
+    yield "unreachable, quoted options", error(type=3, code=1) / with_options / TCPerror(sport=80, dport=40001), OLD
+    yield "unreachable, echo reply", error(type=3, code=1) / quoted / ICMPerror(type=0, id=5), OLD
+    yield "unreachable, no service", error(type=3, code=1) / quoted / TCPerror(sport=81, dport=40001), None
+    foreign = IPerror(src="10.77.0.101", dst=CLIENT)
+    yield "unreachable, quotes another sender", error(type=3) / foreign / TCPerror(sport=80, dport=40001), None
+    fragment = IPerror(src=VIP, dst=CLIENT, frag=3, proto=6)
+    yield "unreachable, quotes a later fragment", error(type=3, code=4) / fragment / Raw(bytes(8)), None
+    yield "unreachable, quote cut short", error(type=3, code=4) / Raw(bytes(quoted)[:18]), None
+
+
+def senders(me):
+    """(name, source MAC, sender). Only a frame from a node can count as marked."""
+    yield "client", CLIENT_MAC, None
+    for n in (1, 2, 4):
+        if n != me:
+            yield f"node {n}", NODE[n]["mac"], (n, False)
+            yield f"node {n}, marked", NODE[n]["mac"], (n, True)
+
+
+def cases_of_changes(world):
+    """Every kind of packet by every sender, for one node in one step."""
+    me = world["me"]
+    usual = VMAC if world["mode"] == "flood" else NODE[me]["mac"]
+    for name, packet, kind in packets():
+        for who, source, sender in senders(me):
+            if sender and sender[1]:
+                if "mark" in name or kind is None or "code point" in name:
+                    continue
+                packet = packet.copy()
+                set_dscp(packet, MARK)
+            elif sender and "set the mark" in name:
+                continue
+            destination = NODE[me]["mac"] if sender else usual
+            frame = Ether(bytes(ether(destination, source) / packet))
+            yield f"{name}, from {who}", frame, outcome(world, frame, sender, kind)
+
+
+def cases_of_addresses(world):
+    """Who may be addressed, nodes as clients, and what is not for a virtual IP."""
+    me, mode = world["me"], world["mode"]
+    own = NODE[me]["mac"]
+    syn = IP(src=CLIENT, dst=VIP) / TCP(sport=40001, dport=TCP_PORT, flags="S")
+    for name, destination in (("own", own), ("vmac", VMAC), ("broadcast", BROADCAST), ("other", STRANGER_MAC),
+                              ("multicast", "01:00:5e:00:00:01")):
+        frame = Ether(bytes(ether(destination) / syn))
+        yield f"syn to {name} MAC", frame, outcome(world, frame, None, NEW)
+    client = NODE[4 if me != 4 else 3]
+    for tos in (0, MARK << 2):
+        packet = IP(src=client["address"], dst=VIP, tos=tos) / TCP(sport=40001, dport=TCP_PORT, flags="S")
+        frame = Ether(bytes(ether(own, client["mac"]) / packet))
+        yield f"node as a client, tos {tos}", frame, outcome(world, frame, None, NEW)
+    for name, tags in (("one tag", Dot1Q(vlan=5)), ("priority tag", Dot1Q(vlan=0)), ("two tags", Dot1AD(vlan=5) / Dot1Q(vlan=6))):
+        yield f"syn, {name}", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / tags / syn)), DROP
+        foreign = IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=TCP_PORT, flags="S")
+        yield f"foreign syn, {name}", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / tags / foreign)), PASS
+        question = ARP(op=1, hwsrc=CLIENT_MAC, psrc=CLIENT, pdst=VIP)
+        yield f"arp, {name}", Ether(bytes(Ether(dst=BROADCAST, src=CLIENT_MAC) / tags / question)), DROP
+    yield "virtual IP of another link", ether(own) / IP(src=CLIENT, dst=OTHER_LINK_VIP) / TCP(dport=TCP_PORT), DROP
+    yield "IPv6 to the virtual IP", Ether(dst=own, src=CLIENT_MAC) / IPv6(src="fd77::50", dst=VIP6) / TCP(dport=80), DROP
+    yield "IPv6 to the node", Ether(dst=own, src=CLIENT_MAC) / IPv6(src="fd77::50", dst="fd77::1") / TCP(dport=80), PASS
+    yield "IPv4 to the node", ether(own) / IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
+    yield "IPv4 from the virtual IP", ether(own) / IP(src=VIP, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
+    yield "LLDP", Ether(dst="01:80:c2:00:00:0e", src=CLIENT_MAC, type=0x88CC) / Raw(bytes(46)), PASS
+    if (world["step"], me) != ("stable", 2):
+        return
+    whole = bytes(ether(own) / syn)
+    for length in range(14, len(whole)):
+        # The destination ends at byte 34, the TCP flags at byte 48: the kernel refuses what we let through.
+        frame = Ether(whole[:length])
+        expected = PASS if length < 34 else DROP if length < 48 else None
+        yield f"syn cut to {length} bytes", frame, expected or cut(world, whole, length)
+
+
+def cut(world, whole, length):
+    action, out = outcome(world, Ether(whole), None, NEW)
+    return (action, Ether(bytes(out)[:length])) if out is not None else (action, None)
+
+
+def cases_of_arp(world):
+    me = world["me"]
+    own = NODE[me]["mac"]
+    client = dict(hwsrc=CLIENT_MAC, psrc=CLIENT)
+    usual = (("broadcast", BROADCAST), ("own", own), ("vmac", VMAC), ("other", STRANGER_MAC))
+    for name, destination in usual:
+        frame = Ether(bytes(Ether(dst=destination, src=CLIENT_MAC) / ARP(op=1, pdst=VIP, **client) / Raw(bytes(18))))
+        yield f"request to {name}", frame, arp_outcome(world, frame, False)
+    probe = Ether(bytes(Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=CLIENT_MAC, psrc="0.0.0.0", pdst=VIP)))
+    yield "probe without sender", probe, arp_outcome(world, probe, False)
+    n = 4 if me != 4 else 3
+    sent_on = Ether(bytes(Ether(dst=own, src=NODE[n]["mac"]) / ARP(op=1, pdst=VIP, **client)))
+    yield "request sent on by a node", sent_on, arp_outcome(world, sent_on, True)
+    by_node = dict(hwsrc=NODE[n]["mac"], psrc=NODE[n]["address"])
+    asks = Ether(bytes(Ether(dst=BROADCAST, src=NODE[n]["mac"]) / ARP(op=1, pdst=VIP, **by_node)))
+    yield "request by a node", asks, arp_outcome(world, asks, False)
+    unicast = Ether(bytes(Ether(dst=own, src=NODE[n]["mac"]) / ARP(op=1, pdst=VIP, **by_node)))
+    yield "unicast request by a node", unicast, arp_outcome(world, unicast, False)
+    group = Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=BROADCAST, psrc=CLIENT, pdst=VIP)
+    yield "request with a group as sender", group, DROP
+    announce = Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=CLIENT_MAC, psrc=VIP, pdst=VIP)
+    yield "announcement of the virtual IP", announce, PASS
+    asks_from = Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=CLIENT_MAC, psrc=VIP, pdst="10.77.0.1")
+    yield "request whose sender is the virtual IP", asks_from, PASS
+    reply = Ether(dst=own, src=CLIENT_MAC) / ARP(op=2, hwsrc=CLIENT_MAC, psrc=CLIENT, pdst=VIP, hwdst=own)
+    yield "reply to the virtual IP", reply, PASS
+    yield "request for another", Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, pdst="10.77.0.1", **client), PASS
+    whole = bytes(Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, pdst=VIP, **client))
+    yield "request cut short", Ether(whole[:41]), PASS
+
+
+# --- output -----------------------------------------------------------------------------------------------
+
+
+def hashes():
+    keys = [bytes(16), bytes(range(16)), KEY]
+    clients = ["0.0.0.0", CLIENT, "192.0.2.255", "255.255.255.255", "::", "fd77::50", "2001:db8:1:2:3:4:5:6"]
+    for key in keys:
+        for client in clients:
+            for port in (None, 0, 1, 443, 40001, 65535):
+                yield [key.hex(), client, port, bucket(key, client, port)]
+
+
+def crowded():
+    """Full enough that the first seeds collide."""
+    world = make_world("directed", "stable", 2)
+    for i in range(50):
+        vip = {"address": f"10.77.1.{i}", "vmac": f"02:fa:00:00:02:{i:02x}", "module": 0, "mode": "flood", "link": 1}
+        world["vips"].append(vip)
+    for i in range(150):
+        world["services"].append({"vip": i % 53, "protocol": 17, "port": 2000 + 7 * i, "criterion": "source-port"})
+    return world
+
+
+def worlds():
+    yield "crowded", crowded()
+    for mode in MODES:
+        for step in STEPS:
+            for me in (1, 2, 3):
+                yield f"{mode} {step} node{me}", make_world(mode, step, me)
+        yield f"{mode} stable node2 expired", make_world(mode, "stable", 2, lease=False)
+        yield f"{mode} activate node1 expired", make_world(mode, "activate", 1, lease=False)
+
+
+def case(name, frame, expected):
+    action, out = expected
+    frame = bytes(frame)
+    # What is dropped, or not for us, must come out as it went in.
+    after = bytes(out) if out is not None else frame
+    return [name, frame.hex(), action, None if after == frame else after.hex()]
+
+
+def main():
+    out = sys.stdout
+    out.write('{\n"hashes": [\n')
+    out.write(",\n".join(json.dumps(row) for row in hashes()))
+    out.write('\n],\n"worlds": [\n')
+    texts = []
+    for name, world in worlds():
+        rows = [case(*row) for make in (cases_of_changes, cases_of_addresses, cases_of_arp) for row in make(world)]
+        head = json.dumps({"name": name, **world, "bytes": runs(pack(world))})
+        texts.append(head[:-1] + ', "cases": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}")
+    out.write(",\n".join(texts))
+    out.write("\n]\n}\n")
+
+
+if __name__ == "__main__":
+    main()
