@@ -71,7 +71,7 @@ fn campaign() -> Result<()> {
     points += sound("power", || power::run(seed, power, false))?;
     let flips = sound("flip", || flip::run(seed, total / 5))?;
     caught("reorder", || reorder::run(seed, 40, true))?;
-    caught("power", || power::run(seed, 10, true))?;
+    caught("power", || power::run(seed, 20, true))?;
     println!("{points} crash points and {flips} flipped bits: nothing acknowledged was lost");
     ensure!(points >= LEAST, "{points} crash points are too few, {LEAST} are the least");
     Ok(())
