@@ -3,13 +3,13 @@
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::lab::Lab;
 use crate::names::{FIRST_VIP, Network, Place};
-use crate::node::{WEB_PORT, successful};
+use crate::node::{WEB_PORT, successful, tail};
 use crate::shell;
 
 /// Buckets of a module.
@@ -208,7 +208,7 @@ impl Lab {
     /// Waits until `wanted` holds in the eyes of `node` and returns that status.
     ///
     /// # Errors
-    /// It does not hold within `limit`: then with the last status or complaint.
+    /// It does not hold within `limit`: then with the last status or complaint; or the daemon has ended.
     pub fn await_status(
         &self,
         node: Place,
@@ -216,12 +216,16 @@ impl Lab {
         limit: Duration,
         wanted: impl Fn(&Status) -> bool,
     ) -> Result<Status> {
-        let mut last = Err(anyhow::anyhow!("{node} was never asked"));
+        let mut last = String::new();
         let reached = shell::await_value(what, limit, || {
-            last = self.status(node);
-            Ok(last.as_ref().ok().filter(|status| wanted(status)).cloned())
+            let answer = self.status(node);
+            last = answer.as_ref().map_or_else(|e| format!("{e:#}"), |status| format!("{status:?}"));
+            if answer.is_err() && self.farmd(node)?.is_none() {
+                bail!("farmd on {node} ended: {}", tail(&self.log(node)?));
+            }
+            Ok(answer.ok().filter(&wanted))
         });
-        reached.with_context(|| format!("{node} says {last:?}"))
+        reached.with_context(|| format!("{node} says: {last}"))
     }
 
     /// Starts daemons and web servers, founds the cluster, joins every node and adds the web service.

@@ -88,6 +88,9 @@ struct Up {
     /// Machines and cables only: no daemons.
     #[arg(long)]
     bare: bool,
+    /// Leave the lab as it is when the farm does not come up, to look at its logs.
+    #[arg(long)]
+    keep_broken: bool,
 }
 
 #[derive(clap::Args)]
@@ -142,9 +145,12 @@ fn bring_up(up: Up) -> Result<()> {
         second_network: up.second_network,
         native: up.native,
     };
-    let lab = if up.bare { Lab::build(spec)? } else { Lab::up(spec)? };
-    let name = lab.spec().name.clone();
-    lab.keep()?;
+    let (lab, name) = (Lab::build(spec.clone())?, spec.name);
+    let running = if up.bare { Ok(()) } else { lab.run_farm() };
+    if running.is_ok() || up.keep_broken {
+        lab.keep()?;
+    }
+    running?;
     println!("lab {name} is up; try:");
     println!("  farmctl lab exec node1 -- farmctl cluster status");
     println!("  farmctl lab exec client -- curl -s http://{}/", farm_lab::FIRST_VIP);

@@ -132,7 +132,8 @@ impl Lab {
         let config = self.directory(node)?.join("farmd.toml");
         let config = if config.exists() { config } else { self.configure(node)? };
         let mut command = self.namespace(node).command(binaries::find("farmd")?)?;
-        command.arg("--config").arg(config);
+        // Logs are read as text by errors and by people.
+        command.arg("--config").arg(config).env("NO_COLOR", "1");
         self.spawn(node, Role::Farmd, &mut command, &self.log(node)?)
     }
 

@@ -11,7 +11,7 @@ mod time;
 
 pub use acceptance::{Acceptance, Kind, acceptances};
 pub use frame::{Arp, Content, Frame, Mac, Segment};
-pub use judge::{Case, Closed, Criterion, Expected, Verdict, Violation, judge};
+pub use judge::{Case, Closed, Criterion, Expected, SYNS_MIN, Verdict, Violation, judge};
 pub use syn::{Outcome, RunningSyns, Syn, SynStream, longest_gap, outcomes, owners};
 pub use tap::{Heading, Side, Sighting, Testimony, Witness};
 pub use time::BootTime;
