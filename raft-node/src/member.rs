@@ -388,7 +388,7 @@ async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Proble
             std::process::abort();
         }),
     };
-    Handle::start(options).await.map_err(|e| Problem::new("raft_failed", e.to_string(), "move data_dir aside; farmctl node join PEER"))
+    Handle::start(options).await.map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))
 }
 
 /// Writes what the log made happen into the journal of this node.

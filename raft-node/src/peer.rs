@@ -186,12 +186,12 @@ pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1
     let joined: Result<v1::JoinResponse, CallError> = link.call(PROPOSE_WAIT, call).await;
     joined.map_err(|error| match error {
         CallError::Refused { code, reason, .. } => {
-            let cure = "copy the secret_file from a member, then farmctl node join PEER";
-            Problem::new("peer_refused", format!("{peer} refuses this node ({code}): {reason}"), cure)
+            let fact = format!("{peer} refuses this node ({code}): {reason}; secret_file must be the same on all nodes");
+            Problem::new("peer_refused", fact, format!("farmctl node join {peer}"))
         }
         other => {
-            let cure = format!("farmctl node join {peer} (once a member runs there)");
-            Problem::new("peer_unreachable", format!("no member answers at {peer}: {other}"), cure)
+            let fact = format!("no member answers at {peer}: {other}");
+            Problem::new("peer_unreachable", fact, format!("farmctl node join {peer}"))
         }
     })
 }

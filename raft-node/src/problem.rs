@@ -6,7 +6,7 @@ use std::fmt;
 /// A refusal or failure in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Stable code, `snake_case`; `farmctl help CODE` and the operating guide are keyed by it.
+    /// Stable code, `snake_case`; the operating guide is keyed by it.
     pub code: &'static str,
     /// What was observed, naming the thing.
     pub fact: String,

@@ -20,6 +20,9 @@ use crate::daemon::Daemon;
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::problem::Problem;
 
+/// What is logged unless `FARM_LOG` says otherwise; openraft tells every timer at `info`.
+const DEFAULT_LOG: &str = "info,openraft=error";
+
 /// Runs the daemon until it is told to stop; with `check` only checks.
 ///
 /// # Errors
@@ -39,8 +42,8 @@ pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
 }
 
 fn init_logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
 async fn serve(config: Config) -> Result<(), Problem> {

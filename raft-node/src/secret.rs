@@ -30,8 +30,8 @@ impl Secret {
     pub fn load(path: &Path) -> Result<Self, Problem> {
         let shown = path.display();
         let bytes = std::fs::read(path).map_err(|e| {
-            let cure = format!("copy {shown} from a member (mode 0600), or run farmctl cluster init on the first node");
-            Problem::new("secret_missing", format!("cannot read the cluster secret {shown}: {e}"), cure)
+            let fact = format!("cannot read the cluster secret {shown}: {e}; every node has a copy of the same file");
+            Problem::new("secret_missing", fact, format!("scp MEMBER:{shown} {shown}"))
         })?;
         let mode = std::fs::metadata(path).map(|m| m.permissions().mode() & 0o077).unwrap_or(0);
         if mode != 0 {
@@ -41,7 +41,7 @@ impl Secret {
         let trimmed = bytes.trim_ascii().to_vec();
         if trimmed.len() < SECRET_MIN {
             let fact = format!("the cluster secret {shown} has {} bytes; {SECRET_MIN} are the least", trimmed.len());
-            return Err(Problem::new("secret_short", fact, format!("copy {shown} from a member")));
+            return Err(Problem::new("secret_short", fact, format!("scp MEMBER:{shown} {shown}")));
         }
         Ok(Self(trimmed))
     }

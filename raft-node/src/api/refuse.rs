@@ -45,8 +45,8 @@ pub fn invalid(code: &'static str, fact: impl Into<String>, cure: impl Into<Stri
 /// This daemon belongs to no cluster yet.
 #[must_use]
 pub fn not_member() -> Status {
-    let cure = "farmctl cluster init (first node) or farmctl node join PEER";
-    status(Code::FailedPrecondition, &Problem::new("not_a_member", "this node belongs to no cluster yet", cure))
+    let fact = "this node belongs to no cluster yet: found one here, or join the one of a member";
+    status(Code::FailedPrecondition, &Problem::new("not_a_member", fact, "farmctl node join PEER"))
 }
 
 /// The command could not be put into the log, or its fate is unknown.

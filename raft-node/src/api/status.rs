@@ -100,7 +100,7 @@ fn count(n: usize) -> u32 {
 fn conditions(member: &Member, state: &ClusterState) -> Vec<v1::Condition> {
     let mut found = Vec::new();
     if member.role().leader.is_none() {
-        found.push(condition("no_leader", "cluster", "a majority of the voters cannot talk to each other", "farmctl cluster status --socket SOCKET on the other nodes"));
+        found.push(condition("no_leader", "cluster", "a majority of the voters cannot talk to each other", "farmctl cluster status"));
     }
     if !member.host.sound() {
         found.push(condition("filter_lost", "filter", "the filter or its guard is not in place on this node; it accepts nothing", "farmctl events"));

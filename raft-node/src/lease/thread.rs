@@ -168,10 +168,11 @@ impl LeaseThread {
         if let Err(error) = sink.grace() {
             tracing::error!(%error, "no grace period after taking the filter up");
         }
-        let epoch = sink.pinned().epoch;
+        let pinned = Epoch(sink.pinned().epoch);
         self.filter = Some(sink);
-        // What the kernel works with is what counts, also when it is older than what we believed.
-        self.count_as_applied(Epoch(epoch));
+        // A table that was taken up is what this node works with, whatever its log has replayed. An empty one accepts
+        // nothing, so it takes nothing back that was reported before.
+        self.count_as_applied(pinned.max(self.applied));
     }
 
     fn publish(&mut self, image: &Image) {

@@ -6,8 +6,8 @@ use farm_core::command::Command;
 use farm_core::id::EntryId;
 use farm_proto::v1;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use prost::Message;
 
@@ -20,9 +20,13 @@ use crate::wire::{Wire, WireError, parse_all, required};
 impl Wire for LogId {
     type Proto = v1::EntryId;
 
-    fn to_wire(&self) -> v1::EntryId { entry_id(self).to_wire() }
+    fn to_wire(&self) -> v1::EntryId {
+        entry_id(self).to_wire()
+    }
 
-    fn from_wire(p: v1::EntryId) -> Result<Self, WireError> { EntryId::from_wire(p).map(log_id) }
+    fn from_wire(p: v1::EntryId) -> Result<Self, WireError> {
+        EntryId::from_wire(p).map(log_id)
+    }
 }
 
 impl Wire for Vote {
@@ -42,7 +46,8 @@ impl Wire for Members {
 
     fn to_wire(&self) -> v1::Membership {
         let set = |ids: &BTreeSet<u64>| v1::NodeSet { ids: ids.iter().copied().collect() };
-        let member = |(id, endpoint): (&u64, &Endpoint)| v1::Members { id: *id, endpoint: endpoint.to_string() };
+        let member =
+            |(id, endpoint): (&u64, &Endpoint)| v1::Members { id: *id, endpoint: endpoint.to_string() };
         v1::Membership {
             configs: self.get_joint_config().iter().map(set).collect(),
             nodes: self.nodes().map(member).collect(),
@@ -53,7 +58,8 @@ impl Wire for Members {
         if p.configs.is_empty() && p.nodes.is_empty() {
             return Ok(Self::default());
         }
-        let configs: Vec<BTreeSet<u64>> = p.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
+        let configs: Vec<BTreeSet<u64>> =
+            p.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
         let nodes = p.nodes.into_iter().map(parse_member).collect::<Result<BTreeMap<_, _>, _>>()?;
         let shown = format!("{configs:?} of {:?}", nodes.keys());
         Self::new(configs, nodes)
@@ -62,8 +68,10 @@ impl Wire for Members {
 }
 
 fn parse_member(p: v1::Members) -> Result<(u64, Endpoint), WireError> {
-    let endpoint =
-        p.endpoint.parse().map_err(|_| WireError::invalid("Members.endpoint", &p.endpoint, "ip:port, comma separated"))?;
+    let endpoint = p
+        .endpoint
+        .parse()
+        .map_err(|_| WireError::invalid("Members.endpoint", &p.endpoint, "ip:port, comma separated"))?;
     Ok((p.id, endpoint))
 }
 
@@ -83,7 +91,9 @@ impl Wire for Entry {
         let log_id = required("LogEntry.id", p.id)?;
         let payload = match p.payload.ok_or(WireError::Missing { field: "LogEntry.payload" })? {
             v1::log_entry::Payload::Blank(_) => Payload::Blank,
-            v1::log_entry::Payload::Command(command) => Payload::Normal(Proposal(Command::from_wire(command)?)),
+            v1::log_entry::Payload::Command(command) => {
+                Payload::Normal(Proposal(Command::from_wire(command)?))
+            }
             v1::log_entry::Payload::Membership(members) => Payload::Membership(Members::from_wire(members)?),
         };
         Ok(Self { log_id, payload })
@@ -139,7 +149,9 @@ impl Wire for AppendEntriesResponse<Types> {
         use v1::append_response::Result as Proto;
         let result = match self {
             Self::Success => Proto::Success(true),
-            Self::PartialSuccess(matched) => Proto::Partial(v1::PartialSuccess { matched: maybe_to_wire(matched) }),
+            Self::PartialSuccess(matched) => {
+                Proto::Partial(v1::PartialSuccess { matched: maybe_to_wire(matched) })
+            }
             Self::Conflict => Proto::Conflict(true),
             Self::HigherVote(vote) => Proto::HigherVote(vote.to_wire()),
         };
@@ -197,7 +209,9 @@ impl Wire for VoteResponse<Types> {
 impl Wire for SnapshotResponse<Types> {
     type Proto = v1::SnapshotResponse;
 
-    fn to_wire(&self) -> v1::SnapshotResponse { v1::SnapshotResponse { vote: Some(self.vote.to_wire()) } }
+    fn to_wire(&self) -> v1::SnapshotResponse {
+        v1::SnapshotResponse { vote: Some(self.vote.to_wire()) }
+    }
 
     fn from_wire(p: v1::SnapshotResponse) -> Result<Self, WireError> {
         Ok(Self { vote: required("SnapshotResponse.vote", p.vote)? })
@@ -226,7 +240,9 @@ pub(crate) fn transfer_to_wire(answer: &TransferLeaderResponse<Types>) -> v1::Tr
     let refused = match answer {
         Ok(()) => None,
         Err(TransferLeaderError::VoteChanged { actual, .. }) => Some(Refused::Vote(actual.to_wire())),
-        Err(TransferLeaderError::LogNotFlushed { actual: Some(at), .. }) => Some(Refused::Flushed(at.to_wire())),
+        Err(TransferLeaderError::LogNotFlushed { actual: Some(at), .. }) => {
+            Some(Refused::Flushed(at.to_wire()))
+        }
         Err(TransferLeaderError::LogNotFlushed { actual: None, .. }) => Some(Refused::Empty(true)),
     };
     v1::TransferResponse { refused }
@@ -238,12 +254,14 @@ pub(crate) fn transfer_from_wire(
     asked: &TransferLeaderRequest<Types>,
 ) -> Result<TransferLeaderResponse<Types>, WireError> {
     use v1::transfer_response::Refused;
-    let behind = |actual| TransferLeaderError::LogNotFlushed { expected: asked.last_log_id().copied(), actual };
+    let behind =
+        |actual| TransferLeaderError::LogNotFlushed { expected: asked.last_log_id().copied(), actual };
     Ok(match p.refused {
         None => Ok(()),
-        Some(Refused::Vote(vote)) => {
-            Err(TransferLeaderError::VoteChanged { expected: *asked.from_leader(), actual: Vote::from_wire(vote)? })
-        }
+        Some(Refused::Vote(vote)) => Err(TransferLeaderError::VoteChanged {
+            expected: *asked.from_leader(),
+            actual: Vote::from_wire(vote)?,
+        }),
         Some(Refused::Flushed(at)) => Err(behind(Some(LogId::from_wire(at)?))),
         Some(Refused::Empty(_)) => Err(behind(None)),
     })
@@ -258,6 +276,10 @@ where
     crate::wire::encode(value)
 }
 
-fn maybe<T: Wire>(p: Option<T::Proto>) -> Result<Option<T>, WireError> { p.map(T::from_wire).transpose() }
+fn maybe<T: Wire>(p: Option<T::Proto>) -> Result<Option<T>, WireError> {
+    p.map(T::from_wire).transpose()
+}
 
-fn maybe_to_wire<T: Wire>(value: &Option<T>) -> Option<T::Proto> { value.as_ref().map(Wire::to_wire) }
+fn maybe_to_wire<T: Wire>(value: &Option<T>) -> Option<T::Proto> {
+    value.as_ref().map(Wire::to_wire)
+}

@@ -22,10 +22,14 @@ const REFUSAL: &str = "farm-refusal";
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Denied {
     /// The sender does not know the cluster's secret.
-    #[error("the peer's proof is wrong: its secret file differs from this node's; copy the file from a member")]
+    #[error(
+        "the peer's proof is wrong: its secret file differs from this node's; copy the file from a member"
+    )]
     WrongProof,
     /// The sender belongs to another cluster.
-    #[error("the peer belongs to cluster {theirs}, this node to {ours}; remove its address here, or let it join anew")]
+    #[error(
+        "the peer belongs to cluster {theirs}, this node to {ours}; remove its address here, or let it join anew"
+    )]
     WrongCluster {
         /// Its cluster.
         theirs: String,
@@ -41,7 +45,9 @@ pub enum Denied {
         ours: u64,
     },
     /// A survivor has taken over since this node was cut off.
-    #[error("the peer is of generation {theirs}, this node of {ours}: this node must join anew with a fresh state")]
+    #[error(
+        "the peer is of generation {theirs}, this node of {ours}: this node must join anew with a fresh state"
+    )]
     HigherGeneration {
         /// Its generation.
         theirs: u64,
@@ -93,7 +99,9 @@ impl Denied {
 
 /// Stable code of a refusal by the peer's gate, if `status` is one.
 #[must_use]
-pub fn refusal(status: &Status) -> Option<&str> { status.metadata().get(REFUSAL)?.to_str().ok() }
+pub fn refusal(status: &Status) -> Option<&str> {
+    status.metadata().get(REFUSAL)?.to_str().ok()
+}
 
 /// Who sent an admitted message. `cluster` is set unless the sender is about to join.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,7 +133,13 @@ struct Inner {
 impl Gate {
     /// For a member. `proof` is derived from the cluster secret; printable ASCII.
     #[must_use]
-    pub fn new(me: NodeId, cluster: ClusterId, level: FeatureLevel, proof: String, generation: Generation) -> Self {
+    pub fn new(
+        me: NodeId,
+        cluster: ClusterId,
+        level: FeatureLevel,
+        proof: String,
+        generation: Generation,
+    ) -> Self {
         Self::with(Some(me), Some(cluster), level, proof, generation)
     }
 
@@ -144,12 +158,24 @@ impl Gate {
     ) -> Self {
         let (generation, _) = watch::channel(generation);
         let (trouble, _) = watch::channel(None);
-        Self { inner: Arc::new(Inner { me, cluster, level, proof, generation, trouble, refused: AtomicU64::new(0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                me,
+                cluster,
+                level,
+                proof,
+                generation,
+                trouble,
+                refused: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// The generation that is spoken for.
     #[must_use]
-    pub fn generation(&self) -> Generation { *self.inner.generation.borrow() }
+    pub fn generation(&self) -> Generation {
+        *self.inner.generation.borrow()
+    }
 
     /// Speaks for `generation` from now on, if it is higher. It must be durable already.
     pub(crate) fn raise(&self, generation: Generation) {
@@ -164,7 +190,9 @@ impl Gate {
 
     /// A higher or conflicting generation that a peer showed: this node must close.
     #[must_use]
-    pub fn trouble(&self) -> watch::Receiver<Option<Denied>> { self.inner.trouble.subscribe() }
+    pub fn trouble(&self) -> watch::Receiver<Option<Denied>> {
+        self.inner.trouble.subscribe()
+    }
 
     /// Writes who we are into the metadata of a message or answer.
     pub(crate) fn stamp(&self, metadata: &mut MetadataMap) {
@@ -195,6 +223,20 @@ impl Gate {
         verdict
     }
 
+    /// The answer to who is refused. Who knows the secret is also told which generation it met.
+    fn refuse(&self, denied: &Denied) -> Status {
+        let mut status = denied.status();
+        match denied {
+            Denied::WrongProof => {}
+            Denied::WrongCluster { .. }
+            | Denied::LowerGeneration { .. }
+            | Denied::HigherGeneration { .. }
+            | Denied::Conflict { .. }
+            | Denied::Unreadable { .. } => self.stamp(status.metadata_mut()),
+        }
+        status
+    }
+
     /// A refused peer comes back every 50 ms: the 1st, 2nd, 4th, 8th ... refusal is logged.
     fn log_refused(&self, denied: &Denied, from: Option<SocketAddr>) {
         let count = self.inner.refused.fetch_add(1, Ordering::Relaxed) + 1;
@@ -216,7 +258,8 @@ impl Gate {
     }
 
     fn judge_cluster(&self, metadata: &MetadataMap) -> Result<bool, Denied> {
-        let (Some(ours), Some(theirs)) = (self.inner.cluster.as_ref().map(hex), text(metadata, CLUSTER)?) else {
+        let (Some(ours), Some(theirs)) = (self.inner.cluster.as_ref().map(hex), text(metadata, CLUSTER)?)
+        else {
             // One of the two is about to join.
             return Ok(false);
         };
@@ -231,9 +274,7 @@ impl Gate {
 
 fn same_generation(ours: Generation, theirs: Generation) -> Result<(), Denied> {
     match theirs.number.cmp(&ours.number) {
-        std::cmp::Ordering::Less => {
-            Err(Denied::LowerGeneration { theirs: theirs.number, ours: ours.number })
-        }
+        std::cmp::Ordering::Less => Err(Denied::LowerGeneration { theirs: theirs.number, ours: ours.number }),
         std::cmp::Ordering::Greater => {
             Err(Denied::HigherGeneration { theirs: theirs.number, ours: ours.number })
         }
@@ -247,7 +288,7 @@ impl Interceptor for Gate {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let caller = self.check(request.metadata()).map_err(|denied| {
             self.log_refused(&denied, request.remote_addr());
-            denied.status()
+            self.refuse(&denied)
         })?;
         request.extensions_mut().insert(caller);
         Ok(request)
@@ -273,9 +314,13 @@ fn number(metadata: &MetadataMap, key: &'static str) -> Result<Option<u64>, Deni
     text(metadata, key)?.map(|t| t.parse().map_err(|_| Denied::Unreadable { field: key })).transpose()
 }
 
-fn hex(cluster: &ClusterId) -> String { cluster.0.iter().map(|b| format!("{b:02x}")).collect() }
+fn hex(cluster: &ClusterId) -> String {
+    cluster.0.iter().map(|b| format!("{b:02x}")).collect()
+}
 
-fn generation_text(g: Generation) -> String { format!("{}.{}.{:x}", g.number, g.survivor.0, g.nonce) }
+fn generation_text(g: Generation) -> String {
+    format!("{}.{}.{:x}", g.number, g.survivor.0, g.nonce)
+}
 
 fn parse_generation(text: &str) -> Option<Generation> {
     let mut parts = text.splitn(3, '.');

@@ -85,7 +85,9 @@ pub struct Link {
 impl Link {
     /// A link that is not connected yet.
     #[must_use]
-    pub fn new(gate: Gate, endpoint: Endpoint) -> Self { Self { gate, endpoint, at: 0, timeouts: 0, client: None } }
+    pub fn new(gate: Gate, endpoint: Endpoint) -> Self {
+        Self { gate, endpoint, at: 0, timeouts: 0, client: None }
+    }
 
     /// Makes one call. Must run on a tokio runtime. Cancel-safe: a dropped call leaves the link usable.
     ///
@@ -116,6 +118,8 @@ impl Link {
 
     fn failed(&mut self, address: SocketAddr, status: Status) -> CallError {
         if let Some(code) = refusal(&status) {
+            // What matters of it, a higher or conflicting generation, is kept by the gate.
+            let _ = self.gate.check(status.metadata());
             let (code, reason) = (code.to_owned(), status.message().to_owned());
             return CallError::Refused { address, code, reason };
         }

@@ -16,9 +16,7 @@ use super::codec::bytes;
 use super::gate::Gate;
 use super::hooks::LogWatch;
 use super::store::durable;
-use super::types::{
-    LogId, Payload, Proposal, RaftSnapshot, SnapshotMeta, StoredMembers, Types, entry_id,
-};
+use super::types::{LogId, Payload, Proposal, RaftSnapshot, SnapshotMeta, StoredMembers, Types, entry_id};
 use crate::wire::{decode, encode};
 
 /// Record of the highest generation this node has seen.
@@ -104,7 +102,10 @@ impl Machine {
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot { state: self.state.clone(), last_applied: self.last.as_ref().map(entry_id).unwrap_or_default() }
+        Snapshot {
+            state: self.state.clone(),
+            last_applied: self.last.as_ref().map(entry_id).unwrap_or_default(),
+        }
     }
 
     fn apply_one(&mut self, id: LogId, payload: Payload) -> io::Result<Reply> {
@@ -143,7 +144,9 @@ fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-fn read_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> { decode(bytes).map_err(invalid) }
+fn read_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
+    decode(bytes).map_err(invalid)
+}
 
 async fn store(disk: &Arc<dyn farm_store::LogStore>, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
     let snapshot = farm_store::Snapshot { meta: bytes(meta).into(), data: data.into() };

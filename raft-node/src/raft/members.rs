@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use farm_core::id::NodeId;
-use openraft::errors::{ClientWriteError, RaftError};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::{ChangeMembershipRequest, Precondition};
 
 use super::types::{Endpoint, StoredMembers, Types, Vote};
@@ -194,7 +194,8 @@ impl Changing<'_> {
             Precondition::LastMembershipLogId { last_membership_log_id: *self.members.log_id() },
         ];
         let request = ChangeMembershipRequest::<Types>::new(step, true).with_preconditions(preconditions);
-        let made = tokio::time::timeout(self.patience, self.raft.change_membership_with_payload(request)).await;
+        let made =
+            tokio::time::timeout(self.patience, self.raft.change_membership_with_payload(request)).await;
         match made.map_err(|_| MembersError::Timeout)? {
             Ok(_) => Ok(()),
             Err(RaftError::Fatal(error)) => Err(stopped(error)),
@@ -213,4 +214,6 @@ fn refused(error: ClientWriteError<Types>) -> MembersError {
     }
 }
 
-fn stopped(error: impl std::fmt::Display) -> MembersError { MembersError::Stopped(error.to_string()) }
+fn stopped(error: impl std::fmt::Display) -> MembersError {
+    MembersError::Stopped(error.to_string())
+}

@@ -11,6 +11,8 @@
 //! does can delay a heartbeat.
 
 mod codec;
+#[cfg(test)]
+mod codec_test;
 mod gate;
 mod hooks;
 mod link;
@@ -28,8 +30,9 @@ mod timing;
 mod types;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use farm_core::apply::Outcome;
 use farm_core::command::Command;
@@ -61,6 +64,8 @@ const SNAPSHOT_EVERY: u64 = 1_000;
 const ENTRIES_KEPT: u64 = 500;
 /// A whole snapshot (tens of MiB at worst) is sent, stored and taken over within this time.
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
+/// Raft's runtime has no blocking tasks, and what it polls returns within microseconds.
+const RUNTIME_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// Threads of Raft's runtime: Raft's own task, and one for connections and the state machine.
 const THREADS: usize = 2;
 
@@ -94,7 +99,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store belongs to another member.
-    #[error("the store belongs to node {recorded}, not to {given}; move the data directory aside, or start it as that node")]
+    #[error(
+        "the store belongs to node {recorded}, not to {given}; move the data directory aside, or start it as that node"
+    )]
     OtherNode {
         /// Whose it is.
         recorded: NodeId,
@@ -156,16 +163,29 @@ struct Inner {
     role: watch::Receiver<Role>,
     membership: Mutex<()>,
     stopping: Arc<AtomicBool>,
-    stop: watch::Sender<bool>,
-    servers: Mutex<Vec<tokio::task::JoinHandle<()>>>,
-    runtime: Option<Runtime>,
+    threads: std::sync::Mutex<Threads>,
+}
+
+impl Inner {
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
+        // What it holds is whole at every step.
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        if let Some(runtime) = self.runtime.take() {
-            // The last clone may go away on another runtime, where blocking is not allowed.
+    }
+}
+
+/// Raft's runtime, until it is taken to be ended.
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Possibly dropped on another runtime, where blocking is not allowed.
             runtime.shutdown_background();
         }
     }
@@ -183,9 +203,11 @@ impl Handle {
             .enable_all()
             .build()
             .map_err(|e| StartError::Raft(e.to_string()))?;
-        let started = runtime.spawn(start::take_up(options)).await;
-        let mut inner = started.map_err(|e| StartError::Raft(e.to_string()))??;
-        inner.runtime = Some(runtime);
+        let starting = runtime.spawn(start::take_up(options));
+        // From here on it ends with this future, too.
+        let threads = Threads(Some(runtime));
+        let inner = starting.await.map_err(|e| StartError::Raft(e.to_string()))??;
+        *inner.threads() = threads;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -193,14 +215,20 @@ impl Handle {
     ///
     /// # Errors
     /// [`ProposeError`].
-    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> { self.write(command, None).await }
+    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        self.write(command, None).await
+    }
 
     /// As [`Handle::propose`], but only in exactly this leadership: what a leader learned in one must not be said in
     /// the next.
     ///
     /// # Errors
     /// [`ProposeError`]; `NotLeader` also when this node leads again, in another term.
-    pub async fn propose_as(&self, leadership: Leadership, command: Command) -> Result<Applied, ProposeError> {
+    pub async fn propose_as(
+        &self,
+        leadership: Leadership,
+        command: Command,
+    ) -> Result<Applied, ProposeError> {
         self.write(command, Some(leadership)).await
     }
 
@@ -213,7 +241,8 @@ impl Handle {
             request = request.with_leader(LeaderId { term: l.term, node_id: l.leader.0 });
         }
         request.await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        let written = tokio::time::timeout(self.patience(), reply).await.map_err(|_| ProposeError::Unknown)?;
+        let written =
+            tokio::time::timeout(self.patience(), reply).await.map_err(|_| ProposeError::Unknown)?;
         let response = written.map_err(|_| ProposeError::Unknown)?.map_err(not_written)?;
         let outcome = response.data.expect("only entries of Raft itself have no outcome");
         Ok(Applied { entry: entry_id(&response.log_id), outcome })
@@ -221,27 +250,39 @@ impl Handle {
 
     /// The replicated state, each time it changes.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<Arc<Snapshot>> { self.inner.published.state.subscribe() }
+    pub fn state(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.inner.published.state.subscribe()
+    }
 
     /// What happens from now on. A subscriber that falls 4096 events behind is told how many it missed.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Happened> { self.inner.published.events.subscribe() }
+    pub fn events(&self) -> broadcast::Receiver<Happened> {
+        self.inner.published.events.subscribe()
+    }
 
     /// Who leads, votes and has caught up, each time it changes.
     #[must_use]
-    pub fn role(&self) -> watch::Receiver<Role> { self.inner.role.clone() }
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.inner.role.clone()
+    }
 
     /// This node.
     #[must_use]
-    pub fn me(&self) -> NodeId { self.inner.me }
+    pub fn me(&self) -> NodeId {
+        self.inner.me
+    }
 
     /// This node's credentials, for calls to peers.
     #[must_use]
-    pub fn gate(&self) -> &Gate { &self.inner.gate }
+    pub fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
 
     /// The election times in force; see [`Timing`] on changing them.
     #[must_use]
-    pub fn timing(&self) -> Timing { self.inner.timing }
+    pub fn timing(&self) -> Timing {
+        self.inner.timing
+    }
 
     /// Makes a snapshot now; it is there some time after the return.
     ///
@@ -251,25 +292,33 @@ impl Handle {
         self.inner.raft.trigger().snapshot().await.map_err(|e| ProposeError::Stopped(e.to_string()))
     }
 
-    /// Ends Raft and the servers of [`Handle::serve`]; commands that wait are answered with an error.
+    /// Ends Raft, the servers of [`Handle::serve`] and the runtime; commands that wait are answered with an error. On
+    /// return nothing of it holds the store or a listener any more. Not to be called by what runs on that runtime
+    /// (a [`PeerHandler`]).
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
-        self.inner.stop.send_replace(true);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!("Raft did not end cleanly: {error}");
         }
-        for server in self.inner.servers.lock().await.drain(..) {
-            server.abort();
-            // Only that it has ended matters: its listener is closed then.
-            let _ = server.await;
+        let runtime = self.inner.threads().0.take();
+        if let Some(runtime) = runtime {
+            let ended =
+                tokio::task::spawn_blocking(move || runtime.shutdown_timeout(RUNTIME_ENDS_WITHIN)).await;
+            ended.expect("ending a runtime does not panic");
         }
     }
 
-    fn raft(&self) -> &RaftOf { &self.inner.raft }
+    fn raft(&self) -> &RaftOf {
+        &self.inner.raft
+    }
 
-    fn patience(&self) -> std::time::Duration { self.inner.timing.patience() }
+    fn patience(&self) -> Duration {
+        self.inner.timing.patience()
+    }
 
-    async fn membership_turn(&self) -> MutexGuard<'_, ()> { self.inner.membership.lock().await }
+    async fn membership_turn(&self) -> MutexGuard<'_, ()> {
+        self.inner.membership.lock().await
+    }
 }
 
 fn not_written(error: ClientWriteError<Types>) -> ProposeError {

@@ -6,8 +6,8 @@ use farm_proto::v1;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
 use super::codec::transfer_from_wire;
@@ -64,7 +64,9 @@ impl PeerNetwork {
     }
 }
 
-fn garbled(error: WireError) -> RPCError<Types> { RPCError::Unreachable(Unreachable::new(&error)) }
+fn garbled(error: WireError) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}
 
 impl RaftNetworkV2<Types> for PeerNetwork {
     type SnapshotData = Vec<u8>;
@@ -98,7 +100,8 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let message = request.to_wire();
-        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.pre_vote(message).await }).await;
+        let answer =
+            self.link.call(option.soft_ttl(), |mut c| async move { c.pre_vote(message).await }).await;
         VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
     }
 
@@ -125,12 +128,15 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let message = request.to_wire();
-        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.transfer_leader(message).await }).await;
+        let answer =
+            self.link.call(option.soft_ttl(), |mut c| async move { c.transfer_leader(message).await }).await;
         let answer = answer.map_err(|e| self.failed(RPCTypes::TransferLeader, &e))?;
         transfer_from_wire(answer, &request).map_err(garbled)
     }
 
-    fn backoff(&self) -> Option<Backoff> { Some(Backoff::new(std::iter::repeat(BACKOFF))) }
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+    }
 }
 
 /// The first chunk carries vote and description, every chunk a part of the data. An empty snapshot is one chunk.

@@ -19,7 +19,7 @@ pub(crate) const CAUGHT_UP_LAG: u64 = super::ENTRIES_PER_APPEND;
 /// This node's view of the group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Role {
-    /// Who leads, as far as this node knows.
+    /// Who leads, as far as this node knows. Itself only from when it can take commands.
     pub leader: Option<NodeId>,
     /// The leadership this node follows or holds, once a majority has granted it. On the leader
     /// `leadership.leader` is itself; a leader that was cut off may still believe so.
@@ -37,10 +37,13 @@ pub struct Role {
 impl Role {
     pub(crate) fn of(metrics: &RaftMetrics<Types>) -> Self {
         let members = metrics.membership_config.membership();
+        // Until a majority has answered its first message, a leader refuses every command.
+        let ready = metrics.current_leader != Some(metrics.id) || metrics.last_quorum_acked.is_some();
+        let leader = metrics.current_leader.filter(|_| ready);
         let granted = metrics.vote.is_committed().then(|| leadership(metrics.vote.leader_id()));
         Self {
-            leader: metrics.current_leader.map(NodeId),
-            leadership: granted.filter(|l| metrics.current_leader == Some(l.leader.0)),
+            leader: leader.map(NodeId),
+            leadership: granted.filter(|l| leader == Some(l.leader.0)),
             term: metrics.current_term,
             voters: members.voter_ids().map(NodeId).collect(),
             learners: members.learner_ids().map(NodeId).collect(),
@@ -59,7 +62,12 @@ fn caught_up(metrics: &RaftMetrics<Types>) -> BTreeSet<NodeId> {
 }
 
 /// Follows the metrics until Raft ends. If it ends by itself, `fatal` is told why.
-pub(crate) async fn follow(raft: RaftOf, role: watch::Sender<Role>, stopping: Arc<AtomicBool>, fatal: FatalHook) {
+pub(crate) async fn follow(
+    raft: RaftOf,
+    role: watch::Sender<Role>,
+    stopping: Arc<AtomicBool>,
+    fatal: FatalHook,
+) {
     let mut metrics = raft.metrics();
     loop {
         // A borrow blocks Raft: it ends with this statement.

@@ -22,16 +22,13 @@ impl Handle {
     /// [`Handle::shutdown`]. `handler` answers what is not Raft's.
     ///
     /// # Errors
-    /// A listener that cannot be used.
+    /// A listener that cannot be used, or a handle that was shut down.
     pub async fn serve(&self, listeners: Vec<TcpListener>, handler: Arc<dyn PeerHandler>) -> io::Result<()> {
-        let runtime = self.inner.runtime.as_ref().expect("taken only when the last handle goes");
-        let mut servers = self.inner.servers.lock().await;
+        let threads = self.inner.threads();
+        let runtime = threads.0.as_ref().ok_or_else(|| io::Error::other("Raft has been shut down"))?;
+        let _entered = runtime.enter();
         for listener in listeners {
-            let task = {
-                let _entered = runtime.enter();
-                self.server(listener, handler.clone())?
-            };
-            servers.push(runtime.spawn(task));
+            runtime.spawn(self.server(listener, handler.clone())?);
         }
         Ok(())
     }
@@ -43,21 +40,17 @@ impl Handle {
     ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
         listener.set_nonblocking(true)?;
         let shown = listener.local_addr()?;
-        let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
+        let incoming =
+            TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
         let gate = self.inner.gate.clone();
         let service = PeerServer::new(PeerService { raft: self.raft().clone(), gate: gate.clone(), handler })
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        let mut stop = self.inner.stop.subscribe();
-        let stopped = async move {
-            // An error means that the handle is gone.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
         let serving = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_service(InterceptedService::new(service, gate))
-            .serve_with_incoming_shutdown(incoming, stopped);
+            .serve_with_incoming(incoming);
         Ok(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%shown, "the peer API has ended: {error}");

@@ -19,7 +19,8 @@ const SNAPSHOT_MAX: usize = 64 << 20;
 #[tonic::async_trait]
 pub trait PeerHandler: Send + Sync + 'static {
     /// Appends a command, if this node leads.
-    async fn propose(&self, from: Caller, request: v1::ProposeRequest) -> Result<v1::ProposeResponse, Status>;
+    async fn propose(&self, from: Caller, request: v1::ProposeRequest)
+    -> Result<v1::ProposeResponse, Status>;
 
     /// A node asks to become a member. The caller may be nobody yet.
     async fn join(&self, from: Caller, request: v1::JoinRequest) -> Result<v1::JoinResponse, Status>;
@@ -55,17 +56,28 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 /// Only who named this cluster may take part in it.
 fn member<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = caller(request)?;
-    if caller.member { Ok(caller) } else { Err(Status::permission_denied("only a member may call this: join first")) }
+    if caller.member {
+        Ok(caller)
+    } else {
+        Err(Status::permission_denied("only a member may call this: join first"))
+    }
 }
 
-fn malformed(error: WireError) -> Status { Status::invalid_argument(error.to_string()) }
+fn malformed(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
 
 /// Raft has stopped: to the peer that is the same as a dead node.
-fn stopped(error: impl std::fmt::Display) -> Status { Status::unavailable(error.to_string()) }
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
 
 #[tonic::async_trait]
 impl v1::peer_server::Peer for PeerService {
-    async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+    async fn append(
+        &self,
+        request: Request<v1::AppendRequest>,
+    ) -> Result<Response<v1::AppendResponse>, Status> {
         member(&request)?;
         let request = AppendEntriesRequest::from_wire(request.into_inner()).map_err(malformed)?;
         self.answer(self.raft.append_entries(request).await.map_err(stopped)?.to_wire())
@@ -77,7 +89,10 @@ impl v1::peer_server::Peer for PeerService {
         self.answer(self.raft.vote(request).await.map_err(stopped)?.to_wire())
     }
 
-    async fn pre_vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
+    async fn pre_vote(
+        &self,
+        request: Request<v1::VoteRequest>,
+    ) -> Result<Response<v1::VoteResponse>, Status> {
         member(&request)?;
         let request = VoteRequest::from_wire(request.into_inner()).map_err(malformed)?;
         self.answer(self.raft.pre_vote(request).await.map_err(stopped)?.to_wire())
@@ -101,7 +116,10 @@ impl v1::peer_server::Peer for PeerService {
         self.answer(transfer_to_wire(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
     }
 
-    async fn propose(&self, request: Request<v1::ProposeRequest>) -> Result<Response<v1::ProposeResponse>, Status> {
+    async fn propose(
+        &self,
+        request: Request<v1::ProposeRequest>,
+    ) -> Result<Response<v1::ProposeResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.propose(from, request.into_inner()).await?)
     }
@@ -111,7 +129,10 @@ impl v1::peer_server::Peer for PeerService {
         self.answer(self.handler.join(from, request.into_inner()).await?)
     }
 
-    async fn expiry(&self, request: Request<v1::ExpiryRequest>) -> Result<Response<v1::ExpiryResponse>, Status> {
+    async fn expiry(
+        &self,
+        request: Request<v1::ExpiryRequest>,
+    ) -> Result<Response<v1::ExpiryResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.expiry(from, request.into_inner()).await?)
     }
@@ -123,7 +144,8 @@ impl v1::peer_server::Peer for PeerService {
 }
 
 async fn receive(mut chunks: Streaming<v1::SnapshotChunk>) -> Result<(Vote, RaftSnapshot), Status> {
-    let head = chunks.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without chunks"))?;
+    let head =
+        chunks.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without chunks"))?;
     let vote = crate::wire::required::<Vote>("SnapshotChunk.vote", head.vote).map_err(malformed)?;
     let meta = crate::wire::required::<SnapshotMeta>("SnapshotChunk.meta", head.meta).map_err(malformed)?;
     let mut data = head.data.to_vec();

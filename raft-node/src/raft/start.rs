@@ -19,7 +19,10 @@ use super::role::{self, Role};
 use super::store::{Log, durable, tell};
 use super::timing::{Timing, profile_of};
 use super::types::{Entry, Payload, Proposal};
-use super::{ENTRIES_KEPT, ENTRIES_PER_APPEND, Inner, Options, RaftOf, SNAPSHOT_EVERY, SNAPSHOT_TIMEOUT_MS, StartError};
+use super::{
+    ENTRIES_KEPT, ENTRIES_PER_APPEND, Inner, Options, RaftOf, SNAPSHOT_EVERY, SNAPSHOT_TIMEOUT_MS,
+    StartError, Threads,
+};
 use crate::wire::{decode, encode};
 
 /// Record: whose store this is (`farm.v1.StoreOwner`).
@@ -59,9 +62,7 @@ fn assemble(options: &Options, raft: RaftOf, gate: Gate, timing: Timing, publish
         role,
         membership: Mutex::new(()),
         stopping,
-        stop: watch::Sender::new(false),
-        servers: Mutex::new(Vec::new()),
-        runtime: None,
+        threads: std::sync::Mutex::new(Threads(None)),
     }
 }
 
@@ -89,7 +90,8 @@ async fn claim(disk: &Arc<dyn LogStore>, me: NodeId, cluster: ClusterId) -> Resu
 /// The highest generation seen, durable before anybody hears of it.
 async fn recorded_generation(disk: &Arc<dyn LogStore>, given: Generation) -> Result<Generation, StartError> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-    let recorded = disk.meta(GENERATION).map(|record| decode::<Generation>(&record)).transpose().map_err(invalid)?;
+    let recorded =
+        disk.meta(GENERATION).map(|record| decode::<Generation>(&record)).transpose().map_err(invalid)?;
     match recorded {
         Some(recorded) if recorded.number >= given.number => Ok(recorded),
         Some(_) | None => {

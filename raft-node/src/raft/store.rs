@@ -28,10 +28,14 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(disk: Arc<dyn farm_store::LogStore>, watch: Arc<dyn LogWatch>) -> Self { Self { disk, watch } }
+    pub(crate) fn new(disk: Arc<dyn farm_store::LogStore>, watch: Arc<dyn LogWatch>) -> Self {
+        Self { disk, watch }
+    }
 
     /// All entries, parsed.
-    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> { self.read(0..u64::MAX, usize::MAX) }
+    pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
+        self.read(0..u64::MAX, usize::MAX)
+    }
 
     fn read(&self, range: Range<u64>, max: usize) -> io::Result<Vec<Entry>> {
         self.disk.read_limited(range, max)?.iter().map(|(_, bytes)| parse(bytes)).collect()
@@ -59,7 +63,9 @@ pub(crate) async fn durable(request: impl FnOnce(Done)) -> io::Result<()> {
 }
 
 /// For requests whose failure the store's own hook reports.
-fn unwatched() -> Done { Box::new(|_| {}) }
+fn unwatched() -> Done {
+    Box::new(|_| {})
+}
 
 fn parse<T>(bytes: &[u8]) -> io::Result<T>
 where
@@ -95,13 +101,17 @@ impl RaftLogReader<Types> for Log {
         self.read(start..end, READ_MAX)
     }
 
-    async fn read_vote(&mut self) -> io::Result<Option<Vote>> { self.disk.vote().map(|b| parse(&b)).transpose() }
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.disk.vote().map(|b| parse(&b)).transpose()
+    }
 }
 
 impl RaftLogStorage<Types> for Log {
     type LogReader = Self;
 
-    async fn get_log_reader(&mut self) -> Self { self.clone() }
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let bounds = self.disk.bounds();

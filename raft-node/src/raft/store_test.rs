@@ -24,17 +24,27 @@ use super::types::{Entry, LeaderId, LogId, Payload, Proposal, Types};
 struct Notes(Mutex<Vec<String>>);
 
 impl Notes {
-    fn add(&self, note: String) { self.0.lock().expect("no test panics with it").push(note); }
+    fn add(&self, note: String) {
+        self.0.lock().expect("no test panics with it").push(note);
+    }
 
-    fn take(&self) -> Vec<String> { std::mem::take(&mut self.0.lock().expect("no test panics with it")) }
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("no test panics with it"))
+    }
 }
 
 impl LogWatch for Notes {
-    fn appended(&self, entry: EntryId, _: &Command) { self.add(format!("appended {}", entry.index)); }
+    fn appended(&self, entry: EntryId, _: &Command) {
+        self.add(format!("appended {}", entry.index));
+    }
 
-    fn truncated(&self, after: Option<u64>) { self.add(format!("truncated {after:?}")); }
+    fn truncated(&self, after: Option<u64>) {
+        self.add(format!("truncated {after:?}"));
+    }
 
-    fn installed(&self, snapshot: &Snapshot) { self.add(format!("installed {}", snapshot.last_applied.index)); }
+    fn installed(&self, snapshot: &Snapshot) {
+        self.add(format!("installed {}", snapshot.last_applied.index));
+    }
 }
 
 fn open(dir: &TempDir) -> Arc<Store> {
@@ -63,10 +73,14 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
 #[test]
 fn the_store_passes_openrafts_suite() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(Suite::<Types, Log, Machine, Builder, TempDir>::test_all(Builder)).expect("the whole suite");
+    runtime
+        .block_on(Suite::<Types, Log, Machine, Builder, TempDir>::test_all(Builder))
+        .expect("the whole suite");
 }
 
-fn log_id(index: u64) -> LogId { LogId::new(LeaderId { term: 1, node_id: 1 }, index) }
+fn log_id(index: u64) -> LogId {
+    LogId::new(LeaderId { term: 1, node_id: 1 }, index)
+}
 
 fn entry(index: u64) -> Entry {
     let command = Command { level: FeatureLevel(1), base: None, body: Body::ProfileSet(Profile::Fast) };
@@ -80,9 +94,12 @@ async fn whatever_changes_the_log_is_told_in_order() {
     let mut log = Log::new(open(&dir), notes.clone());
     log.blocking_append([entry(0), entry(1), entry(2)]).await.expect("appended");
     log.truncate_after(Some(log_id(0))).await.expect("truncated");
-    log.blocking_append([Entry { log_id: log_id(1), payload: Payload::Blank }, entry(2)]).await.expect("appended");
+    log.blocking_append([Entry { log_id: log_id(1), payload: Payload::Blank }, entry(2)])
+        .await
+        .expect("appended");
     log.truncate_after(None).await.expect("truncated");
-    let told = ["appended 0", "appended 1", "appended 2", "truncated Some(0)", "appended 2", "truncated None"];
+    let told =
+        ["appended 0", "appended 1", "appended 2", "truncated Some(0)", "appended 2", "truncated None"];
     assert_eq!(notes.take(), told);
 }
 

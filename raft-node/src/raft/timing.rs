@@ -38,7 +38,9 @@ impl Timing {
     /// Longest that a command or membership change is waited for. A failover takes at most three `election_max` (lease,
     /// timeout, vote) and may fail once; less than 2 s would give up on a slow disk.
     #[must_use]
-    pub fn patience(&self) -> Duration { (self.election_max * 6).max(Duration::from_secs(2)) }
+    pub fn patience(&self) -> Duration {
+        (self.election_max * 6).max(Duration::from_secs(2))
+    }
 }
 
 /// The profile a command sets, if any.

@@ -13,7 +13,9 @@ use openraft::type_config::alias;
 pub struct Proposal(pub Command);
 
 impl fmt::Display for Proposal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:?}", self.0.body) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.body)
+    }
 }
 
 /// Where a member's peer API is: one address per cluster network, best first.

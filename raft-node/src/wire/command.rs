@@ -12,13 +12,19 @@ impl Wire for Command {
     type Proto = v1::Command;
 
     fn to_wire(&self) -> v1::Command {
-        v1::Command { feature_level: self.level.0, base: self.base.map(|e| e.0), body: Some(body_to_wire(&self.body)) }
+        v1::Command {
+            feature_level: self.level.0,
+            base: self.base.map(|e| e.0),
+            body: Some(body_to_wire(&self.body)),
+        }
     }
 
     fn from_wire(p: v1::Command) -> Result<Self, WireError> {
         // A body that this version does not know arrives as no body: then the level says how new it is.
         let level = p.feature_level;
-        let body = p.body.ok_or_else(|| WireError::unknown("Command.body", format_args!("feature level {level}")))?;
+        let body = p
+            .body
+            .ok_or_else(|| WireError::unknown("Command.body", format_args!("feature level {level}")))?;
         Ok(Self { level: FeatureLevel(level), base: p.base.map(Epoch), body: parse_body(body)? })
     }
 }
@@ -27,7 +33,11 @@ impl Wire for Transfer {
     type Proto = v1::Transfer;
 
     fn to_wire(&self) -> v1::Transfer {
-        v1::Transfer { module: self.module.0.clone(), to: self.to.0, buckets: self.buckets.as_bytes().to_vec().into() }
+        v1::Transfer {
+            module: self.module.0.clone(),
+            to: self.to.0,
+            buckets: self.buckets.as_bytes().to_vec().into(),
+        }
     }
 
     fn from_wire(p: v1::Transfer) -> Result<Self, WireError> {
@@ -102,12 +112,15 @@ fn body_to_wire(body: &Body) -> Proto {
             service: Some(service.to_wire()),
             mode: mode.to_wire(),
         }),
-        Body::ServiceRemove { module, service } => {
-            Proto::ServiceRemove(v1::ServiceRemove { module: module.0.clone(), service: Some(service.to_wire()) })
-        }
-        Body::WeightSet { module, node, weight } => {
-            Proto::WeightSet(v1::WeightSet { module: module.0.clone(), node: node.0, weight: weight.0.into() })
-        }
+        Body::ServiceRemove { module, service } => Proto::ServiceRemove(v1::ServiceRemove {
+            module: module.0.clone(),
+            service: Some(service.to_wire()),
+        }),
+        Body::WeightSet { module, node, weight } => Proto::WeightSet(v1::WeightSet {
+            module: module.0.clone(),
+            node: node.0,
+            weight: weight.0.into(),
+        }),
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
         Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
         Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
@@ -160,18 +173,18 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         Proto::ProfileSet(p) => Body::ProfileSet(Profile::from_wire(p.profile)?),
         Proto::FinalizeLevel(p) => Body::FinalizeLevel(FeatureLevel(p.feature_level)),
         Proto::Prepare(p) => Body::Prepare(parse_all(p.transfers)?),
-        Proto::Move(p) => Body::Move {
-            losers: parse_nodes("Move.losers", p.losers)?,
-            transfers: parse_all(p.transfers)?,
-        },
-        Proto::Activate(p) => Body::Activate { buckets: parse_all(p.buckets)?, evidence: parse_all(p.evidence)? },
+        Proto::Move(p) => {
+            Body::Move { losers: parse_nodes("Move.losers", p.losers)?, transfers: parse_all(p.transfers)? }
+        }
+        Proto::Activate(p) => {
+            Body::Activate { buckets: parse_all(p.buckets)?, evidence: parse_all(p.evidence)? }
+        }
         Proto::Settle(p) => Body::Settle(parse_all(p.buckets)?),
         Proto::Cancel(p) => Body::Cancel(parse_all(p.buckets)?),
         Proto::ElectorsJoint(p) => Body::ElectorsJoint(parse_nodes("ElectorsJoint.electors", p.electors)?),
-        Proto::ElectorsSeal(p) => Body::ElectorsSeal {
-            joint: Epoch(p.joint),
-            nodes: parse_nodes("ElectorsSeal.nodes", p.nodes)?,
-        },
+        Proto::ElectorsSeal(p) => {
+            Body::ElectorsSeal { joint: Epoch(p.joint), nodes: parse_nodes("ElectorsSeal.nodes", p.nodes)? }
+        }
         Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
     })
 }
@@ -187,7 +200,9 @@ fn parse_found(p: v1::Found) -> Result<Body, WireError> {
     })
 }
 
-fn ids(nodes: &[NodeId]) -> Vec<u64> { nodes.iter().map(|n| n.0).collect() }
+fn ids(nodes: &[NodeId]) -> Vec<u64> {
+    nodes.iter().map(|n| n.0).collect()
+}
 
 fn parse_nodes(field: &'static str, ids: Vec<u64>) -> Result<Vec<NodeId>, WireError> {
     ids.into_iter().map(|id| text::node(field, id)).collect()

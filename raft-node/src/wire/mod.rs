@@ -55,7 +55,9 @@ pub(crate) fn parse_all<T: Wire>(list: Vec<T::Proto>) -> Result<Vec<T>, WireErro
 }
 
 /// Makes the messages of a list.
-pub(crate) fn all_to_wire<T: Wire>(list: &[T]) -> Vec<T::Proto> { list.iter().map(Wire::to_wire).collect() }
+pub(crate) fn all_to_wire<T: Wire>(list: &[T]) -> Vec<T::Proto> {
+    list.iter().map(Wire::to_wire).collect()
+}
 
 /// Parses a message that must be there.
 pub(crate) fn required<T: Wire>(field: &'static str, proto: Option<T::Proto>) -> Result<T, WireError> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use farm_core::id::NodeId;
-use farm_core::model::{Criterion, Link, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service};
+use farm_core::model::{
+    Criterion, Link, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service,
+};
 use farm_proto::v1;
 
 use super::{Wire, WireError, all_to_wire, parse_all, text};
@@ -54,7 +56,11 @@ impl Wire for Link {
         Ok(Self {
             name: text::name("Link.name", p.name)?,
             mac: text::array("Link.mac", &p.mac)?,
-            addresses: p.addresses.iter().map(|a| text::prefixed("Link.addresses", a)).collect::<Result<_, _>>()?,
+            addresses: p
+                .addresses
+                .iter()
+                .map(|a| text::prefixed("Link.addresses", a))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -63,7 +69,8 @@ impl Wire for Node {
     type Proto = v1::Node;
 
     fn to_wire(&self) -> v1::Node {
-        let address = |(network, ip): (&String, &IpAddr)| v1::Address { network: network.clone(), ip: ip.to_string() };
+        let address =
+            |(network, ip): (&String, &IpAddr)| v1::Address { network: network.clone(), ip: ip.to_string() };
         v1::Node {
             id: self.id.0,
             name: self.name.clone(),

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use farm_core::id::{Epoch, NodeId};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, Mode, Module, ModuleKind, ModuleName, Phase, Protocol, Service, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, Mode, Module, ModuleKind, ModuleName, Phase, Protocol,
+    Service, Weight,
 };
 use farm_proto::v1;
 
@@ -15,7 +16,8 @@ use super::{Wire, WireError, all_to_wire, parse_all, text};
 #[must_use]
 pub fn module_to_wire(name: &ModuleName, module: &Module) -> v1::Module {
     let vip = |(ip, mode): (&IpAddr, &Mode)| v1::VirtualIp { ip: ip.to_string(), mode: mode.to_wire() };
-    let weight = |(node, weight): (&NodeId, &Weight)| v1::NodeWeight { node: node.0, weight: weight.0.into() };
+    let weight =
+        |(node, weight): (&NodeId, &Weight)| v1::NodeWeight { node: node.0, weight: weight.0.into() };
     v1::Module {
         name: name.0.clone(),
         kind: module.kind.to_wire(),
@@ -89,7 +91,11 @@ fn parse_groups(groups: Vec<v1::BucketGroup>) -> Result<Vec<BucketState>, WireEr
         let state = parse_group(group)?;
         for bucket in buckets.iter() {
             if assignment[bucket].replace(state.clone()).is_some() {
-                return Err(WireError::invalid("Assignment.groups", format!("bucket {bucket} twice"), "each bucket once"));
+                return Err(WireError::invalid(
+                    "Assignment.groups",
+                    format!("bucket {bucket} twice"),
+                    "each bucket once",
+                ));
             }
         }
     }

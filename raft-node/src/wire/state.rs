@@ -16,7 +16,10 @@ impl Wire for ClusterState {
     type Proto = v1::State;
 
     fn to_wire(&self) -> v1::State {
-        assert_eq!(self.buckets, BUCKETS, "only small models have another number of buckets, and they stay in memory");
+        assert_eq!(
+            self.buckets, BUCKETS,
+            "only small models have another number of buckets, and they stay in memory"
+        );
         v1::State {
             cluster: self.cluster.0.to_vec().into(),
             name: self.name.clone(),
@@ -45,7 +48,11 @@ impl Wire for ClusterState {
             hash_key: HashKey(text::array("State.hash_key", &p.hash_key)?),
             electors: required::<Electors>("State.electors", p.electors)?,
             nodes: parse_nodes(p.nodes)?,
-            modules: p.modules.into_iter().map(parse_module).collect::<Result<BTreeMap<ModuleName, _>, _>>()?,
+            modules: p
+                .modules
+                .into_iter()
+                .map(parse_module)
+                .collect::<Result<BTreeMap<ModuleName, _>, _>>()?,
             fences: p.fences.into_iter().map(parse_fence).collect::<Result<_, _>>()?,
             lease_bound: Span(p.lease_bound_ns),
             retired: p.retired.into_iter().map(parse_retired).collect::<Result<_, _>>()?,
@@ -124,7 +131,9 @@ fn parse_retired(p: v1::Retired) -> Result<(ServiceKey, Retired), WireError> {
     Ok((key, Retired { unfenced, pending: parse_all(p.pending)? }))
 }
 
-fn ids(nodes: &BTreeSet<NodeId>) -> Vec<u64> { nodes.iter().map(|n| n.0).collect() }
+fn ids(nodes: &BTreeSet<NodeId>) -> Vec<u64> {
+    nodes.iter().map(|n| n.0).collect()
+}
 
 fn parse_ids(field: &'static str, ids: Vec<u64>) -> Result<BTreeSet<NodeId>, WireError> {
     ids.into_iter().map(|id| text::node(field, id)).collect()

@@ -16,12 +16,15 @@ pub(super) fn ip(field: &'static str, text: &str) -> Result<IpAddr, WireError> {
 }
 
 pub(super) fn prefixed(field: &'static str, text: &str) -> Result<(IpAddr, u8), WireError> {
-    let net: IpNet = text.parse().map_err(|_| WireError::invalid(field, text, "an IP address with a prefix length"))?;
+    let net: IpNet =
+        text.parse().map_err(|_| WireError::invalid(field, text, "an IP address with a prefix length"))?;
     Ok((net.addr(), net.prefix_len()))
 }
 
 pub(super) fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
-    bytes.try_into().map_err(|_| WireError::invalid(field, format!("{} bytes long", bytes.len()), length_rule(N)))
+    bytes
+        .try_into()
+        .map_err(|_| WireError::invalid(field, format!("{} bytes long", bytes.len()), length_rule(N)))
 }
 
 fn length_rule(n: usize) -> &'static str {
@@ -48,7 +51,9 @@ pub(super) fn node(field: &'static str, id: u64) -> Result<NodeId, WireError> {
 }
 
 /// Id 0 is nobody.
-pub(super) fn maybe_node(id: u64) -> Option<NodeId> { (id != 0).then_some(NodeId(id)) }
+pub(super) fn maybe_node(id: u64) -> Option<NodeId> {
+    (id != 0).then_some(NodeId(id))
+}
 
 pub(super) fn name(field: &'static str, text: String) -> Result<String, WireError> {
     if text.is_empty() || text.len() > NAME_MAX {
@@ -68,7 +73,11 @@ pub(super) fn module(field: &'static str, text: String) -> Result<ModuleName, Wi
 
 pub(super) fn buckets(field: &'static str, bytes: &[u8]) -> Result<BucketSet, WireError> {
     if bytes.len() != BUCKETS / 8 {
-        return Err(WireError::invalid(field, format!("{} bytes long", bytes.len()), "a bitmap over all buckets"));
+        return Err(WireError::invalid(
+            field,
+            format!("{} bytes long", bytes.len()),
+            "a bitmap over all buckets",
+        ));
     }
     Ok(BucketSet::from_bytes(bytes.to_vec()))
 }
