@@ -9,6 +9,9 @@ use clap::{Parser, Subcommand};
 use farm_lab::record::{Directory, Role};
 use farm_lab::{Lab, LabName, Mode, Place, Spec, demo, guardian};
 
+/// Name of the lab that needs no name.
+const DEFAULT_LAB: &str = "default";
+
 /// Farms in network namespaces.
 #[derive(Parser)]
 #[command(version)]
@@ -65,7 +68,7 @@ enum Command {
 #[derive(clap::Args)]
 struct Which {
     /// Name of the lab; labs of different names share nothing.
-    #[arg(long, env = "FARM_LAB", default_value = "default")]
+    #[arg(long, env = "FARM_LAB", default_value = DEFAULT_LAB)]
     name: LabName,
 }
 
@@ -151,9 +154,10 @@ fn bring_up(up: Up) -> Result<()> {
         lab.keep()?;
     }
     running?;
+    let exec = if name.as_str() == DEFAULT_LAB { "exec".into() } else { format!("exec --name {name}") };
     println!("lab {name} is up; try:");
-    println!("  farmctl lab exec node1 -- farmctl cluster status");
-    println!("  farmctl lab exec client -- curl -s http://{}/", farm_lab::FIRST_VIP);
+    println!("  farmctl lab {exec} node1 -- farmctl cluster status");
+    println!("  farmctl lab {exec} client -- curl -s http://{}/", farm_lab::FIRST_VIP);
     Ok(())
 }
 

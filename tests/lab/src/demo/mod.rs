@@ -60,8 +60,9 @@ struct Step<'a> {
     text: String,
     /// Who must answer afterwards, each its share.
     live: &'a [Place],
-    /// How long the shares may take to settle before the clients' clock starts; `None`: it starts at once.
-    settle: Option<Duration>,
+    /// Who is asked whether the shares have settled before the clients' clock starts: somebody who was there all the
+    /// time, for a node that comes back knows only the past. `None`: the clock starts at once.
+    settled_for: Option<Place>,
 }
 
 struct Stage<'a> {
@@ -73,14 +74,18 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn play(&self) -> Result<Vec<Row>> {
         let everybody: Vec<Place> = self.lab.nodes().collect();
-        let calm = Step { text: "all is calm".into(), live: &everybody, settle: None };
+        let calm = Step { text: "all is calm".into(), live: &everybody, settled_for: None };
         let mut rows = vec![self.watch(calm, || Ok(()))?];
         for scene in Scene::ALL {
             let victim = scene.victim(&everybody, self.leader()?);
             let others: Vec<Place> = everybody.iter().copied().filter(|place| *place != victim).collect();
-            let strike = Step { text: scene.strike_text(victim), live: &others, settle: None };
+            let strike = Step { text: scene.strike_text(victim), live: &others, settled_for: None };
             rows.push(self.watch(strike, || scene.strike(self.lab, victim))?);
-            let mend = Step { text: scene.mend_text(victim), live: &everybody, settle: Some(RETURN_LIMIT) };
+            let mend = Step {
+                text: scene.mend_text(victim),
+                live: &everybody,
+                settled_for: others.first().copied(),
+            };
             rows.push(self.watch(mend, || scene.mend(self.lab, victim))?);
         }
         Ok(rows)
@@ -88,14 +93,14 @@ impl Stage<'_> {
 
     /// Lets a step happen, waits as long as its judgement needs, and measures.
     fn watch(&self, step: Step, act: impl FnOnce() -> Result<()>) -> Result<Row> {
-        let Step { text, live, settle } = step;
+        let Step { text, live, settled_for } = step;
         self.picture.say(&text);
         let at = self.load.now();
         act().with_context(|| text.clone())?;
-        let judged_from = match settle {
+        let judged_from = match settled_for {
             None => at,
-            Some(limit) => {
-                self.await_shares(live, limit)?;
+            Some(asked) => {
+                self.await_shares(asked, live)?;
                 self.load.now()
             }
         };
@@ -106,10 +111,9 @@ impl Stage<'_> {
         Ok(row)
     }
 
-    fn await_shares(&self, live: &[Place], limit: Duration) -> Result<()> {
-        let asked = *live.first().context("a farm has nodes")?;
+    fn await_shares(&self, asked: Place, live: &[Place]) -> Result<()> {
         let what = "every node serves its share again";
-        self.lab.await_status(asked, what, limit, |status| status.settled(WEB_MODULE, live)).map(drop)
+        self.lab.await_status(asked, what, RETURN_LIMIT, |status| status.settled(WEB_MODULE, live)).map(drop)
     }
 
     fn leader(&self) -> Result<Place> {
