@@ -188,7 +188,9 @@ impl Daemon {
             tracing::error!(%error, "the store failed");
             std::process::abort();
         });
-        let opened = Store::open(&self.store_dir(), &OpenOptions::new(fatal));
+        let writer_started = Arc::new(crate::realtime::prefer);
+        let options = OpenOptions { writer_started, ..OpenOptions::new(fatal) };
+        let opened = Store::open(&self.store_dir(), &options);
         opened.map(|(store, _)| store).map_err(|e| Problem::new(e.code(), e.to_string(), "farmctl node join PEER"))
     }
 

@@ -69,6 +69,10 @@ impl Driver {
                 changed = role.changed() => if changed.is_err() { return } else { self.lead(&role.borrow_and_update().clone()); Some(Input::Tick) },
                 () = tokio::time::sleep(wake) => Some(Input::Tick),
             };
+            // What was heard meanwhile comes first: a driver that was not run for a while must not call anybody silent.
+            while let Ok(observation) = seen.try_recv() {
+                self.heard(observation);
+            }
             let snapshot = state.borrow_and_update().clone();
             if let Some(input) = input {
                 self.step(&snapshot, input);

@@ -77,7 +77,10 @@ impl Inner {
         let takes_from_silent = matches!(command.body, Body::Move { .. });
         match self.raft.propose_as(leadership, command).await {
             Ok(applied) => {
-                if takes_from_silent && applied.outcome.is_applied() {
+                if !applied.outcome.is_applied() {
+                    return self.tell(Input::ProposalFailed).await;
+                }
+                if takes_from_silent {
                     // Full: an announcement is already on its way.
                     let _ = self.announce.try_send(());
                 }

@@ -25,6 +25,7 @@ pub mod node;
 pub mod peer;
 pub mod problem;
 pub mod raft;
+pub mod realtime;
 pub mod run;
 pub mod secret;
 pub mod wire;

@@ -16,6 +16,7 @@ use farm_core::model::{Membership, Node};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_store::{LogStore, Store};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -29,6 +30,7 @@ use crate::node::{self, FilterHost, Follower, HostView};
 use crate::peer::{self, LEVEL, PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::raft::{self, Handle, LogWatch, ProposeError, Role, Snapshot};
+use crate::realtime;
 use crate::secret::Secret;
 
 /// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
@@ -41,6 +43,9 @@ const TRIES: u32 = 100;
 pub const SILENT: Span = Span::millis(1000);
 /// Alarms that may wait; one is as good as many.
 const ALARMS_MAX: usize = 4;
+
+/// One for the driver, one for the follower, which may wait for nft.
+const CONTROL_THREADS: usize = 2;
 
 /// Who this node is in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +95,17 @@ pub struct Member {
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
     follower: Mutex<Option<JoinHandle<()>>>,
+    /// Driver and follower: what stands between an observation and the filter.
+    control: Option<Runtime>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            // The last reference may go away on another runtime, where blocking is not allowed.
+            control.shutdown_background();
+        }
+    }
 }
 
 impl Member {
@@ -129,6 +145,7 @@ impl Member {
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
             follower: Mutex::default(),
+            control: Some(control_runtime()?),
             config: setup.config,
         });
         member.run(host, observations, feedback, inputs);
@@ -151,11 +168,12 @@ impl Member {
         let driver = Driver::new(self.me, self.raft.clone(), effects, self.heard.clone());
         let follower = Follower::new(self.me, self.lease.clone(), host, self.journal.clone());
         let following = follower.run(self.raft.state(), alarms, announcements, self.stop.subscribe());
-        *lock(&self.follower) = Some(tokio::spawn(following));
+        let control = self.control.as_ref().expect("it goes with the member").handle();
+        *lock(&self.follower) = Some(control.spawn(following));
         let mut tasks = lock(&self.tasks);
-        tasks.spawn(driver.run(observations, inputs));
+        tasks.spawn_on(driver.run(observations, inputs), control);
+        tasks.spawn_on(self.clone().survey(feedback), control);
         tasks.spawn(node::watch_host(alarm));
-        tasks.spawn(self.clone().survey(feedback));
         tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
     }
 
@@ -357,6 +375,16 @@ fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, Problem> {
         TcpListener::bind(address).map_err(|e| refused(*ip, config.ports.peer, "tcp", &e))
     };
     config.addresses.values().map(bind).collect()
+}
+
+fn control_runtime() -> Result<Runtime, Problem> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("farm-control")
+        .on_thread_start(realtime::prefer)
+        .enable_all()
+        .build();
+    runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))
 }
 
 fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation>), Problem> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_core::condition::{self, Condition, Since};
 use farm_core::id::NodeId;
 use farm_core::model::{Module, ModuleName, Phase, Role, Weight};
 use farm_core::state::ClusterState;
@@ -97,29 +98,39 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
+/// What is not green: what the state shows, and what only this node sees.
 fn conditions(member: &Member, state: &ClusterState) -> Vec<v1::Condition> {
+    let now = BootTime(boot_now());
+    let silent = state.nodes.keys().filter(|id| **id != member.me && member.silent(**id));
+    let silent = silent.map(|id| (*id, member.heard(*id).map_or(BootTime(0), |h| h.at))).collect();
+    let shared = condition::conditions(state, &silent).into_iter().map(|c| shown(c, now));
+    own(member).into_iter().chain(shared).collect()
+}
+
+fn own(member: &Member) -> Vec<v1::Condition> {
+    let condition = |code: &str, resource: &str, cause: &str, next: &str| v1::Condition {
+        code: code.into(),
+        resource: resource.into(),
+        since_ms: 0,
+        cause: cause.into(),
+        next: next.into(),
+    };
     let mut found = Vec::new();
     if member.role().leader.is_none() {
-        found.push(condition("no_leader", "cluster", "a majority of the voters cannot talk to each other", "farmctl cluster status"));
+        let cause = "no leader: a majority of the voters cannot talk to each other";
+        found.push(condition("no_leader", "cluster", cause, "farmctl node list"));
     }
     if !member.host.sound() {
-        found.push(condition("filter_lost", "filter", "the filter or its guard is not in place on this node; it accepts nothing", "farmctl events"));
+        let cause = "the filter or its guard is not in place on this node; it accepts nothing";
+        found.push(condition("filter_lost", "filter", cause, "farmctl events"));
     }
-    for (name, module) in &state.modules {
-        let orphans = module.assignment.iter().filter(|b| b.current.is_none()).count();
-        if orphans > 0 {
-            let cause = format!("{orphans} buckets of {name} have no owner: no live node may serve it");
-            found.push(condition("no_owner", &name.0, &cause, &format!("farmctl module weight {name} NODE 100")));
-        }
-    }
-    let silent = state.nodes.values().filter(|n| n.id != member.me && member.silent(n.id));
-    found.extend(silent.map(|n| {
-        let cause = format!("{} does not renew its lease", n.name);
-        condition("node_silent", &n.name, &cause, "farmctl events")
-    }));
     found
 }
 
-fn condition(code: &str, resource: &str, cause: &str, next: &str) -> v1::Condition {
-    v1::Condition { code: code.into(), resource: resource.into(), since_ms: 0, cause: cause.into(), next: next.into() }
+fn shown(c: Condition, now: BootTime) -> v1::Condition {
+    let since_ms = match c.since {
+        Since::Time(at) => now.since(at).as_millis(),
+        Since::Epoch(_) | Since::Unknown => 0,
+    };
+    v1::Condition { code: c.code.into(), resource: c.resource, since_ms, cause: c.cause, next: c.next }
 }

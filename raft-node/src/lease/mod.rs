@@ -18,9 +18,6 @@ use datagram::Sealer;
 use socket::LeaseSockets;
 use thread::LeaseThread;
 
-/// Real-time priority: above ordinary work, below the kernel's own threads (migration, watchdog: 99).
-const PRIORITY: u8 = 20;
-
 /// Starts the thread. It grants and renews only after [`Order::Begin`].
 ///
 /// # Errors
@@ -33,9 +30,7 @@ pub fn spawn(
     let (handle, end, observations) = orders::queues()?;
     let sealer = Sealer::new(identity.cluster, key);
     std::thread::Builder::new().name("farm-lease".into()).spawn(move || {
-        for degraded in farm_dataplane::realtime::become_realtime(PRIORITY) {
-            tracing::warn!("{degraded}");
-        }
+        crate::realtime::first();
         // A panic here must not leave a daemon that looks alive and no longer renews.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             LeaseThread::new(identity, sealer, sockets, end).run();

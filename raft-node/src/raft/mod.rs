@@ -200,6 +200,7 @@ impl Handle {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("farm-raft")
+            .on_thread_start(crate::realtime::prefer)
             .enable_all()
             .build()
             .map_err(|e| StartError::Raft(e.to_string()))?;

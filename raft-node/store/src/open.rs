@@ -293,7 +293,12 @@ fn start(opened: Opened, ballast: Ballast, options: &OpenOptions) -> io::Result<
         garbage: VecDeque::new(),
         dirty: false,
     };
-    let writer = thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())?;
+    let started = options.writer_started.clone();
+    let writing = move || {
+        started();
+        writer.run();
+    };
+    let writer = thread::Builder::new().name("store-writer".into()).spawn(writing)?;
     let inner = Inner { engine, shared, gauge, fatal: options.fatal.clone(), writer: Some(writer) };
     Ok(Store { inner: Arc::new(inner), token: 1 })
 }

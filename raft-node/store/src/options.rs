@@ -26,6 +26,8 @@ pub struct OpenOptions {
     pub allow_volatile: bool,
     /// Called once when a write or sync has failed.
     pub fatal: FatalHook,
+    /// Called first on the writer's thread: the daemon raises its priority there.
+    pub writer_started: Arc<dyn Fn() + Send + Sync>,
     /// Faults between the store and its disk.
     #[cfg(feature = "planted")]
     pub faults: Arc<dyn Faults>,
@@ -41,6 +43,7 @@ impl OpenOptions {
             cache: 32 << 20,
             allow_volatile: false,
             fatal,
+            writer_started: Arc::new(|| {}),
             #[cfg(feature = "planted")]
             faults: Arc::new(crate::planted::NoFaults),
         }
