@@ -91,6 +91,9 @@ struct Up {
     /// Machines and cables only: no daemons.
     #[arg(long)]
     bare: bool,
+    /// Stay in the foreground: the lab goes down with this process, for example on Ctrl-C.
+    #[arg(long)]
+    foreground: bool,
     /// Leave the lab as it is when the farm does not come up, to look at its logs.
     #[arg(long)]
     keep_broken: bool,
@@ -150,14 +153,17 @@ fn bring_up(up: Up) -> Result<()> {
     };
     let (lab, name) = (Lab::build(spec.clone())?, spec.name);
     let running = if up.bare { Ok(()) } else { lab.run_farm() };
-    if running.is_ok() || up.keep_broken {
-        lab.keep()?;
-    }
+    let keep = if running.is_ok() { !up.foreground } else { up.keep_broken };
+    let owned = if keep { lab.keep().map(|()| None)? } else { Some(lab) };
     running?;
     let exec = if name.as_str() == DEFAULT_LAB { "exec".into() } else { format!("exec --name {name}") };
     println!("lab {name} is up; try:");
     println!("  farmctl lab {exec} node1 -- farmctl cluster status");
     println!("  farmctl lab {exec} client -- curl -s http://{}/", farm_lab::FIRST_VIP);
+    // The guardian takes an owned lab down when this process is ended.
+    while owned.is_some() {
+        std::thread::park();
+    }
     Ok(())
 }
 

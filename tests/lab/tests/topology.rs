@@ -1,5 +1,6 @@
 //! Labs without daemons: machines, cables, faults; and that nothing is left of them.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -161,32 +162,15 @@ fn a_kept_lab_stays_until_down() -> Result<()> {
     Ok(())
 }
 
-/// A process that owns a lab and waits, until the test ends it.
+/// A process that owns a lab and waits to be ended.
 fn owner(name: &LabName) -> Result<(std::process::Child, Process)> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["own_a_lab_until_killed", "--exact", "--nocapture"])
-        .env("FARM_TEST_OWN_LAB", name.as_str())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let out = std::io::BufReader::new(child.stdout.take().context("stdout is piped")?);
-    let mut lines = std::io::BufRead::lines(out);
-    lines
-        .find(|line| line.as_ref().is_ok_and(|l| l.contains("lab is up")))
-        .context("the owner ended early")??;
+    let up = ["up", "--bare", "--foreground", "--nodes", "1", "--name", name.as_str()];
+    let mut child = farm_lab_program().args(up).stdout(Stdio::piped()).spawn()?;
+    let out = BufReader::new(child.stdout.take().context("stdout is piped")?);
+    let is_up = |line: &std::io::Result<String>| line.as_ref().is_ok_and(|l| l.contains("is up"));
+    out.lines().find(is_up).context("the owner ended early")??;
     let process = Process::of(i32::try_from(child.id())?)?;
     Ok((child, process))
-}
-
-/// Not a test of its own: the body of [`owner`], which starts this program again with the variable set.
-#[test]
-fn own_a_lab_until_killed() -> Result<()> {
-    let Ok(name) = std::env::var("FARM_TEST_OWN_LAB") else { return Ok(()) };
-    let lab = Lab::build(Spec::new(name.parse()?, 1))?;
-    lab.start_nginx(NODE1)?;
-    println!("lab is up");
-    loop {
-        std::thread::park();
-    }
 }
 
 #[test]

@@ -26,6 +26,9 @@ const ANSWER: Duration = Duration::from_millis(200);
 const WINDOW: Duration = Duration::from_secs(1);
 /// Width of a full bar.
 const BAR: usize = 40;
+/// Longer lines are cut off by the terminal, so that the picture can be taken back by its number of lines.
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 /// Sentences that stay visible.
 const SENTENCES: usize = 9;
 
@@ -87,7 +90,7 @@ impl Painter {
             self.lines = picture.lines().count();
             let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
             // A terminal that is gone is no reason to stop the demo.
-            let _ = write!(std::io::stderr(), "{back}{picture}");
+            let _ = write!(std::io::stderr(), "{back}{NO_WRAP}{picture}{WRAP}");
         }
     }
 
@@ -128,8 +131,7 @@ impl Painter {
         }
         text.push('\n');
         for sentence in self.said.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // One line each, so that the picture can be taken back by its number of lines.
-            let _ = writeln!(text, "  {}", sentence.chars().take(WIDTH).collect::<String>());
+            let _ = writeln!(text, "  {sentence}");
         }
         text
     }
@@ -146,9 +148,6 @@ impl Painter {
         format!("owns {buckets} of {BUCKETS} buckets{leads}{heard}")
     }
 }
-
-/// Widest sentence: what a terminal of 120 columns shows without wrapping.
-const WIDTH: usize = 116;
 
 fn goes_on(stopped: &Receiver<()>, pause: Duration) -> bool {
     stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
