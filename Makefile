@@ -4,11 +4,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
 NODES ?= 3
 MODE ?= directed
-# What the lab, the demo and the benches start.
+# What the lab and the demo start.
 BINARIES := -p farmd -p farmctl -p farm-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build release test bench crash verify fix demo lab-up lab-down lab-status
+.PHONY: help setup build release test crash verify fix demo lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,11 +25,8 @@ release: setup
 test: setup ## every test, quickest first
 	@scripts/test.sh
 
-bench: release ## the figures, into bench.json
-	$(CARGO) run --locked --release -p farm-lab -- bench --out bench.json
-
 crash: setup ## power cuts, torn writes, failed fsyncs: many more than in make test
-	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store
+	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store --test crash
 
 verify: setup ## format, lints, documentation; changes nothing
 	$(CARGO) fmt --all --check
