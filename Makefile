@@ -8,7 +8,10 @@ MODE ?= directed
 BINARIES := -p farmd -p farmctl -p farm-lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build release test crash verify fix demo lab-up lab-down lab-status
+# Profile of `make bench`: release, or dev.
+PROFILE ?= release
+
+.PHONY: help setup build build-lab test crash verify fix demo lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +22,9 @@ setup: ## packages, eBPF toolchain, bpffs; quick when nothing is missing
 build: setup ## the daemon and the command line
 	$(CARGO) build --locked
 
-release: setup
-	$(CARGO) build --locked --release $(BINARIES)
+# The same profile as the tests, so that a fresh machine builds once.
+build-lab: setup
+	$(CARGO) build --locked $(BINARIES)
 
 test: setup ## every test, quickest first
 	@scripts/test.sh
@@ -39,14 +43,14 @@ fix: setup ## what verify would complain about, where a tool can mend it
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path dataplane/ebpf/Cargo.toml
 
-demo: release ## three servers, one address, four faults
-	target/release/farm-lab demo $(DEMO_ARGS)
+demo: build-lab ## three servers, one address, four faults
+	target/debug/farm-lab demo $(DEMO_ARGS)
 
-lab-up: release ## a farm of NODES nodes in network namespaces (MODE=directed|flood)
-	target/release/farm-lab up --nodes $(NODES) --mode $(MODE)
+lab-up: build-lab ## a farm of NODES nodes in network namespaces (MODE=directed|flood)
+	target/debug/farm-lab up --nodes $(NODES) --mode $(MODE)
 
-lab-down: release ## take it down
-	target/release/farm-lab down
+lab-down: build-lab ## take it down
+	target/debug/farm-lab down
 
-lab-status: release ## what is up
-	target/release/farm-lab status
+lab-status: build-lab ## what is up
+	target/debug/farm-lab status
