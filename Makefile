@@ -11,7 +11,7 @@ BINARIES := -p farmd -p farmctl -p farm-lab
 # Profile of `make bench`: release, or dev.
 PROFILE ?= release
 
-.PHONY: help setup build build-lab test crash verify fix demo lab-up lab-down lab-status
+.PHONY: help setup build build-lab test bench crash verify fix demo lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ build-lab: setup
 
 test: setup ## every test, quickest first
 	@scripts/test.sh
+
+bench: setup ## the figures, into bench.json (BENCH_ARGS="--runs 5" for a shorter look)
+	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
+	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- bench --out bench.json $(BENCH_ARGS)
 
 crash: setup ## power cuts, torn writes, failed fsyncs: many more than in make test
 	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store --test crash
