@@ -30,6 +30,10 @@ pub struct Schedule {
     pub faults: Vec<(RealTime, Fault)>,
     /// When it is over.
     pub end: RealTime,
+    /// Whether the faults are over long before the end, so that P5 must hold then.
+    pub recovers: bool,
+    /// Whether disks learn what is committed, and get snapshots, only when told to.
+    pub lazy_disks: bool,
 }
 
 impl Schedule {
@@ -55,14 +59,23 @@ impl Schedule {
         faults.extend(draw.membership());
         faults.sort_by_key(|(at, _)| *at);
         let end = RealTime(0) + LIFE;
-        Self { seed, nodes: draw.nodes, profile: Profile::Fast, rates, faults, end }
+        Self { seed, nodes: draw.nodes, profile: Profile::Fast, rates, faults, end, recovers: true, lazy_disks: false }
     }
 
     /// An otherwise quiet life of `nodes` machines with true clocks, for schedules that are written by hand.
     #[must_use]
     pub fn quiet(seed: u64, nodes: usize, lives: Span) -> Self {
         let rates = vec![Rate::TRUE; nodes];
-        Self { seed, nodes, profile: Profile::Fast, rates, faults: Vec::new(), end: RealTime(0) + lives }
+        Self {
+            seed,
+            nodes,
+            profile: Profile::Fast,
+            rates,
+            faults: Vec::new(),
+            end: RealTime(0) + lives,
+            recovers: false,
+            lazy_disks: true,
+        }
     }
 
     /// Adds what strikes `ms` milliseconds after the start.
@@ -125,8 +138,8 @@ impl Draw {
     }
 
     fn traffic(&mut self) -> &'static [Traffic] {
-        let kinds: [&'static [Traffic]; 5] =
-            [Traffic::ALL, Traffic::LEASES, Traffic::LOG, &[Traffic::Renewals], &[Traffic::Grants]];
+        let kinds: [&'static [Traffic]; 6] =
+            [Traffic::ALL, Traffic::LEASES, Traffic::TCP, Traffic::LOG, Traffic::RENEWALS, Traffic::GRANTS];
         kinds[self.rng.usize(0..kinds.len())]
     }
 

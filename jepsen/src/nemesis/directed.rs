@@ -1,1 +1,149 @@
-//! Schedules written by hand: each leads to the edge of one rule.
+//! Schedules written by hand: each leads to the edge of one rule, along the shortest trace that breaks the cluster
+//! without it. A seed only shifts instants by some milliseconds.
+//!
+//! In all of them machine 0 leads, and the machine numbers are those of the story.
+
+use farm_core::planted::Bug;
+use farm_core::time::Span;
+
+use super::{Fault, Target, Threads, Traffic};
+use crate::schedule::Schedule;
+
+/// A schedule that is hard to survive with `bug`.
+#[must_use]
+pub fn schedule(bug: Bug, seed: u64) -> Schedule {
+    let mut shift = Shift(fastrand::Rng::with_seed(seed));
+    match bug {
+        Bug::FenceOnlyCommitted => reboot_behind_a_move(seed),
+        Bug::NoGrantReset => elector_forgets(seed, &mut shift),
+        Bug::NoIncarnation => answers_to_an_older_run(seed, &mut shift),
+        Bug::EvidenceByEpoch => report_without_the_entry(seed, &mut shift),
+        Bug::NoBaseCheck => entry_in_between(seed, &mut shift),
+        Bug::JointWithoutSeal => electors_of_long_ago(seed, &mut shift),
+        Bug::ReportBeforeFlip => slow_flip(seed),
+        Bug::LeaseFromAnswer
+        | Bug::CheckApartFromStamp
+        | Bug::ActivateWithoutWaiting
+        | Bug::WaitEqualsLease
+        | Bug::AcceptFromAnyone
+        | Bug::LowerEpochAfterRestart => Schedule::random(seed),
+    }
+}
+
+struct Shift(fastrand::Rng);
+
+impl Shift {
+    /// An instant between `from` and `to`, in milliseconds.
+    fn within(&mut self, from: u64, to: u64) -> u64 {
+        self.0.u64(from..=to)
+    }
+}
+
+const LEADER: Target = Target::Machine(0);
+
+fn cut(from: usize, to: usize, traffic: &'static [Traffic], lasts_ms: u64) -> Fault {
+    Fault::Cut { from: Target::Machine(from), to: Target::Machine(to), traffic, lasts: Span::millis(lasts_ms) }
+}
+
+/// Both directions.
+fn part(schedule: Schedule, at: u64, (a, b): (usize, usize), traffic: &'static [Traffic], lasts: u64) -> Schedule {
+    schedule.at(at, cut(a, b, traffic, lasts)).at(at, cut(b, a, traffic, lasts))
+}
+
+/// 1 gives its buckets away as planned, says so, loses its memory, and finds an elector that has not heard of it.
+fn reboot_behind_a_move(seed: u64) -> Schedule {
+    let schedule = Schedule::quiet(seed, 3, Span::millis(3_000))
+        .at(1_000, Fault::Pause(Target::Machine(2), Threads::Driver, Span::millis(5_000)))
+        .at(1_020, Fault::Weight(Target::Machine(1), 0));
+    part(schedule, 1_600, (0, 1), Traffic::ALL, 5_000)
+        .at(1_600, Fault::Reboot(Target::Machine(1), Span::millis(20)))
+}
+
+/// 2 granted 1 a lease, restarts, and is asked about it.
+fn elector_forgets(seed: u64, shift: &mut Shift) -> Schedule {
+    let schedule = Schedule::quiet(seed, 3, Span::millis(2_000)).at(1_000, cut(1, 0, Traffic::RENEWALS, 5_000));
+    let schedule = part(schedule, 1_000, (0, 1), Traffic::TCP, 5_000);
+    let schedule = part(schedule, 1_000, (2, 1), Traffic::TCP, 5_000);
+    let last = shift.within(1_050, 1_065);
+    schedule
+        .at(last, cut(1, 2, Traffic::RENEWALS, 5_000))
+        .at(last + 3, Fault::Restart(Target::Machine(2), Span::millis(2)))
+}
+
+/// 1 restarts twice while answers to it are under way for long.
+fn answers_to_an_older_run(seed: u64, shift: &mut Shift) -> Schedule {
+    let slow = |from| Fault::Slow {
+        from: Target::Machine(from),
+        to: Target::Machine(1),
+        traffic: Traffic::GRANTS,
+        extra: Span::millis(150),
+        lasts: Span::millis(5_000),
+    };
+    let schedule = Schedule::quiet(seed, 3, Span::millis(2_000)).at(1_000, slow(0)).at(1_000, slow(2));
+    let second = shift.within(1_035, 1_060);
+    let schedule = schedule
+        .at(1_010, Fault::Restart(Target::Machine(1), Span::millis(2)))
+        .at(second, Fault::Restart(Target::Machine(1), Span::millis(60)))
+        .at(second, cut(1, 0, Traffic::RENEWALS, 5_000))
+        .at(second, cut(1, 2, Traffic::RENEWALS, 5_000));
+    let schedule = part(schedule, second, (0, 1), Traffic::TCP, 5_000);
+    part(schedule, second, (2, 1), Traffic::TCP, 5_000)
+}
+
+/// 2 is asked about a Move that it does not hold, and grants a lease to its loser, 1, afterwards.
+fn report_without_the_entry(seed: u64, shift: &mut Shift) -> Schedule {
+    let silent = 1_000;
+    let schedule = Schedule::quiet(seed, 3, Span::millis(2_000))
+        .at(silent, cut(1, 0, Traffic::RENEWALS, 5_000))
+        .at(silent, cut(1, 2, Traffic::RENEWALS, shift.within(80, 95)))
+        // 2 gets the Move late, but long before it would call an election.
+        .at(silent + 45, cut(0, 2, Traffic::LOG, 65));
+    // 1 acknowledges the Move and does not hear that it is committed.
+    let deaf = silent + shift.within(55, 85);
+    part(schedule, deaf, (0, 1), Traffic::TCP, 5_000)
+}
+
+/// A Move of the silent 1 lands behind epochs that it was not made for, and 1 gets to know those but not the Move.
+fn entry_in_between(seed: u64, shift: &mut Shift) -> Schedule {
+    let silent = 1_100;
+    let disk = |m| Fault::SlowDisk(Target::Machine(m), Span::millis(30), Span::millis(200));
+    let mut schedule = Schedule::quiet(seed, 3, Span::millis(3_000))
+        .at(1_000, cut(0, 1, Traffic::LOG, 500))
+        .at(silent, cut(1, 0, Traffic::RENEWALS, 5_000))
+        .at(1_050, disk(0))
+        .at(1_050, disk(2));
+    let burst = silent + shift.within(48, 74);
+    for _ in 0..4 {
+        schedule = schedule.at(burst, Fault::Touch);
+    }
+    let back = Fault::Slow {
+        from: Target::Machine(1),
+        to: LEADER,
+        traffic: Traffic::LOG,
+        extra: Span::millis(30),
+        lasts: Span::millis(5_000),
+    };
+    // The log comes through for a moment: for one step of catching up.
+    schedule.at(1_400, back).at(1_500 + shift.within(30, 60), cut(0, 1, Traffic::TCP, 5_000))
+}
+
+/// 2 comes back from before two changes of electors and meets 1, who is an elector no more.
+fn electors_of_long_ago(seed: u64, shift: &mut Shift) -> Schedule {
+    let mut schedule = Schedule::quiet(seed, 3, Span::millis(9_500));
+    schedule.rates.push(schedule.rates[0]);
+    let alone = shift.within(1_000, 1_100);
+    for (pair, lasts) in [((0, 1), 20_000), ((3, 1), 20_000), ((2, 1), 7_000)] {
+        schedule = part(schedule, alone, pair, Traffic::ALL, lasts);
+    }
+    schedule = schedule.at(5_000, Fault::Join(3));
+    let schedule = part(schedule, 7_000, (0, 2), Traffic::ALL, 20_000);
+    part(schedule, 7_000, (3, 2), Traffic::ALL, 20_000)
+        .at(7_500, Fault::Reboot(Target::Machine(2), Span::millis(50)))
+}
+
+/// The filter of 1 takes its time while 1 gives its buckets away.
+fn slow_flip(seed: u64) -> Schedule {
+    Schedule::quiet(seed, 3, Span::millis(2_500))
+        .at(1_000, Fault::SlowFlip(Target::Machine(1), Span::millis(80), Span::millis(5_000)))
+        .at(1_020, Fault::Weight(Target::Machine(1), 0))
+}

@@ -13,17 +13,25 @@ pub enum Traffic {
     Renewals,
     /// Lease datagrams from electors to a node.
     Grants,
-    /// Everything over TCP: the log, and questions about expiry.
-    Raft,
+    /// The log, over TCP.
+    Log,
+    /// Questions about expiry and their answers, over TCP.
+    Questions,
 }
 
 impl Traffic {
     /// Everything.
-    pub const ALL: &'static [Self] = &[Self::Renewals, Self::Grants, Self::Raft];
+    pub const ALL: &'static [Self] = &[Self::Renewals, Self::Grants, Self::Log, Self::Questions];
     /// Both directions of leases.
     pub const LEASES: &'static [Self] = &[Self::Renewals, Self::Grants];
     /// The log alone.
-    pub const LOG: &'static [Self] = &[Self::Raft];
+    pub const LOG: &'static [Self] = &[Self::Log];
+    /// Everything over TCP.
+    pub const TCP: &'static [Self] = &[Self::Log, Self::Questions];
+    /// Renewals alone.
+    pub const RENEWALS: &'static [Self] = &[Self::Renewals];
+    /// Grants alone.
+    pub const GRANTS: &'static [Self] = &[Self::Grants];
 }
 
 /// Whom a fault strikes; machines are numbered from 0.

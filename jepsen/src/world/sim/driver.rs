@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use farm_core::command::{Body, Command};
 use farm_core::controller::{Controller, DrainState, Effect, Input, Observed, Patience};
-use farm_core::id::NodeId;
+use farm_core::id::{Epoch, NodeId};
 use farm_core::lease::Expiry;
 use farm_core::model::{BucketSet, Phase};
 use farm_core::planted::{Bug, is_planted};
@@ -240,6 +240,9 @@ impl World {
 
     /// Now and then the disk learns what is committed, more rarely a snapshot.
     fn write_down(&mut self, m: usize) {
+        if self.schedule.lazy_disks {
+            return;
+        }
         let (committed, snapshot) = (self.rng.u8(0..8) == 0, self.rng.u8(0..48) == 0);
         if let Some(daemon) = &mut self.machines[m].daemon
             && committed
@@ -343,7 +346,7 @@ impl World {
         let mut drains = BTreeMap::new();
         for node in previous {
             let Some(m) = self.numbers.get(&node).copied() else { continue };
-            if self.machines[m].driver_works() && self.net.connects(m, leader, Traffic::Raft) {
+            if self.machines[m].driver_works() && self.net.connects(m, leader, Traffic::Log) {
                 let report = self.drain(m, self.machines[leader].now(self.now));
                 drains.extend(modules().map(|name| ((node, name), report.clone())));
             }
@@ -358,7 +361,7 @@ impl World {
             (0..BUCKETS).for_each(|b| established.insert(b));
         }
         let sockets = established.len() as u64;
-        let epoch = machine.filter.in_force().epoch;
+        let epoch = machine.daemon.as_ref().map_or(Epoch(0), |d| d.lease.applied);
         DrainState { epoch, requests: BucketSet::empty(BUCKETS), established, sockets, at }
     }
 

@@ -202,7 +202,9 @@ impl World {
                 if let Some((lease, _)) = self.lease(m) {
                     lease.publishing = Some(Publishing::Grace(epoch));
                 }
-                let delay = Span(self.rng.u64(10_000..=GRACE.0));
+                // What slows the write down slows the visits down too.
+                let longest = GRACE.0.max(self.machines[m].flip.0);
+                let delay = Span(self.rng.u64(10_000..=longest));
                 self.queue.put(self.now + delay, Event::Published { machine: m, run: self.machines[m].run });
             }
             Publishing::Grace(epoch) => {

@@ -186,10 +186,11 @@ impl Daemon {
 impl LeaseThread {
     /// A thread that found its filter at epoch `pinned` and the log with `behind` after the snapshot.
     #[must_use]
-    pub fn new(pinned: Epoch, behind: &[Rc<Entry>]) -> Self {
+    pub fn new(pinned: Epoch, behind: &[Rc<Entry>], committed: u64) -> Self {
+        let fenced = |e: &&Rc<Entry>| e.id.index <= committed || !is_planted(Bug::FenceOnlyCommitted);
         Self {
             machines: None,
-            early: behind.iter().map(|e| (e.id, e.fences())).filter(|(_, f)| !f.is_empty()).collect(),
+            early: behind.iter().filter(fenced).map(|e| (e.id, e.fences())).filter(|(_, f)| !f.is_empty()).collect(),
             applied: if is_planted(Bug::LowerEpochAfterRestart) { Epoch(0) } else { pinned },
             bound: behind.iter().filter_map(|e| e.lease()).max().unwrap_or_default(),
             publishing: None,

@@ -176,7 +176,9 @@ impl World {
         }
         if self.violation.is_none() {
             self.now = end;
-            self.judge_live();
+            if self.schedule.recovers {
+                self.judge_live();
+            }
         }
         events
     }
@@ -247,7 +249,7 @@ impl World {
         let disk = &machine.disk;
         let raft = Raft::start(id, &disk.raft, self.timing, boot, self.rng.fork());
         let behind = raft.behind(disk.last.index);
-        let lease = LeaseThread::new(machine.filter.in_force().epoch, behind);
+        let lease = LeaseThread::new(machine.filter.in_force().epoch, behind, disk.raft.committed);
         machine.daemon = Some(Daemon::new(raft, disk, lease));
         self.cover_start(m);
         self.note(m, || "the daemon starts".into());

@@ -43,7 +43,8 @@ impl Message {
         match self {
             Self::Renewal(_) => Traffic::Renewals,
             Self::Grant(_) => Traffic::Grants,
-            Self::Raft(_) | Self::Ask { .. } | Self::Answer { .. } => Traffic::Raft,
+            Self::Raft(_) => Traffic::Log,
+            Self::Ask { .. } | Self::Answer { .. } => Traffic::Questions,
         }
     }
 }

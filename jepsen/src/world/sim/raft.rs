@@ -9,8 +9,8 @@ use farm_core::id::{EntryId, Epoch, Leadership, NodeId};
 use farm_core::lease::Timing;
 use farm_core::time::{BootTime, Span};
 
-/// Entries of one append message.
-const BATCH: usize = 64;
+/// Entries of one append message: few, so that a follower that lags catches up in steps.
+const BATCH: usize = 4;
 
 /// Who replicates the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -115,8 +115,8 @@ pub enum RaftMessage {
         candidate: NodeId,
         /// Its last entry.
         last: EntryId,
-        /// The leader itself told it to stand.
-        forced: bool,
+        /// Why.
+        round: Round,
     },
     /// A vote.
     Vote {
@@ -124,6 +124,8 @@ pub enum RaftMessage {
         term: u64,
         /// Who votes.
         from: NodeId,
+        /// In which round.
+        round: Round,
     },
     /// The leader tells a voter to stand at once.
     Stand {
@@ -132,10 +134,21 @@ pub enum RaftMessage {
     },
 }
 
+/// Round of an election.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Round {
+    /// Would you vote for me? Changes nothing.
+    Pre,
+    /// Vote for me.
+    Election,
+    /// The same; the leader itself told me to stand.
+    Forced,
+}
+
 #[derive(Clone, Debug)]
 enum Role {
     Follower,
-    Candidate(BTreeSet<NodeId>),
+    Candidate(Round, BTreeSet<NodeId>),
     Leader(BTreeMap<NodeId, Progress>),
 }
 
@@ -148,9 +161,10 @@ struct Progress {
 /// The log of one run of a daemon.
 ///
 /// ```text
-/// Follower ── no leader heard, or told to stand ──▶ Candidate ── majority ──▶ Leader
-///    ▲                                                  │                       │
-///    └──────────── higher term, or a leader of this term ◀──────────────────────┘
+/// Follower ── no leader heard ──▶ Candidate(Pre) ── majority ──▶ Candidate(Election) ── majority ──▶ Leader
+///    │  ▲                              │                          │                                 │
+///    │  └──────────────────────── higher term, or a leader of this term ◀───────────────────────────┘
+///    └────── told to stand ──▶ Candidate(Forced) ── majority ──▶ Leader
 /// ```
 pub struct Raft {
     me: NodeId,
@@ -229,7 +243,7 @@ impl Raft {
     pub fn leads(&self) -> Option<Leadership> {
         match self.role {
             Role::Leader(_) => Some(Leadership { term: self.term, leader: self.me }),
-            Role::Follower | Role::Candidate(_) => None,
+            Role::Follower | Role::Candidate(..) => None,
         }
     }
 
@@ -283,7 +297,7 @@ impl Raft {
                 let near = |p: &Progress| p.matched + 5 >= self.log.len() as u64;
                 progress.iter().filter(|(_, p)| near(p)).map(|(n, _)| *n).chain([self.me]).collect()
             }
-            Role::Follower | Role::Candidate(_) => BTreeSet::new(),
+            Role::Follower | Role::Candidate(..) => BTreeSet::new(),
         }
     }
 
@@ -292,7 +306,7 @@ impl Raft {
     pub fn wake_at(&self) -> BootTime {
         match self.role {
             Role::Leader(_) => self.heartbeat_at,
-            Role::Follower | Role::Candidate(_) => self.election_at,
+            Role::Follower | Role::Candidate(..) => self.election_at,
         }
     }
 
@@ -300,8 +314,8 @@ impl Raft {
     pub fn tick(&mut self, now: BootTime) {
         match self.role {
             Role::Leader(_) if now >= self.heartbeat_at => self.send_all(now),
-            Role::Follower | Role::Candidate(_) if now >= self.election_at => self.stand(now, false),
-            Role::Leader(_) | Role::Follower | Role::Candidate(_) => {}
+            Role::Follower | Role::Candidate(..) if now >= self.election_at => self.stand(now, Round::Pre),
+            Role::Leader(_) | Role::Follower | Role::Candidate(..) => {}
         }
     }
 
@@ -343,8 +357,8 @@ impl Raft {
         self.durable = self.durable.max(entry.index);
         match (&self.role, self.leader) {
             (Role::Leader(_), _) => self.advance(),
-            (Role::Follower | Role::Candidate(_), Some(leader)) if self.verified > 0 => self.confirm(leader),
-            (Role::Follower | Role::Candidate(_), _) => {}
+            (Role::Follower | Role::Candidate(..), Some(leader)) if self.verified > 0 => self.confirm(leader),
+            (Role::Follower | Role::Candidate(..), _) => {}
         }
     }
 
@@ -357,11 +371,11 @@ impl Raft {
             RaftMessage::Appended { term, from, matched, refused } => {
                 self.appended(term, from, matched, refused, now);
             }
-            RaftMessage::Ask { term, candidate, last, forced } => {
-                self.asked(term, candidate, last, forced, now);
+            RaftMessage::Ask { term, candidate, last, round } => {
+                self.asked(term, candidate, last, round, now);
             }
-            RaftMessage::Vote { term, from } => self.voted(term, from, now),
-            RaftMessage::Stand { term } if term == self.term => self.stand(now, true),
+            RaftMessage::Vote { term, from, round } => self.voted(term, from, round, now),
+            RaftMessage::Stand { term } if term == self.term => self.stand(now, Round::Forced),
             RaftMessage::Stand { .. } => {}
         }
     }
@@ -476,50 +490,67 @@ impl Raft {
         }
     }
 
-    fn asked(&mut self, term: u64, candidate: NodeId, last: EntryId, forced: bool, now: BootTime) {
+    fn asked(&mut self, term: u64, candidate: NodeId, last: EntryId, round: Round, now: BootTime) {
         let content = self.leads().is_some() || now.since(self.heard_leader) < self.timing.election_min;
-        if term < self.term || (content && !forced) {
+        if term < self.term || (content && round != Round::Forced) {
+            return;
+        }
+        let mine = self.last();
+        let complete = (last.by.term, last.index) >= (mine.by.term, mine.index);
+        let free = || term > self.term || self.vote.is_none_or(|v| v == candidate);
+        let vote = RaftMessage::Vote { term, from: self.me, round };
+        if round == Round::Pre {
+            if complete && free() {
+                self.out.push((candidate, vote));
+            }
             return;
         }
         if term > self.term {
             self.follow(term, now);
         }
-        let mine = self.last();
-        let complete = (last.by.term, last.index) >= (mine.by.term, mine.index);
         if complete && self.vote.is_none_or(|v| v == candidate) {
             self.vote = Some(candidate);
             self.rest(now);
-            self.out.push((candidate, RaftMessage::Vote { term, from: self.me }));
+            self.out.push((candidate, vote));
         }
     }
 
-    fn voted(&mut self, term: u64, from: NodeId, now: BootTime) {
+    fn voted(&mut self, term: u64, from: NodeId, of: Round, now: BootTime) {
         let voters = self.members().voters;
-        let Role::Candidate(votes) = &mut self.role else { return };
-        if term != self.term {
+        let Role::Candidate(round, votes) = &mut self.role else { return };
+        let asked = if *round == Round::Pre { self.term + 1 } else { self.term };
+        if term != asked || of != *round {
             return;
         }
         votes.insert(from);
-        if votes.intersection(&voters).count() > voters.len() / 2 {
+        if votes.intersection(&voters).count() <= voters.len() / 2 {
+            return;
+        }
+        if of == Round::Pre {
+            self.stand(now, Round::Election);
+        } else {
             self.role = Role::Leader(BTreeMap::new());
             self.leader = Some(self.me);
             self.propose(Payload::Blank, now);
         }
     }
 
-    fn stand(&mut self, now: BootTime, forced: bool) {
+    fn stand(&mut self, now: BootTime, round: Round) {
         self.rest(now);
         let voters = self.members().voters;
         if !voters.contains(&self.me) {
             return;
         }
-        self.term += 1;
-        self.vote = Some(self.me);
-        self.role = Role::Candidate(BTreeSet::new());
-        self.leader = None;
-        let ask = RaftMessage::Ask { term: self.term, candidate: self.me, last: self.last(), forced };
+        let term = self.term + 1;
+        if round != Round::Pre {
+            self.term = term;
+            self.vote = Some(self.me);
+            self.leader = None;
+        }
+        self.role = Role::Candidate(round, BTreeSet::new());
+        let ask = RaftMessage::Ask { term, candidate: self.me, last: self.last(), round };
         self.out.extend(voters.iter().filter(|n| **n != self.me).map(|n| (*n, ask.clone())));
-        self.voted(self.term, self.me, now);
+        self.voted(term, self.me, round, now);
     }
 
     fn follow(&mut self, term: u64, now: BootTime) {
