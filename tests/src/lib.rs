@@ -1,1 +1,7 @@
-//! End-to-end tests.
+//! What the end-to-end tests share: a farm in a lab, load under the eyes of the witness, connections whose data is
+//! checked.
+#![forbid(unsafe_code)]
+
+pub mod farm;
+pub mod load;
+pub mod talk;

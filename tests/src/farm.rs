@@ -1,0 +1,290 @@
+//! A farm of real daemons in a lab of its own, and what it says of itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::ops::Deref;
+use std::process::Output;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use farm_lab::witness::{BootTime, Mac};
+use farm_lab::{FIRST_VIP, Lab, LabName, Mode, Place, Spec, Status, WEB_MODULE, WEB_PORT, shell};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Guard against a farm that never gets there: many times what it takes on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// The web service of every lab.
+pub const WEB: SocketAddrV4 = SocketAddrV4::new(FIRST_VIP, WEB_PORT);
+
+/// Labs are isolated from each other, but share the processors, and the shortest lease is 100 ms.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A farm, alone on this machine among the tests of this program.
+#[derive(Debug)]
+pub struct Farm {
+    // Before the guard: the lab is down when the next one may begin.
+    lab: Lab,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Deref for Farm {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed leaves nothing behind that the next one could trip over.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Farm {
+    /// Three nodes that serve [`WEB`].
+    ///
+    /// # Errors
+    /// The lab does not come up.
+    pub fn up(prefix: &str, mode: Mode) -> Result<Self> {
+        let _alone = alone();
+        let lab = Lab::up(Spec::new(LabName::unique(prefix)?, 3).mode(mode))?;
+        Ok(Self { lab, _alone })
+    }
+
+    /// Machines and cables only.
+    ///
+    /// # Errors
+    /// The lab does not come up.
+    pub fn bare(prefix: &str, nodes: u8) -> Result<Self> {
+        let _alone = alone();
+        let lab = Lab::build(Spec::new(LabName::unique(prefix)?, nodes))?;
+        Ok(Self { lab, _alone })
+    }
+
+    /// Waits until `places` share the web service evenly and nothing is on the way, in the eyes of the first of them.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn await_shared_by(&self, places: &[Place]) -> Result<Status> {
+        let first = *places.first().context("somebody serves")?;
+        let what = format!("{places:?} share the web service");
+        self.await_status(first, &what, LIMIT, |status| status.settled(WEB_MODULE, places))
+    }
+
+    /// Waits until every filter works with the newest epoch.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn await_applied(&self) -> Result<Status> {
+        let applied = |s: &Status| s.nodes.iter().all(|n| n.applied >= s.epoch);
+        self.await_status(Place::Node(1), "every filter has the newest epoch", LIMIT, applied)
+    }
+
+    /// Who leads.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub fn leader(&self) -> Result<Place> {
+        let known = |status: &Status| status.leader().is_some();
+        let status = self.await_status(Place::Node(1), "a leader", LIMIT, known)?;
+        status.leader().context("the status has a leader")
+    }
+
+    /// The nodes but one.
+    #[must_use]
+    pub fn others(&self, than: Place) -> Vec<Place> {
+        self.nodes().filter(|place| *place != than).collect()
+    }
+
+    /// What `node` says about a new flow of `client`.
+    ///
+    /// # Errors
+    /// It says nothing, or its program and the pure function disagree.
+    pub fn explain(&self, node: Place, client: SocketAddrV4, service: Service) -> Result<Explained> {
+        let (client, service) = (client.to_string(), service.to_string());
+        self.farmctl_json(node, &["explain", &client, &service])
+    }
+
+    /// The owner of the bucket of `client`, as `node` explains it.
+    ///
+    /// # Errors
+    /// As [`Farm::explain`].
+    pub fn owner(&self, node: Place, client: SocketAddrV4, service: Service) -> Result<Place> {
+        let explained = self.explain(node, client, service)?;
+        self.names(node)?.get(&explained.owner).copied().with_context(|| format!("{explained:?}"))
+    }
+
+    /// The members by Raft id.
+    ///
+    /// # Errors
+    /// `node` does not answer.
+    pub fn names(&self, node: Place) -> Result<BTreeMap<u64, Place>> {
+        let status = self.status(node)?;
+        status.nodes.iter().map(|n| Ok((n.node.id, n.node.name.parse()?))).collect()
+    }
+
+    /// What happened, as `node` tells it, oldest first.
+    ///
+    /// # Errors
+    /// It does not answer, or a line is no event.
+    pub fn events(&self, node: Place) -> Result<Vec<Event>> {
+        json_lines(&self.farmctl(node, &["events", "--last", "2000", "--json"])?)
+    }
+
+    /// Waits until `node` has an event of `kind` that happened after `known` others.
+    ///
+    /// # Errors
+    /// It never has.
+    pub fn await_event(&self, node: Place, kind: &str, known: usize) -> Result<Event> {
+        let found = || Ok(self.events(node)?.into_iter().skip(known).find(|e| e.kind == kind));
+        shell::await_value(&format!("{node} reports {kind}"), LIMIT, found)
+    }
+
+    /// When each step of a change of owners was noted by `node`, which is right after its commit.
+    ///
+    /// # Errors
+    /// `node` does not answer.
+    pub fn epochs(&self, node: Place) -> Result<Vec<BootTime>> {
+        let real = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let now = BootTime::now();
+        let events = self.events(node)?;
+        let steps = events.iter().filter(|e| e.kind.starts_with("buckets_"));
+        Ok(steps.map(|e| now - real.saturating_sub(Duration::from_millis(e.time_unix_ms))).collect())
+    }
+
+    /// The MAC that the virtual IP has in flood mode, as the client has learnt it.
+    ///
+    /// # Errors
+    /// The client knows none.
+    pub fn learnt_mac(&self) -> Result<Mac> {
+        let vip = FIRST_VIP.to_string();
+        let shown =
+            shell::run(self.command(Place::Client, "ip")?.args(["neigh", "show", &vip, "dev", "eth0"]))?;
+        let mac = shown.split_once("lladdr ").and_then(|(_, rest)| rest.split_whitespace().next());
+        let bytes =
+            mac.map(|m| m.split(':').map(|b| u8::from_str_radix(b, 16)).collect::<Result<Vec<_>, _>>());
+        let bytes: [u8; 6] =
+            bytes.transpose()?.and_then(|b| b.try_into().ok()).with_context(|| shown.clone())?;
+        Ok(Mac(bytes))
+    }
+
+    /// Adds a service to the web module.
+    ///
+    /// # Errors
+    /// The cluster refuses it.
+    pub fn add_service(&self, service: Service, criterion: &str) -> Result<()> {
+        let mode = self.spec().mode.name();
+        self.service("add", service, &["--criterion", criterion, "--mode", mode]).map(drop)
+    }
+
+    /// Runs `farmctl service VERB` for a service of the web module on the first node.
+    ///
+    /// # Errors
+    /// The cluster refuses it.
+    pub fn service(&self, verb: &str, service: Service, more: &[&str]) -> Result<String> {
+        let (vip, port) = (service.at.ip().to_string(), service.at.port().to_string());
+        let which = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", service.protocol, "--port", &port];
+        let args: Vec<&str> = ["service", verb].iter().chain(&which).chain(more).copied().collect();
+        self.farmctl(Place::Node(1), &args)
+    }
+}
+
+/// A service as `explain` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Service {
+    /// Virtual IP and port.
+    pub at: SocketAddrV4,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+}
+
+impl Service {
+    /// A TCP service on the virtual IP.
+    #[must_use]
+    pub fn tcp(port: u16) -> Self {
+        Self { at: SocketAddrV4::new(FIRST_VIP, port), protocol: "tcp" }
+    }
+
+    /// A UDP service on the virtual IP.
+    #[must_use]
+    pub fn udp(port: u16) -> Self {
+        Self { at: SocketAddrV4::new(FIRST_VIP, port), protocol: "udp" }
+    }
+}
+
+impl std::fmt::Display for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.at, self.protocol)
+    }
+}
+
+/// `farmctl explain --json`, as far as the tests look at it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Explained {
+    /// The bucket.
+    pub bucket: u32,
+    /// Raft id of its owner.
+    pub owner: u64,
+    /// Epoch of the answer.
+    pub epoch: u64,
+    /// What the pure function says.
+    pub decided: String,
+    /// What the loaded program says.
+    pub program: String,
+    /// Whether they say the same.
+    pub agree: bool,
+}
+
+/// A line of `farmctl events --json`, as far as the tests look at it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Event {
+    /// Its id.
+    pub id: String,
+    /// Stable code.
+    pub kind: String,
+    /// What it is about.
+    pub resource: String,
+    /// The sentence.
+    pub text: String,
+    /// Id of the event that caused it.
+    pub cause: String,
+    /// Epoch after it.
+    pub epoch: u64,
+    /// When, by the clock of the node.
+    pub time_unix_ms: u64,
+}
+
+/// What an operator is told about a problem.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    /// Stable code.
+    pub code: String,
+    /// The observed fact.
+    pub fact: String,
+    /// The command that cures it.
+    pub cure: String,
+}
+
+/// The problem that `farmctl --json` printed.
+///
+/// # Errors
+/// It succeeded, or printed something else.
+pub fn farmctl_problem(output: &Output) -> Result<Told> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Told,
+    }
+    ensure!(!output.status.success(), "it succeeded: {output:?}");
+    let texts = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let parsed = texts.iter().find_map(|text| serde_json::from_str::<Answer>(text.trim()).ok());
+    parsed.map(|answer| answer.error).with_context(|| format!("no problem in JSON: {texts:?}"))
+}
+
+/// Lines of JSON.
+///
+/// # Errors
+/// One of them is no `T`.
+pub fn json_lines<T: DeserializeOwned>(text: &str) -> Result<Vec<T>> {
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}

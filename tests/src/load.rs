@@ -1,0 +1,190 @@
+//! Load on a farm under the eyes of the witness, and the case that is made of what was seen.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use farm_lab::witness::{
+    BootTime, Case, Closed, Content, Criterion, Expected, Heading, RunningSyns, SYNS_MIN, Segment, Side,
+    Sighting, Syn, SynStream, Testimony, Verdict, Witness, judge,
+};
+use farm_lab::{FIRST_VIP, Mode, Place};
+
+use crate::farm::{Farm, LIMIT, WEB};
+
+/// SYNs per second: with three nodes 200 for each.
+const RATE: u32 = 600;
+/// Clients: each asks about every second, so that a change of its owner is seen.
+const CLIENTS: usize = 615;
+/// Attempts at a node around a change: more than the fewest that prove something.
+const ENOUGH: usize = SYNS_MIN + 50;
+/// Time around a change in which attempts count: enough of them are awaited before and after.
+const AROUND: Duration = Duration::from_secs(10);
+/// Longest lease of the profile that labs use, counted from a renewal that was sent before a daemon stopped.
+pub const LEASE: Duration = Duration::from_millis(100);
+/// From the clock's reading in the filter to the answer on the cable: a turn of the softirq on a busy machine.
+const ANSWER: Duration = Duration::from_millis(50);
+
+/// A stream of SYNs and the witness.
+#[derive(Debug)]
+pub struct Load<'a> {
+    farm: &'a Farm,
+    witness: Witness,
+    syns: RunningSyns,
+    sources: Vec<SocketAddrV4>,
+    changes: Vec<Expected>,
+    closed: Vec<Closed>,
+}
+
+/// What was seen of a load.
+#[derive(Debug)]
+pub struct Seen {
+    /// By the taps.
+    pub testimony: Testimony,
+    /// What was asked.
+    pub sent: Vec<Syn>,
+    /// What is to be judged.
+    pub case: Case,
+}
+
+impl Seen {
+    /// The judgement.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        judge(&self.testimony, &self.case)
+    }
+}
+
+impl<'a> Load<'a> {
+    /// Starts asking for the web service from `from`, which is `client` or `remote`.
+    ///
+    /// # Errors
+    /// Witness or stream cannot start.
+    pub fn start(farm: &'a Farm, from: Place) -> Result<Self> {
+        let witness = Witness::start(farm, &[FIRST_VIP])?;
+        let sources = SynStream::clients(from, CLIENTS);
+        let syns = SynStream { from, sources: sources.clone(), service: WEB, rate: RATE }.start(farm)?;
+        Ok(Self { farm, witness, syns, sources, changes: Vec::new(), closed: Vec::new() })
+    }
+
+    /// The witness.
+    #[must_use]
+    pub fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    /// Waits until each of `nodes` has answered enough attempts from now on.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn await_answers_of(&self, nodes: &[Place]) -> Result<()> {
+        let now = BootTime::now();
+        nodes.iter().try_for_each(|node| {
+            let what = format!("{ENOUGH} answers of {node}");
+            self.await_count(&what, ENOUGH, |s| s.at > now && s.place == *node && opens(s).is_some())
+        })
+    }
+
+    /// Waits until every client has been answered from now on: then every one of their buckets is served.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn await_everybody(&self) -> Result<()> {
+        let now = BootTime::now();
+        let missing: RefCell<BTreeSet<SocketAddrV4>> = RefCell::new(self.sources.iter().copied().collect());
+        let served = |s: &Sighting| {
+            if let Some(client) = opens(s).filter(|_| s.at > now) {
+                missing.borrow_mut().remove(&client);
+            }
+            missing.borrow().is_empty()
+        };
+        self.witness.await_sighting("an answer to every client", LIMIT, served).map(drop)
+    }
+
+    /// Waits until enough SYNs have arrived at `node` from now on, whatever it does with them.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn await_syns_at(&self, node: Place) -> Result<()> {
+        let now = BootTime::now();
+        let arrives = |s: &Sighting| {
+            s.at > now
+                && s.place == node
+                && s.side == Side::Cable
+                && s.heading == Heading::Arriving
+                && is_syn(s)
+        };
+        self.await_count(&format!("{ENOUGH} SYNs at {node}"), ENOUGH, arrives)
+    }
+
+    fn await_count(&self, what: &str, count: usize, counts: impl Fn(&Sighting) -> bool) -> Result<()> {
+        let seen = Cell::new(0);
+        let enough = |s: &Sighting| {
+            seen.set(seen.get() + usize::from(counts(s)));
+            seen.get() >= count
+        };
+        self.witness.await_sighting(what, LIMIT, enough).map(drop)
+    }
+
+    /// From `old` to `new` buckets change at `at`: there must have been load on both.
+    pub fn expect_change(&mut self, old: Place, new: Place, at: BootTime) {
+        self.changes.push(Expected { old, new, at, around: AROUND });
+    }
+
+    /// Waits for enough SYNs at `node`, of which it must not have accepted any since `closed_from`.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub fn expect_closed(&mut self, node: Place, from: BootTime) -> Result<()> {
+        self.await_syns_at(node)?;
+        self.closed.push(Closed { node, from, until: BootTime::now() });
+        Ok(())
+    }
+
+    /// When a node whose daemon does nothing since `stopped` must have closed, its last answers being through.
+    #[must_use]
+    pub fn closed_since(stopped: BootTime) -> BootTime {
+        stopped + LEASE + ANSWER
+    }
+
+    /// Ends the load. `teller` tells when the epochs were.
+    ///
+    /// # Errors
+    /// The stream or a tap had failed, or too little was seen of a closed node.
+    pub fn stop(self, teller: Place) -> Result<Seen> {
+        let epochs = self.farm.epochs(teller)?;
+        let flood = self.farm.spec().mode == Mode::Flood;
+        let virtual_mac = flood.then(|| self.farm.learnt_mac()).transpose()?;
+        let sent = self.syns.stop()?;
+        let testimony = self.witness.stop()?;
+        for closed in &self.closed {
+            let count = testimony.syns(closed.node, FIRST_VIP, closed.from, closed.until);
+            ensure!(
+                count >= SYNS_MIN,
+                "void: only {count} SYNs arrived at {} while it was closed",
+                closed.node
+            );
+        }
+        let epochs = Some((Criterion::SourcePort, epochs));
+        let case =
+            Case { vips: vec![FIRST_VIP], changes: self.changes, closed: self.closed, epochs, virtual_mac };
+        Ok(Seen { testimony, sent, case })
+    }
+}
+
+/// The client to whom a node says that its connection is open.
+fn opens(sighting: &Sighting) -> Option<SocketAddrV4> {
+    let Content::Tcp(segment) = sighting.frame.content else { return None };
+    let leaves_a_node = sighting.side == Side::Cable
+        && sighting.heading == Heading::Leaving
+        && matches!(sighting.place, Place::Node(_));
+    (leaves_a_node && segment.source == WEB && segment.is(Segment::SYN | Segment::ACK))
+        .then_some(segment.destination)
+}
+
+fn is_syn(sighting: &Sighting) -> bool {
+    let Content::Tcp(segment) = sighting.frame.content else { return false };
+    segment.destination == WEB && segment.is(Segment::SYN)
+}

@@ -1,0 +1,214 @@
+//! Long-lived TCP connections whose data is checked, and servers for them; UDP too.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use farm_lab::{Lab, NetNs, Place, shell};
+use socket2::{Domain, Socket, Type};
+
+use crate::farm::LIMIT;
+
+/// A peer that says nothing for so long has lost the connection: longer than any repetition of the kernel's.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Servers that live as long as this value: they name their node, then send back what they get.
+#[derive(Debug)]
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    wake: Vec<(NetNs, Wake)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How a server that waits is told to look at the stop flag.
+#[derive(Clone, Copy, Debug)]
+enum Wake {
+    Tcp(SocketAddrV4),
+    Udp(SocketAddrV4),
+}
+
+impl Echo {
+    /// TCP servers on `port` of every node.
+    ///
+    /// # Errors
+    /// A port is taken.
+    pub fn tcp(lab: &Lab, port: u16) -> Result<Self> {
+        let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
+        for node in lab.nodes() {
+            let namespace = lab.namespace(node);
+            let listener = namespace.run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?))?;
+            let stop = Arc::clone(&echo.stop);
+            echo.threads.push(std::thread::spawn(move || serve(&listener, node, &stop)));
+            echo.wake.push((namespace, Wake::Tcp(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))));
+        }
+        Ok(echo)
+    }
+
+    /// UDP servers on `at`, a virtual IP that every node has.
+    ///
+    /// # Errors
+    /// A node does not have it.
+    pub fn udp(lab: &Lab, at: SocketAddrV4) -> Result<Self> {
+        let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
+        for node in lab.nodes() {
+            let namespace = lab.namespace(node);
+            let socket = namespace.run(|| UdpSocket::bind(at).with_context(|| format!("{at} on {node}")))?;
+            let stop = Arc::clone(&echo.stop);
+            echo.threads.push(std::thread::spawn(move || send_back(&socket, &stop)));
+            echo.wake.push((namespace, Wake::Udp(at)));
+        }
+        Ok(echo)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for (namespace, wake) in &self.wake {
+            let woken = namespace.run(|| match wake {
+                Wake::Tcp(at) => Ok(TcpStream::connect(at).map(drop)?),
+                Wake::Udp(at) => Ok(UdpSocket::bind((*at.ip(), 0))?.send_to(&[0], at).map(drop)?),
+            });
+            if let Err(e) = woken {
+                eprintln!("a server does not end: {e:#}");
+                return;
+            }
+        }
+        for thread in self.threads.drain(..) {
+            // A panic of a server shows as a connection that its client misses.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(listener: &TcpListener, node: Place, stop: &AtomicBool) {
+    for stream in listener.incoming().map_while(Result::ok) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::spawn(move || answer(stream, node));
+    }
+}
+
+/// Ends with the connection.
+fn answer(mut stream: TcpStream, node: Place) {
+    let Place::Node(number) = node else { return };
+    let mut block = [0; Talk::BLOCK];
+    let mut alive = stream.write_all(&[number]).is_ok();
+    while alive && stream.read_exact(&mut block).is_ok() {
+        alive = stream.write_all(&block).is_ok();
+    }
+}
+
+fn send_back(socket: &UdpSocket, stop: &AtomicBool) {
+    let mut block = [0; 64];
+    while let Ok((length, from)) = socket.recv_from(&mut block) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        // A lost answer is missed by the client.
+        let _ = socket.send_to(&block[..length], from);
+    }
+}
+
+/// A connection to one of the [`Echo`] servers.
+#[derive(Debug)]
+pub struct Talk {
+    stream: TcpStream,
+    /// The client's end.
+    pub client: SocketAddrV4,
+    /// Who holds the other end.
+    pub node: Place,
+    next: u64,
+}
+
+impl Talk {
+    const BLOCK: usize = 8;
+
+    /// Connects to `service` from address and port `client` on `from`.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn open(lab: &Lab, from: Place, client: SocketAddrV4, service: SocketAddrV4) -> Result<Self> {
+        let socket = lab.namespace(from).run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&client.into()).with_context(|| client.to_string())?;
+            socket
+                .connect_timeout(&service.into(), SILENCE)
+                .with_context(|| format!("{client} to {service}"))?;
+            Ok(socket)
+        })?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_nodelay(true)?;
+        let mut number = [0];
+        stream.read_exact(&mut number).context("the name of the node")?;
+        Ok(Self { stream, client, node: Place::Node(number[0]), next: 0 })
+    }
+
+    /// One block there and back.
+    ///
+    /// # Errors
+    /// The connection is lost, or other data comes back.
+    pub fn round(&mut self) -> Result<()> {
+        let block = self.next.to_be_bytes();
+        let mut back = [0; Self::BLOCK];
+        let who = format!("{} with {}", self.client, self.node);
+        self.stream.write_all(&block).with_context(|| format!("{who} after {} blocks", self.next))?;
+        self.stream.read_exact(&mut back).with_context(|| format!("{who} after {} blocks", self.next))?;
+        ensure!(block == back, "{who}: {back:?} instead of {block:?}");
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// Connections that talk without pause.
+#[derive(Debug)]
+pub struct Talking {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    thread: JoinHandle<Result<Vec<Talk>>>,
+}
+
+impl Talking {
+    /// Lets `talks` talk, in turn.
+    #[must_use]
+    pub fn start(mut talks: Vec<Talk>) -> Self {
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                talks.iter_mut().try_for_each(Talk::round)?;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(talks)
+        });
+        Self { stop, rounds, thread }
+    }
+
+    /// Waits until every connection has talked `rounds` times more.
+    ///
+    /// # Errors
+    /// One was lost.
+    pub fn await_rounds(&self, rounds: u64) -> Result<()> {
+        let wanted = self.rounds.load(Ordering::Relaxed) + rounds;
+        shell::await_value(&format!("{rounds} rounds"), LIMIT, || {
+            ensure!(!self.thread.is_finished(), "a connection was lost");
+            Ok((self.rounds.load(Ordering::Relaxed) >= wanted).then_some(()))
+        })
+    }
+
+    /// Ends the talk and gives the connections back, open.
+    ///
+    /// # Errors
+    /// One was lost: which, and after how many blocks.
+    pub fn stop(self) -> Result<Vec<Talk>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
