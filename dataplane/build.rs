@@ -102,9 +102,16 @@ fn has_sources(prefix: &Path) -> bool {
     prefix.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
+/// `farm-ebpf` beside the profiles (`OUT_DIR` is `PROFILE/build/CRATE/out`): the build of `core` is then shared
+/// by all profiles, and outlives changes of this crate's dependencies.
+fn target_dir() -> PathBuf {
+    let out = out_dir();
+    out.ancestors().nth(4).unwrap_or(&out).join("farm-ebpf")
+}
+
 /// Runs cargo inside cargo, with a target directory of its own: the outer one is locked.
 fn compile(toolchain: &Toolchain, linker: &Path) -> Outcome<PathBuf> {
-    let target_dir = out_dir().join("ebpf-target");
+    let target_dir = target_dir();
     let mut command = Command::new(toolchain.bin.join("cargo"));
     command
         .args(["build", "--release", "--locked", "--target", TARGET, "-Zbuild-std=core"])
