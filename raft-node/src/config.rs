@@ -174,7 +174,10 @@ fn check_name(name: &str) -> Result<(), String> {
 
 fn check_addresses(lines: &[AddressLine]) -> Result<BTreeMap<String, IpAddr>, String> {
     if lines.is_empty() {
-        return Err("no [[address]]: a node needs at least one cluster network (network = \"lan\", ip = \"…\")".into());
+        return Err(
+            "no [[address]]: a node needs at least one cluster network (network = \"lan\", ip = \"…\")"
+                .into(),
+        );
     }
     let mut addresses = BTreeMap::new();
     for line in lines {
@@ -213,6 +216,13 @@ mod tests {
         let config = Config::parse(GOOD, Path::new("x")).expect("valid");
         assert_eq!((config.ports.peer, config.ports.api), (7601, 7600));
         assert_eq!(config.xdp_mode, XdpMode::Auto);
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/farmd.toml"));
+        let config = Config::load(path).expect("the example that is shipped");
+        assert!(!config.addresses.is_empty() && !config.interfaces.is_empty());
     }
 
     #[test]

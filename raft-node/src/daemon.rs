@@ -102,7 +102,10 @@ impl Daemon {
     ///
     /// # Errors
     /// `already_member`, `peer_unreachable`, `wrong_secret`, or the cluster's refusal.
-    pub async fn join(self: &Arc<Self>, request: v1::JoinClusterRequest) -> Result<v1::JoinClusterResponse, Problem> {
+    pub async fn join(
+        self: &Arc<Self>,
+        request: v1::JoinClusterRequest,
+    ) -> Result<v1::JoinClusterResponse, Problem> {
         let _one = self.changing.lock().await;
         self.refuse_member()?;
         let peer = parse_peer(&request.peer)?;
@@ -113,12 +116,18 @@ impl Daemon {
             return Err(Problem::new("join_refused", refused.fact, refused.cure));
         }
         let malformed = |what: &dyn std::fmt::Display| {
-            Problem::new("bad_answer", format!("{peer} answered what this version cannot read: {what}"), "farmctl version")
+            Problem::new(
+                "bad_answer",
+                format!("{peer} answered what this version cannot read: {what}"),
+                "farmctl version",
+            )
         };
-        let cluster: [u8; 16] = answer.cluster.as_ref().try_into().map_err(|_| malformed(&"no cluster id"))?;
+        let cluster: [u8; 16] =
+            answer.cluster.as_ref().try_into().map_err(|_| malformed(&"no cluster id"))?;
         let belonging = Belonging { cluster: ClusterId(cluster), node: NodeId(answer.node) };
         let store = self.open_store()?;
-        let generation = answer.generation.map(Generation::from_wire).transpose().map_err(|e| malformed(&e))?;
+        let generation =
+            answer.generation.map(Generation::from_wire).transpose().map_err(|e| malformed(&e))?;
         let profile = Profile::from_wire(answer.profile).map_err(|e| malformed(&e))?;
         let timing = Some(raft::Timing::of(profile));
         self.start(store, belonging, secret, generation.unwrap_or_default(), timing).await?;
@@ -191,7 +200,9 @@ impl Daemon {
         let writer_started = Arc::new(crate::realtime::prefer);
         let options = OpenOptions { writer_started, ..OpenOptions::new(fatal) };
         let opened = Store::open(&self.store_dir(), &options);
-        opened.map(|(store, _)| store).map_err(|e| Problem::new(e.code(), e.to_string(), "farmctl node join PEER"))
+        opened
+            .map(|(store, _)| store)
+            .map_err(|e| Problem::new(e.code(), e.to_string(), "farmctl node join PEER"))
     }
 
     async fn choose_profile(&self, asked: i32) -> Result<(Profile, Vec<String>), Problem> {
@@ -205,8 +216,14 @@ impl Daemon {
         let measured = tokio::task::spawn_blocking(move || measure::measure(&dir)).await;
         match measured {
             Ok(Ok(measured)) => Ok(measured.propose()),
-            Ok(Err(e)) => Err(Problem::new("data_dir", format!("cannot measure the disk: {e}"), "correct data_dir in farmd.toml")),
-            Err(e) => Err(Problem::new("measure_failed", e.to_string(), "farmctl cluster init --profile standard")),
+            Ok(Err(e)) => Err(Problem::new(
+                "data_dir",
+                format!("cannot measure the disk: {e}"),
+                "correct data_dir in farmd.toml",
+            )),
+            Err(e) => {
+                Err(Problem::new("measure_failed", e.to_string(), "farmctl cluster init --profile standard"))
+            }
         }
     }
 
@@ -253,7 +270,8 @@ fn parse_peer(text: &str) -> Result<SocketAddr, Problem> {
 
 fn random<const N: usize>() -> Result<[u8; N], Problem> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Problem::new("no_randomness", format!("the kernel gives no randomness: {e}"), "dmesg"))?;
+    getrandom::fill(&mut bytes).map_err(|e| {
+        Problem::new("no_randomness", format!("the kernel gives no randomness: {e}"), "dmesg")
+    })?;
     Ok(bytes)
 }

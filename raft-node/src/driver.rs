@@ -101,7 +101,9 @@ impl Driver {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(o.node, o.heard);
         let before = self.observed.heard.insert(o.node, o.heard);
         before.is_none_or(|b| {
-            b.applied != o.heard.applied || b.incarnation != o.heard.incarnation || b.at + SILENCE_NEWS < o.heard.at
+            b.applied != o.heard.applied
+                || b.incarnation != o.heard.incarnation
+                || b.at + SILENCE_NEWS < o.heard.at
         })
     }
 

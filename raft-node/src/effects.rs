@@ -94,8 +94,11 @@ impl Inner {
     }
 
     async fn ask(&self, elector: NodeId, ask: Ask) {
-        let answer =
-            if elector == self.me { self.lease.expiry(ask).await } else { self.peers.expiry(elector, ask).await };
+        let answer = if elector == self.me {
+            self.lease.expiry(ask).await
+        } else {
+            self.peers.expiry(elector, ask).await
+        };
         // Counted from receipt.
         let received = BootTime(boot_now());
         self.tell(match answer {

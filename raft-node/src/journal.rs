@@ -67,7 +67,14 @@ impl Journal {
     }
 
     /// Notes a local event and returns its id, to be given as cause of what follows from it.
-    pub fn note(&self, node: u64, kind: &str, resource: &str, text: impl Into<String>, cause: &str) -> String {
+    pub fn note(
+        &self,
+        node: u64,
+        kind: &str,
+        resource: &str,
+        text: impl Into<String>,
+        cause: &str,
+    ) -> String {
         let id = {
             let mut inner = self.lock();
             inner.counter += 1;
@@ -150,7 +157,9 @@ fn read_back(path: &Path) -> VecDeque<Record> {
 /// Wall clock in milliseconds since 1970, for people.
 #[must_use]
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

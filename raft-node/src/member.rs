@@ -121,8 +121,13 @@ impl Member {
         let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
         let raft = start_raft(&setup, fencing).await?;
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
-        let serving =
-            Serving { me, raft: raft.clone(), lease: lease.clone(), driver: feedback.clone(), appended: appended_seen };
+        let serving = Serving {
+            me,
+            raft: raft.clone(),
+            lease: lease.clone(),
+            driver: feedback.clone(),
+            appended: appended_seen,
+        };
         raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
             Problem::new("bind_failed", format!("cannot answer peers: {e}"), "farmctl cluster status")
         })?;
@@ -253,7 +258,11 @@ impl Member {
     /// When the log does not take it.
     pub async fn found(&self, node: &Node, command: Command) -> Result<(), Problem> {
         let failed = |e: &dyn std::fmt::Display| {
-            Problem::new("init_failed", format!("the cluster could not be founded: {e}"), "farmctl cluster status")
+            Problem::new(
+                "init_failed",
+                format!("the cluster could not be founded: {e}"),
+                "farmctl cluster status",
+            )
         };
         self.raft.initialize(peer::endpoint(node)).await.map_err(|e| failed(&e))?;
         let proposed = self.propose(command).await.map_err(|e| failed(&e))?;
@@ -269,9 +278,18 @@ impl Member {
         lock(&self.tasks).spawn(async move {
             let mut state = member.raft.state();
             // The own entry in the state: before it nothing can be compared.
-            let known = state.wait_for(|s| s.state.nodes.contains_key(&member.me)).await.map(|s| s.state.nodes[&member.me].clone());
+            let known = state
+                .wait_for(|s| s.state.nodes.contains_key(&member.me))
+                .await
+                .map(|s| s.state.nodes[&member.me].clone());
             let Ok(known) = known else { return };
-            let current = Node { id: member.me, membership: known.membership, role: known.role, name: known.name.clone(), ..now };
+            let current = Node {
+                id: member.me,
+                membership: known.membership,
+                role: known.role,
+                name: known.name.clone(),
+                ..now
+            };
             if current != known {
                 member.insist(Body::NodeUpdate(current)).await;
             }
@@ -307,7 +325,13 @@ impl Member {
             return;
         }
         if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {
-            self.journal.note(self.me.0, "hand_over_incomplete", &self.config.name, "stopping with buckets or flows left", "");
+            self.journal.note(
+                self.me.0,
+                "hand_over_incomplete",
+                &self.config.name,
+                "stopping with buckets or flows left",
+                "",
+            );
         }
     }
 
@@ -318,10 +342,13 @@ impl Member {
         let _ = state.wait_for(|s| node::holds_nothing(&s.state, self.me)).await;
         let role = self.role();
         let heir = role.voters.iter().find(|n| **n != self.me).copied();
-        if let (true, Some(heir)) = (role.leader == Some(self.me), heir) {
-            if let Err(error) = self.raft.transfer(heir).await {
-                tracing::warn!(%error, "leadership not handed on");
-            }
+        if role.leader != Some(self.me) {
+            return;
+        }
+        if let Some(heir) = heir
+            && let Err(error) = self.raft.transfer(heir).await
+        {
+            tracing::warn!(%error, "leadership not handed on");
         }
     }
 
@@ -396,8 +423,9 @@ fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation
         me: setup.belonging.node,
         incarnation: Incarnation(incarnation),
     };
-    lease::spawn(identity, setup.secret.lease_key(), sockets)
-        .map_err(|e| Problem::new("no_lease_thread", format!("cannot start the lease thread: {e}"), "ulimit -u"))
+    lease::spawn(identity, setup.secret.lease_key(), sockets).map_err(|e| {
+        Problem::new("no_lease_thread", format!("cannot start the lease thread: {e}"), "ulimit -u")
+    })
 }
 
 async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Problem> {
@@ -416,7 +444,9 @@ async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Proble
             std::process::abort();
         }),
     };
-    Handle::start(options).await.map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))
+    Handle::start(options)
+        .await
+        .map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))
 }
 
 /// Writes what the log made happen into the journal of this node.

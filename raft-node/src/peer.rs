@@ -186,7 +186,9 @@ pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1
     let joined: Result<v1::JoinResponse, CallError> = link.call(PROPOSE_WAIT, call).await;
     joined.map_err(|error| match error {
         CallError::Refused { code, reason, .. } => {
-            let fact = format!("{peer} refuses this node ({code}): {reason}; secret_file must be the same on all nodes");
+            let fact = format!(
+                "{peer} refuses this node ({code}): {reason}; secret_file must be the same on all nodes"
+            );
             Problem::new("peer_refused", fact, format!("farmctl node join {peer}"))
         }
         other => {
@@ -220,9 +222,11 @@ impl PeerHandler for Serving {
     }
 
     async fn join(&self, _: Caller, request: v1::JoinRequest) -> Result<v1::JoinResponse, Status> {
-        let node = Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
+        let node =
+            Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
         let body = Body::NodeJoin(node);
-        let applied = self.raft.propose(Command { level: LEVEL, base: None, body }).await.map_err(|e| not_here(&e))?;
+        let applied =
+            self.raft.propose(Command { level: LEVEL, base: None, body }).await.map_err(|e| not_here(&e))?;
         let snapshot = self.raft.state().borrow().clone();
         let refused = applied.outcome.refusal().map(refusal);
         Ok(v1::JoinResponse {
@@ -260,7 +264,8 @@ impl PeerHandler for Serving {
                 sockets: module.sockets,
                 at,
             };
-            let feedback = Feedback::Drain { node: NodeId(report.node), module: ModuleName(module.module), state };
+            let feedback =
+                Feedback::Drain { node: NodeId(report.node), module: ModuleName(module.module), state };
             // Full: the next survey repeats it.
             let _ = self.driver.try_send(feedback);
         }

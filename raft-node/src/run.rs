@@ -34,15 +34,25 @@ pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
     }
     init_logs();
     farm_dataplane::clock::refuse_time_namespace().map_err(|e| {
-        Problem::new("time_namespace", e.to_string(), "start farmd outside of any time namespace (unshare -T, containers)")
+        Problem::new(
+            "time_namespace",
+            e.to_string(),
+            "start farmd outside of any time namespace (unshare -T, containers)",
+        )
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("farm-api").enable_all().build();
-    let runtime = runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("farm-api")
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))?;
     runtime.block_on(serve(config))
 }
 
 fn init_logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("FARM_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
@@ -66,7 +76,8 @@ async fn serve(config: Config) -> Result<(), Problem> {
 fn signals() -> Result<tokio::sync::mpsc::Receiver<&'static str>, Problem> {
     let (tell, told) = tokio::sync::mpsc::channel(1);
     for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
-        let failed = |e: std::io::Error| Problem::new("no_signals", format!("cannot wait for {name}: {e}"), "farmd");
+        let failed =
+            |e: std::io::Error| Problem::new("no_signals", format!("cannot wait for {name}: {e}"), "farmd");
         let mut stream = signal(kind).map_err(failed)?;
         let tell = tell.clone();
         tokio::spawn(async move {

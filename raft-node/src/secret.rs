@@ -30,7 +30,9 @@ impl Secret {
     pub fn load(path: &Path) -> Result<Self, Problem> {
         let shown = path.display();
         let bytes = std::fs::read(path).map_err(|e| {
-            let fact = format!("cannot read the cluster secret {shown}: {e}; every node has a copy of the same file");
+            let fact = format!(
+                "cannot read the cluster secret {shown}: {e}; every node has a copy of the same file"
+            );
             Problem::new("secret_missing", fact, format!("scp MEMBER:{shown} {shown}"))
         })?;
         let mode = std::fs::metadata(path).map(|m| m.permissions().mode() & 0o077).unwrap_or(0);
@@ -40,7 +42,8 @@ impl Secret {
         }
         let trimmed = bytes.trim_ascii().to_vec();
         if trimmed.len() < SECRET_MIN {
-            let fact = format!("the cluster secret {shown} has {} bytes; {SECRET_MIN} are the least", trimmed.len());
+            let fact =
+                format!("the cluster secret {shown} has {} bytes; {SECRET_MIN} are the least", trimmed.len());
             return Err(Problem::new("secret_short", fact, format!("scp MEMBER:{shown} {shown}")));
         }
         Ok(Self(trimmed))

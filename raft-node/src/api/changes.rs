@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::{FeatureLevel, NodeId};
-use farm_core::model::{ModuleName, Mode, Profile, Service, Weight};
+use farm_core::model::{Mode, ModuleName, Profile, Service, Weight};
 use farm_proto::v1;
 use tonic::Status;
 
@@ -64,18 +64,25 @@ pub(super) async fn service_add(member: &Member, request: v1::ServiceAddRequest)
     propose(member, Body::ServiceAdd { module: ModuleName(request.module), service, mode }).await
 }
 
-pub(super) async fn service_remove(member: &Member, request: v1::ServiceRemoveRequest) -> Result<v1::Done, Status> {
+pub(super) async fn service_remove(
+    member: &Member,
+    request: v1::ServiceRemoveRequest,
+) -> Result<v1::Done, Status> {
     let service = parsed(required_service(request.service), "farmctl service remove --help")?;
     propose(member, Body::ServiceRemove { module: ModuleName(request.module), service }).await
 }
 
-pub(super) async fn module_weight(member: &Member, request: v1::ModuleWeightRequest) -> Result<v1::Done, Status> {
+pub(super) async fn module_weight(
+    member: &Member,
+    request: v1::ModuleWeightRequest,
+) -> Result<v1::Done, Status> {
     let node = named(member, &request.node)?;
     let weight = u16::try_from(request.weight).map_err(|_| {
         let fact = format!("weight {} is more than {}", request.weight, u16::MAX);
         invalid("bad_weight", fact, "farmctl module weight MODULE NODE 100")
     })?;
-    propose(member, Body::WeightSet { module: ModuleName(request.module), node, weight: Weight(weight) }).await
+    propose(member, Body::WeightSet { module: ModuleName(request.module), node, weight: Weight(weight) })
+        .await
 }
 
 pub(super) async fn profile_set(member: &Member, request: v1::ProfileSetRequest) -> Result<v1::Done, Status> {

@@ -24,18 +24,26 @@ use crate::wire::Wire;
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 /// Answers for one client and one service.
-pub(super) async fn explain(member: &Member, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
+pub(super) async fn explain(
+    member: &Member,
+    request: v1::ExplainRequest,
+) -> Result<v1::ExplainResponse, Status> {
     let client: IpAddr = parse("client", &request.client)?;
     let vip: IpAddr = parse("service", &request.vip)?;
-    let protocol = Protocol::from_wire(request.protocol)
-        .map_err(|e| invalid("bad_request", e.to_string(), "farmctl explain 192.0.2.7:40000 192.0.2.100:80/tcp"))?;
+    let protocol = Protocol::from_wire(request.protocol).map_err(|e| {
+        invalid("bad_request", e.to_string(), "farmctl explain 192.0.2.7:40000 192.0.2.100:80/tcp")
+    })?;
     let port = u16::try_from(request.port).unwrap_or(0);
     let client = SocketAddr::new(client, u16::try_from(request.client_port).unwrap_or(0));
     let snapshot = member.snapshot();
     let found = find(&snapshot.state, vip, protocol, port)?;
     let bucket = bucket_of(&snapshot.state, client, found.criterion).index();
     let Some(state) = snapshot.state.modules.get(&found.module).and_then(|m| m.assignment.get(bucket)) else {
-        return Err(invalid("no_assignment", format!("module {} has no buckets yet", found.module), "farmctl cluster status"));
+        return Err(invalid(
+            "no_assignment",
+            format!("module {} has no buckets yet", found.module),
+            "farmctl cluster status",
+        ));
     };
     let verdicts = verdicts(member, &snapshot.state, client, SocketAddr::new(vip, port), protocol)?;
     Ok(v1::ExplainResponse {
@@ -84,14 +92,13 @@ fn verdicts(
         Protocol::Tcp => Payload::Tcp { flags: SYN },
         Protocol::Udp => Payload::Udp,
     };
-    let frame = synthetic_frame(CLIENT_MAC, port.config.mac, client, service, payload).map_err(|e| failed(&e))?;
+    let frame =
+        synthetic_frame(CLIENT_MAC, port.config.mac, client, service, payload).map_err(|e| failed(&e))?;
     let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
     image.head.deadline = member.lease.deadline();
     let Port { config, proof } = port;
-    let ingress = Ingress {
-        link: config.link,
-        port: layout::Port { mac: config.mac, proof, ifindex: config.ifindex },
-    };
+    let ingress =
+        Ingress { link: config.link, port: layout::Port { mac: config.mac, proof, ifindex: config.ifindex } };
     let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
     let decided = judge(&image, Some(&ingress), frame.as_slice(), &env).reason();
     let program = member.host.explain(&frame).map_err(|e| failed(&e))?;
@@ -107,8 +114,12 @@ fn why(state: &ClusterState, bucket: &BucketState) -> String {
         Phase::Stable => format!("{to} owns the bucket since epoch {}", bucket.changed),
         Phase::Prepare => format!("{from} serves it; {to} is being told that it will"),
         Phase::Move => format!("{from} sends new flows on to {to}, and keeps its established ones"),
-        Phase::MoveClosed => format!("nobody accepts new flows until the loss by {from} is evidenced; then {to} does"),
-        Phase::Activate => format!("{to} accepts new flows; {from} keeps its established ones until they end"),
+        Phase::MoveClosed => {
+            format!("nobody accepts new flows until the loss by {from} is evidenced; then {to} does")
+        }
+        Phase::Activate => {
+            format!("{to} accepts new flows; {from} keeps its established ones until they end")
+        }
     }
 }
 

@@ -102,7 +102,10 @@ impl Farm for Api {
         changes::node_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn service_add(&self, request: Request<v1::ServiceAddRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn service_add(
+        &self,
+        request: Request<v1::ServiceAddRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         changes::service_add(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
@@ -113,19 +116,31 @@ impl Farm for Api {
         changes::service_remove(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn module_weight(&self, request: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn module_weight(
+        &self,
+        request: Request<v1::ModuleWeightRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         changes::module_weight(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn profile_set(&self, request: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
+    async fn profile_set(
+        &self,
+        request: Request<v1::ProfileSetRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
         changes::profile_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
         explain::explain(&*self.member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
         Ok(Response::new(events::stream(&*self.member()?, &request.into_inner())))
     }
 

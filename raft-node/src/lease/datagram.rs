@@ -56,7 +56,8 @@ impl Sealer {
             LeaseMessage::Renewal(r) => v1::lease_body::Kind::Renewal(r.to_wire()),
             LeaseMessage::Grant(g) => v1::lease_body::Kind::Grant(g.to_wire()),
         };
-        let body = v1::LeaseBody { cluster: self.cluster.0.to_vec().into(), kind: Some(kind) }.encode_to_vec();
+        let body =
+            v1::LeaseBody { cluster: self.cluster.0.to_vec().into(), kind: Some(kind) }.encode_to_vec();
         let mac = self.mac(&body).to_vec();
         v1::Sealed { body: body.into(), mac: mac.into() }.encode_to_vec()
     }
@@ -93,4 +94,49 @@ impl Sealer {
 /// Compares in a time that does not depend on where the bytes differ.
 fn same(a: &[u8; MAC_LEN], b: &[u8; MAC_LEN]) -> bool {
     a.iter().zip(b).fold(0u8, |acc, (x, y)| acc | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_core::id::{Epoch, Generation, Incarnation, NodeId, Seq};
+
+    use super::*;
+
+    fn renewal() -> LeaseMessage {
+        LeaseMessage::Renewal(Renewal {
+            generation: Generation { number: 1, survivor: NodeId(1), nonce: 7 },
+            node: NodeId(3),
+            incarnation: Incarnation([9; 16]),
+            seq: Seq(42),
+            applied: Epoch(5),
+        })
+    }
+
+    #[test]
+    fn what_was_sealed_is_opened() {
+        let sealer = Sealer::new(ClusterId([1; 16]), [2; 32]);
+        let bytes = sealer.seal(&renewal());
+        assert!(bytes.len() <= DATAGRAM_MAX);
+        assert_eq!(sealer.open(&bytes), Ok(renewal()));
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let sealer = Sealer::new(ClusterId([1; 16]), [2; 32]);
+        let bytes = sealer.seal(&renewal());
+        for at in 0..bytes.len() * 8 {
+            let mut forged = bytes.clone();
+            forged[at / 8] ^= 1 << (at % 8);
+            assert!(sealer.open(&forged).is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn another_secret_and_another_cluster_are_refused() {
+        let bytes = Sealer::new(ClusterId([1; 16]), [2; 32]).seal(&renewal());
+        let other_secret = Sealer::new(ClusterId([1; 16]), [3; 32]);
+        assert_eq!(other_secret.open(&bytes), Err(DatagramError::NotAuthentic));
+        let other_cluster = Sealer::new(ClusterId([4; 16]), [2; 32]);
+        assert_eq!(other_cluster.open(&bytes), Err(DatagramError::ForeignCluster));
+    }
 }

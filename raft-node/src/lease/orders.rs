@@ -12,8 +12,8 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, mpsc};
 
 use farm_common::image::Image;
-use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, NodeId};
 use farm_core::electors::Electors;
+use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Ask, Expiry, Heard, Timing};
 use farm_core::time::Span;
 use farm_dataplane::sink::TableSink;

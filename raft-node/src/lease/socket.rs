@@ -84,6 +84,10 @@ pub fn refused(ip: IpAddr, port: u16, protocol: &str, error: &io::Error) -> Prob
             format!("{ip} is not an address of this machine"),
             "ip -brief address; then correct [[address]] in farmd.toml",
         ),
-        _ => Problem::new("bind_failed", format!("cannot listen on {protocol} {ip}:{port}: {error}"), "farmctl cluster status"),
+        _ => Problem::new(
+            "bind_failed",
+            format!("cannot listen on {protocol} {ip}:{port}: {error}"),
+            "farmctl cluster status",
+        ),
     }
 }

@@ -105,7 +105,8 @@ impl LeaseThread {
                 }
                 Order::Truncated(after) => self.truncated(after),
                 Order::Expiry(ask, reply) => {
-                    let answer = self.machines.as_ref().map_or(Expiry::NotFenced, |m| m.elector.expiry(&ask, now()));
+                    let answer =
+                        self.machines.as_ref().map_or(Expiry::NotFenced, |m| m.elector.expiry(&ask, now()));
                     let _ = reply.send(answer);
                 }
                 Order::Shut(shut) => self.shut(shut),

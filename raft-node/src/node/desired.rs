@@ -32,7 +32,9 @@ pub fn carried(state: &ClusterState, me: NodeId) -> BTreeMap<IpAddr, Carried> {
     let mut carried = BTreeMap::new();
     for module in state.modules.values() {
         for (vip, mode) in &module.vips {
-            let Some((link, port)) = node.links.iter().enumerate().find(|(_, l)| l.covers(*vip)) else { continue };
+            let Some((link, port)) = node.links.iter().enumerate().find(|(_, l)| l.covers(*vip)) else {
+                continue;
+            };
             carried.insert(
                 *vip,
                 Carried {
@@ -59,7 +61,8 @@ fn serves(node: &Node, module: &Module, me: NodeId) -> bool {
 #[must_use]
 pub fn holds_nothing(state: &ClusterState, me: NodeId) -> bool {
     let mut buckets = state.modules.values().flat_map(|m| &m.assignment);
-    !buckets.any(|b| b.current == Some(me) || b.previous == Some(me) || b.pending.iter().any(|p| p.node == me))
+    !buckets
+        .any(|b| b.current == Some(me) || b.previous == Some(me) || b.pending.iter().any(|p| p.node == me))
 }
 
 /// Where every member's lease port is.

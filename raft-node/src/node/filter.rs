@@ -99,7 +99,9 @@ impl HostView {
         let all = self.service_links().await?;
         let (Some(link), IpAddr::V4(v4)) = (links::covering(&all, vip), vip) else { return Ok(None) };
         let holder = probe::address_in_use(link.ifindex, link.mac, v4, wait).await?;
-        Ok(holder.map(|mac| format!("{} answers for it on {}", farm_dataplane::guard::format_mac(&mac), link.name)))
+        Ok(holder.map(|mac| {
+            format!("{} answers for it on {}", farm_dataplane::guard::format_mac(&mac), link.name)
+        }))
     }
 
     /// The configured service interfaces, in the order of the configuration.
@@ -179,7 +181,11 @@ impl FilterHost {
     ///
     /// # Errors
     /// [`HostError`]; nothing is open that was not before.
-    pub async fn before(&mut self, wanted: &BTreeMap<IpAddr, Carried>, lease: &LeaseHandle) -> Result<(), HostError> {
+    pub async fn before(
+        &mut self,
+        wanted: &BTreeMap<IpAddr, Carried>,
+        lease: &LeaseHandle,
+    ) -> Result<(), HostError> {
         if wanted.is_empty() {
             return Ok(());
         }
@@ -265,7 +271,9 @@ impl FilterHost {
             match guard.present() {
                 Ok(GuardState::Intact { .. }) => {}
                 Ok(GuardState::Missing) => found.push("the guard's nftables table is gone".into()),
-                Ok(GuardState::Altered { what }) => found.push(format!("the guard's nftables table was changed: {what}")),
+                Ok(GuardState::Altered { what }) => {
+                    found.push(format!("the guard's nftables table was changed: {what}"))
+                }
                 Err(error) => found.push(error.to_string()),
             }
         }
@@ -349,9 +357,12 @@ impl FilterHost {
         let directed = carried.iter().filter(|(_, c)| c.mode == Mode::Directed);
         directed
             .filter_map(|(vip, c)| match (vip, self.links.get(c.link)) {
-                (IpAddr::V4(vip), Some(link)) => {
-                    Some(Announcement { socket: socket.clone(), ifindex: link.ifindex, mac: link.mac, vip: *vip })
-                }
+                (IpAddr::V4(vip), Some(link)) => Some(Announcement {
+                    socket: socket.clone(),
+                    ifindex: link.ifindex,
+                    mac: link.mac,
+                    vip: *vip,
+                }),
                 _ => None,
             })
             .collect()
@@ -359,7 +370,10 @@ impl FilterHost {
 
     fn announcer(&mut self) -> Option<Arc<announce::Announcer>> {
         if self.announcer.is_none() {
-            self.announcer = announce::Announcer::open().map(Arc::new).map_err(|e| tracing::warn!(%e, "no announcements")).ok();
+            self.announcer = announce::Announcer::open()
+                .map(Arc::new)
+                .map_err(|e| tracing::warn!(%e, "no announcements"))
+                .ok();
         }
         self.announcer.clone()
     }

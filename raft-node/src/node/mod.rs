@@ -128,7 +128,13 @@ impl Follower {
                 // The table is published anew: a filter that was put back starts empty.
                 self.published = Epoch(0);
                 self.lease.give(Order::Shut(false));
-                self.journal.note(self.me.0, "filter_restored", "filter", "guard and filter are in place again", &cause);
+                self.journal.note(
+                    self.me.0,
+                    "filter_restored",
+                    "filter",
+                    "guard and filter are in place again",
+                    &cause,
+                );
             }
             Err(error) => self.trouble("filter_not_restored", &error),
         }
