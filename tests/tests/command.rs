@@ -1,0 +1,214 @@
+//! The second walk of ARCHITECTURE.md: one command. Shares change step by step, and nobody who is connected notices.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+
+use anyhow::{Context, Result, ensure};
+use farm_lab::witness::{
+    BootTime, Content, Heading, Segment, Side, SynStream, Testimony, Verdict, acceptances,
+};
+use farm_lab::{BUCKETS, FIRST_VIP, Mode, Place, Status, WEB_MODULE};
+use farm_tests::farm::{Event, Farm, LIMIT, Service, json_lines};
+use farm_tests::load::Load;
+use farm_tests::talk::{Echo, Talk, Talking};
+
+const ONE: Place = Place::Node(1);
+const TWO: Place = Place::Node(2);
+const THREE: Place = Place::Node(3);
+/// Where the long-lived connections go.
+const TALK: u16 = 8080;
+/// So many that some fall into the buckets that move.
+const TALKS: u16 = 60;
+/// First port of the talking clients: below those of the load.
+const FIRST_PORT: u16 = 20_000;
+
+#[test]
+fn a_weight_changes_the_shares_and_disturbs_nobody() -> Result<()> {
+    weight_under_load("command-d", Mode::Directed)
+}
+
+#[test]
+fn a_weight_changes_the_shares_and_disturbs_nobody_in_flood_mode() -> Result<()> {
+    weight_under_load("command-f", Mode::Flood)
+}
+
+fn weight_under_load(prefix: &str, mode: Mode) -> Result<()> {
+    let farm = Farm::up(prefix, mode)?;
+    let service = Service::tcp(TALK);
+    farm.add_service(service, "source-port")?;
+    farm.await_applied()?;
+    let _servers = Echo::tcp(&farm, TALK)?;
+    let talks = open_talks(&farm, service)?;
+    let mut load = Load::start(&farm, Place::Client)?;
+    let talking = Talking::start(talks);
+    talking.await_rounds(20)?;
+    load.await_answers_of(&[ONE, TWO, THREE])?;
+    let known = farm.events(ONE)?.len();
+
+    let at = BootTime::now();
+    farm.farmctl(TWO, &["module", "weight", WEB_MODULE, "node2", "25"])?;
+    farm.await_status(ONE, "node2 owns its new share", LIMIT, |s| shared(s, &[100, 25, 100]))?;
+    farm.await_event(ONE, "buckets_activated", known)?;
+    talking.await_rounds(100)?;
+    load.await_answers_of(&[ONE, TWO, THREE])?;
+    let talks = talking.stop()?;
+    let owners = moved(&farm, &talks, service)?;
+    let moved = owners.iter().filter(|(client, owner)| held_by_another(&talks, client, **owner)).count();
+    ensure!(moved > 0, "void: no connection fell into a bucket that moved");
+    drop(talks);
+    let still = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes == 0);
+    farm.await_status(ONE, "the change is settled", LIMIT, still)?;
+    load.await_everybody()?;
+
+    load.expect_change(TWO, ONE, at);
+    let seen = load.stop(ONE)?;
+    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    ensure!(resets(&seen.testimony, service.at) == 0, "connections were reset");
+    four_steps(&farm, known)
+}
+
+fn open_talks(farm: &Farm, service: Service) -> Result<Vec<Talk>> {
+    let crowd: Vec<_> = Place::Client.crowd().collect();
+    let clients = (0..TALKS).map(|i| SocketAddrV4::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i));
+    let talks = clients.map(|client| Talk::open(farm, Place::Client, client, service.at));
+    let talks = talks.collect::<Result<Vec<Talk>>>()?;
+    let held = |node| talks.iter().filter(|t| t.node == node).count();
+    ensure!([ONE, TWO, THREE].into_iter().all(|node| held(node) > 0), "every node holds a connection");
+    Ok(talks)
+}
+
+/// The owners of the talking clients' buckets now.
+fn moved(farm: &Farm, talks: &[Talk], service: Service) -> Result<BTreeMap<SocketAddrV4, Place>> {
+    talks.iter().map(|talk| Ok((talk.client, farm.owner(ONE, talk.client, service)?))).collect()
+}
+
+fn held_by_another(talks: &[Talk], client: &SocketAddrV4, owner: Place) -> bool {
+    talks.iter().any(|talk| talk.client == *client && talk.node != owner)
+}
+
+/// Are the shares of the nodes within one bucket of what their weights say?
+fn shared(status: &Status, weights: &[u32]) -> bool {
+    let total: u32 = weights.iter().sum();
+    let fair = |weight: u32| f64::from(BUCKETS) * f64::from(weight) / f64::from(total);
+    let near = |(node, weight): (Place, &u32)| {
+        (f64::from(status.buckets(WEB_MODULE, node)) - fair(*weight)).abs() <= 1.0
+    };
+    let owned: u32 = Place::nodes(3).map(|node| status.buckets(WEB_MODULE, node)).sum();
+    owned == BUCKETS && Place::nodes(3).zip(weights).all(near)
+}
+
+/// Resets in the connections to `service`, whoever sent them.
+fn resets(testimony: &Testimony, service: SocketAddrV4) -> usize {
+    let of_it = |segment: &Segment| segment.source == service || segment.destination == service;
+    let seen = testimony.sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
+    let segments = seen.filter_map(|s| match s.frame.content {
+        Content::Tcp(segment) => Some(segment),
+        _ => None,
+    });
+    segments.filter(|segment| of_it(segment) && segment.flags & Segment::RST != 0).count()
+}
+
+/// Every node tells the same: the weight, then the four steps, each a higher epoch.
+fn four_steps(farm: &Farm, known: usize) -> Result<()> {
+    let told = |node| -> Result<Vec<Event>> {
+        let all = farm.events(node)?.into_iter().filter(|e| e.id.starts_with("log-"));
+        let from_weight = all.skip_while(|e| e.kind != "weight_set");
+        Ok(from_weight.filter(|e| e.kind.starts_with("buckets_") || e.kind == "weight_set").collect())
+    };
+    let first = told(ONE)?;
+    let steps: Vec<&str> = first.iter().skip(1).map(|e| e.kind.as_str()).collect();
+    let order = ["buckets_prepared", "buckets_moved", "buckets_activated", "buckets_settled"];
+    let mut place = 0;
+    for step in &steps {
+        let at = order.iter().position(|o| o == step).with_context(|| format!("{step} among {steps:?}"))?;
+        ensure!(at == place || at == place + 1, "steps out of order: {steps:?}");
+        place = at;
+    }
+    ensure!(place + 1 == order.len() && known > 0, "not all steps: {steps:?}");
+    ensure!(first.windows(2).all(|w| w[0].epoch <= w[1].epoch), "epochs only grow: {first:?}");
+    for node in [TWO, THREE] {
+        let ids =
+            |events: &[Event]| events.iter().map(|e| (e.id.clone(), e.text.clone())).collect::<Vec<_>>();
+        let other = told(node)?;
+        ensure!(ids(&other) == ids(&first), "{node} tells {other:?}, node1 {first:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
+    let farm = Farm::up("command-s", Mode::Directed)?;
+    let service = Service::tcp(TALK);
+    let _servers = Echo::tcp(&farm, TALK)?;
+    ensure!(farm_refuses(&farm, service)?, "nobody serves {service} yet");
+    farm.add_service(service, "source-address")?;
+    farm.await_applied()?;
+    drop(open_talk(&farm, service, 0)?);
+
+    farm.farmctl(THREE, &["module", "weight", WEB_MODULE, "node2", "0"])?;
+    farm.await_shared_by(&[ONE, THREE])?;
+    let load = Load::start(&farm, Place::Remote)?;
+    load.await_answers_of(&[ONE, THREE])?;
+    load.await_everybody()?;
+    let seen = load.stop(ONE)?;
+    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    let by_two = acceptances(&seen.testimony.sightings, &[FIRST_VIP]).into_iter().filter(|a| a.node == TWO);
+    ensure!(by_two.count() == 0, "a node of weight 0 accepted something");
+    farm.farmctl(ONE, &["module", "weight", WEB_MODULE, "node2", "100"])?;
+    farm.await_shared_by(&[ONE, TWO, THREE])?;
+
+    farm.service("remove", service, &[])?;
+    farm.await_applied()?;
+    ensure!(farm_refuses(&farm, service)?, "{service} was removed");
+    every_answer_is_json(&farm)
+}
+
+fn open_talk(farm: &Farm, service: Service, client: u16) -> Result<Talk> {
+    let ip = Place::Client.crowd().next().context("a crowd")?;
+    let mut talk = Talk::open(farm, Place::Client, SocketAddrV4::new(ip, FIRST_PORT + client), service.at)?;
+    talk.round()?;
+    Ok(talk)
+}
+
+/// Does nobody say anything at all to clients of `service`? SYNs arrived, and none was answered.
+fn farm_refuses(farm: &Farm, service: Service) -> Result<bool> {
+    const SYNS: usize = 200;
+    let witness = farm_lab::witness::Witness::start(farm, &[FIRST_VIP])?;
+    let sources = SynStream::clients(Place::Client, SYNS);
+    let syns = SynStream { from: Place::Client, sources, service: service.at, rate: 400 }.start(farm)?;
+    let last = SynStream::clients(Place::Client, SYNS).pop();
+    let arrived = |s: &farm_lab::witness::Sighting| {
+        let Content::Tcp(segment) = s.frame.content else { return false };
+        let arrives = s.side == Side::Cable && s.heading == Heading::Arriving;
+        arrives
+            && matches!(s.place, Place::Node(_))
+            && Some(segment.source) == last
+            && segment.destination == service.at
+    };
+    witness.await_sighting("the last SYN", LIMIT, arrived)?;
+    syns.stop()?;
+    let testimony = witness.stop()?;
+    let answers = acceptances(&testimony.sightings, &[FIRST_VIP]);
+    Ok(answers.iter().all(|a| a.service != service.at))
+}
+
+/// What prints state prints it as JSON too, with the version of its shape.
+fn every_answer_is_json(farm: &Farm) -> Result<()> {
+    let client = "10.77.0.128:20000";
+    let web = Service::tcp(farm_lab::WEB_PORT).to_string();
+    let commands: [&[&str]; 6] = [
+        &["cluster", "status"],
+        &["node", "list"],
+        &["service", "list"],
+        &["explain", client, &web],
+        &["events", "--last", "20"],
+        &["module", "weight", WEB_MODULE, "node1", "100"],
+    ];
+    for (command, node) in commands.into_iter().zip([ONE, TWO, THREE].into_iter().cycle()) {
+        let args: Vec<&str> = command.iter().copied().chain(["--json"]).collect();
+        let lines: Vec<serde_json::Value> = json_lines(&farm.farmctl(node, &args)?)?;
+        ensure!(!lines.is_empty(), "{command:?} printed nothing");
+        ensure!(lines.iter().all(|line| line["schema"] == 1), "{command:?} printed {lines:?}");
+    }
+    Ok(())
+}
