@@ -59,7 +59,16 @@ impl Schedule {
         faults.extend(draw.membership());
         faults.sort_by_key(|(at, _)| *at);
         let end = RealTime(0) + LIFE;
-        Self { seed, nodes: draw.nodes, profile: Profile::Fast, rates, faults, end, recovers: true, lazy_disks: false }
+        Self {
+            seed,
+            nodes: draw.nodes,
+            profile: Profile::Fast,
+            rates,
+            faults,
+            end,
+            recovers: true,
+            lazy_disks: false,
+        }
     }
 
     /// An otherwise quiet life of `nodes` machines with true clocks, for schedules that are written by hand.

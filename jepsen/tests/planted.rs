@@ -6,15 +6,17 @@ use farm_chaos::campaign::{explain, hunt};
 use farm_chaos::invariant::Property;
 use farm_chaos::nemesis::directed::schedule;
 use farm_chaos::world::sim::run;
-use farm_core::planted::Bug;
+use farm_core::planted::{Bug, plant};
 
 /// Seeds within which each bug must be found.
 const SEEDS: u64 = 40;
 
 #[track_caller]
 fn found(bug: Bug, properties: &[Property]) {
-    let (seed, violation) = hunt(bug, 0..SEEDS, |seed| schedule(bug, seed))
-        .unwrap_or_else(|| panic!("{bug:?} is not noticed within {SEEDS} seeds"));
+    let Some((seed, violation)) = hunt(bug, 0..SEEDS, |seed| schedule(bug, seed)) else {
+        plant(Some(bug));
+        panic!("{bug:?} is not noticed within {SEEDS} seeds\n{}", explain(&Rc::new(schedule(bug, 0))));
+    };
     println!("{bug:?}: seed {seed}: {violation}");
     assert!(properties.contains(&violation.property), "{violation}");
     // Without the bug the same schedule does no harm: it is the bug that was found.

@@ -42,11 +42,22 @@ impl Shift {
 const LEADER: Target = Target::Machine(0);
 
 fn cut(from: usize, to: usize, traffic: &'static [Traffic], lasts_ms: u64) -> Fault {
-    Fault::Cut { from: Target::Machine(from), to: Target::Machine(to), traffic, lasts: Span::millis(lasts_ms) }
+    Fault::Cut {
+        from: Target::Machine(from),
+        to: Target::Machine(to),
+        traffic,
+        lasts: Span::millis(lasts_ms),
+    }
 }
 
 /// Both directions.
-fn part(schedule: Schedule, at: u64, (a, b): (usize, usize), traffic: &'static [Traffic], lasts: u64) -> Schedule {
+fn part(
+    schedule: Schedule,
+    at: u64,
+    (a, b): (usize, usize),
+    traffic: &'static [Traffic],
+    lasts: u64,
+) -> Schedule {
     schedule.at(at, cut(a, b, traffic, lasts)).at(at, cut(b, a, traffic, lasts))
 }
 
@@ -61,10 +72,11 @@ fn reboot_behind_a_move(seed: u64) -> Schedule {
 
 /// 2 granted 1 a lease, restarts, and is asked about it.
 fn elector_forgets(seed: u64, shift: &mut Shift) -> Schedule {
-    let schedule = Schedule::quiet(seed, 3, Span::millis(2_000)).at(1_000, cut(1, 0, Traffic::RENEWALS, 5_000));
+    let schedule =
+        Schedule::quiet(seed, 3, Span::millis(2_000)).at(1_000, cut(1, 0, Traffic::RENEWALS, 5_000));
     let schedule = part(schedule, 1_000, (0, 1), Traffic::TCP, 5_000);
     let schedule = part(schedule, 1_000, (2, 1), Traffic::TCP, 5_000);
-    let last = shift.within(1_050, 1_065);
+    let last = shift.within(1_028, 1_042);
     schedule
         .at(last, cut(1, 2, Traffic::RENEWALS, 5_000))
         .at(last + 3, Fault::Restart(Target::Machine(2), Span::millis(2)))
@@ -103,16 +115,18 @@ fn report_without_the_entry(seed: u64, shift: &mut Shift) -> Schedule {
     part(schedule, deaf, (0, 1), Traffic::TCP, 5_000)
 }
 
-/// A Move of the silent 1 lands behind epochs that it was not made for, and 1 gets to know those but not the Move.
+/// A Move of the silent 1 lands behind epochs that it was not made for; 1 gets to know those but not the Move, and 2
+/// holds the Move but has not applied it.
 fn entry_in_between(seed: u64, shift: &mut Shift) -> Schedule {
     let silent = 1_100;
-    let disk = |m| Fault::SlowDisk(Target::Machine(m), Span::millis(30), Span::millis(200));
-    let mut schedule = Schedule::quiet(seed, 3, Span::millis(3_000))
-        .at(1_000, cut(0, 1, Traffic::LOG, 500))
-        .at(silent, cut(1, 0, Traffic::RENEWALS, 5_000))
+    let disk = |m| Fault::SlowDisk(Target::Machine(m), Span::millis(30), Span::millis(120));
+    let mut schedule = Schedule::quiet(seed, 3, Span::millis(2_000))
+        .at(1_000, cut(0, 1, Traffic::LOG, 200))
         .at(1_050, disk(0))
-        .at(1_050, disk(2));
-    let burst = silent + shift.within(48, 74);
+        .at(1_050, disk(2))
+        .at(silent, cut(1, 0, Traffic::RENEWALS, 5_000));
+    schedule = part(schedule, 1_000, (1, 2), Traffic::TCP, 5_000);
+    let burst = silent + shift.within(44, 49);
     for _ in 0..4 {
         schedule = schedule.at(burst, Fault::Touch);
     }
@@ -123,22 +137,26 @@ fn entry_in_between(seed: u64, shift: &mut Shift) -> Schedule {
         extra: Span::millis(30),
         lasts: Span::millis(5_000),
     };
-    // The log comes through for a moment: for one step of catching up.
-    schedule.at(1_400, back).at(1_500 + shift.within(30, 60), cut(0, 1, Traffic::TCP, 5_000))
+    schedule
+        // 2 has got the Move, and does not hear that it is committed.
+        .at(silent + 52, cut(0, 2, Traffic::LOG, 148))
+        // The log comes through to 1 for a moment: for one step of catching up.
+        .at(1_190, back)
+        .at(1_200 + shift.within(30, 60), cut(0, 1, Traffic::TCP, 5_000))
 }
 
 /// 2 comes back from before two changes of electors and meets 1, who is an elector no more.
 fn electors_of_long_ago(seed: u64, shift: &mut Shift) -> Schedule {
-    let mut schedule = Schedule::quiet(seed, 3, Span::millis(9_500));
+    let mut schedule = Schedule::quiet(seed, 3, Span::millis(8_000));
     schedule.rates.push(schedule.rates[0]);
-    let alone = shift.within(1_000, 1_100);
-    for (pair, lasts) in [((0, 1), 20_000), ((3, 1), 20_000), ((2, 1), 7_000)] {
+    let alone = shift.within(1_000, 1_040);
+    for (pair, lasts) in [((0, 1), 20_000), ((3, 1), 20_000), ((2, 1), 5_500)] {
         schedule = part(schedule, alone, pair, Traffic::ALL, lasts);
     }
     schedule = schedule.at(5_000, Fault::Join(3));
-    let schedule = part(schedule, 7_000, (0, 2), Traffic::ALL, 20_000);
-    part(schedule, 7_000, (3, 2), Traffic::ALL, 20_000)
-        .at(7_500, Fault::Reboot(Target::Machine(2), Span::millis(50)))
+    let schedule = part(schedule, 5_800, (0, 2), Traffic::ALL, 20_000);
+    part(schedule, 5_800, (3, 2), Traffic::ALL, 20_000)
+        .at(6_300, Fault::Reboot(Target::Machine(2), Span::millis(50)))
 }
 
 /// The filter of 1 takes its time while 1 gives its buckets away.

@@ -190,7 +190,12 @@ impl LeaseThread {
         let fenced = |e: &&Rc<Entry>| e.id.index <= committed || !is_planted(Bug::FenceOnlyCommitted);
         Self {
             machines: None,
-            early: behind.iter().filter(fenced).map(|e| (e.id, e.fences())).filter(|(_, f)| !f.is_empty()).collect(),
+            early: behind
+                .iter()
+                .filter(fenced)
+                .map(|e| (e.id, e.fences()))
+                .filter(|(_, f)| !f.is_empty())
+                .collect(),
             applied: if is_planted(Bug::LowerEpochAfterRestart) { Epoch(0) } else { pinned },
             bound: behind.iter().filter_map(|e| e.lease()).max().unwrap_or_default(),
             publishing: None,
