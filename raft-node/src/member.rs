@@ -177,7 +177,8 @@ impl Member {
         *lock(&self.follower) = Some(control.spawn(following));
         let mut tasks = lock(&self.tasks);
         tasks.spawn_on(driver.run(observations, inputs), control);
-        tasks.spawn_on(self.clone().survey(feedback), control);
+        // A survey walks every socket of the host: it must not go before ordinary work.
+        tasks.spawn(self.clone().survey(feedback));
         tasks.spawn(node::watch_host(alarm));
         tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
     }

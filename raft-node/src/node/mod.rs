@@ -27,8 +27,10 @@ use crate::journal::Journal;
 use crate::lease::{LeaseHandle, Order};
 use crate::raft::Snapshot;
 
-/// Pause between two surveys of the sockets of an open change.
-pub const SURVEY_EVERY: Duration = Duration::from_millis(50);
+/// Shortest pause between two surveys of the sockets of an open change.
+const SURVEY_EVERY: Duration = Duration::from_millis(50);
+/// A survey takes at most one part in so many of a core: the kernel walks all sockets, also those in TIME_WAIT.
+const SURVEY_SHARE: u32 = 10;
 /// Repetitions of an announcement after a death (a single frame may be lost, and switches learn late).
 const ANNOUNCE_AT: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
@@ -191,6 +193,7 @@ pub async fn report_drains<F, R>(
             }
             continue;
         }
+        let start = tokio::time::Instant::now();
         for name in names {
             match survey(&mut diag, &snapshot.state, &name, lease.applied()).await {
                 Ok(report) => tell(name, report).await,
@@ -198,7 +201,7 @@ pub async fn report_drains<F, R>(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(SURVEY_EVERY) => {}
+            () = tokio::time::sleep(SURVEY_EVERY.max(start.elapsed() * SURVEY_SHARE)) => {}
             changed = state.changed() => if changed.is_err() { return },
         }
     }
