@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use farm_lab::record::{Directory, Role};
-use farm_lab::{Lab, LabName, Mode, Place, Spec, demo, guardian};
+use farm_lab::{Lab, LabName, Mode, Place, Spec, bench, demo, guardian};
 
 /// Name of the lab that needs no name.
 const DEFAULT_LAB: &str = "default";
@@ -57,6 +57,8 @@ enum Command {
     Status,
     /// Show a farm under load while its servers die and return.
     Demo(Demo),
+    /// Measure every figure, with its budget.
+    Bench(Bench),
     /// Take a lab down when standard input ends (started by every lab for itself).
     #[command(hide = true)]
     Guard {
@@ -118,6 +120,25 @@ struct Demo {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct Bench {
+    /// Where the figures go, as JSON.
+    #[arg(long)]
+    out: std::path::PathBuf,
+    /// Runs of everything that is repeated.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Only figures of this name, or whose group contains it.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// How long every core is kept busy for the lease margins.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    seconds_busy: u64,
+    /// Name of the labs that the bench makes for itself.
+    #[arg(long, default_value = "bench")]
+    name: LabName,
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -139,6 +160,7 @@ fn run(command: Command) -> Result<()> {
         Command::Down { lab } => farm_lab::down(&lab.name),
         Command::Status => status(),
         Command::Demo(demo) => show(demo),
+        Command::Bench(bench) => measure(bench),
         Command::Guard { lab } => guardian::watch(&lab.name),
     }
 }
@@ -178,6 +200,21 @@ fn show(args: Demo) -> Result<()> {
     }
     let failed = rows.iter().filter(|row| !row.recovered).count();
     ensure!(failed == 0, "the farm did not recover from {failed} of {} steps", rows.len());
+    Ok(())
+}
+
+/// Progress goes to standard error, the table to standard output. A missed budget is a result, no failure.
+fn measure(args: Bench) -> Result<()> {
+    let plan = bench::Plan {
+        runs: args.runs.into(),
+        only: args.only,
+        busy: std::time::Duration::from_secs(args.seconds_busy),
+        name: args.name,
+    };
+    let figures = bench::run(&plan)?;
+    ensure!(!figures.is_empty(), "--only names no figure");
+    std::fs::write(&args.out, serde_json::to_string_pretty(&figures)? + "\n")?;
+    print!("{}", bench::table(&figures));
     Ok(())
 }
 

@@ -1,0 +1,39 @@
+//! Nanoseconds per verdict of the loaded program: an example of farm-dataplane measures them.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::figure::Figure;
+use crate::{binaries, shell};
+
+/// Name of the figures.
+pub(super) const NAME: &str = "verdict";
+/// The example that measures.
+const EXAMPLE: &str = "ns_per_verdict";
+
+/// One figure per kind of verdict.
+pub(super) fn measure() -> Result<Vec<Figure>> {
+    let printed = shell::run(&mut command())?;
+    let line = printed.lines().last().context("the example printed nothing")?;
+    let values: Map<String, Value> = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    let numbers = values.iter().filter_map(|(kind, value)| Some((kind, value.as_f64()?)));
+    Ok(numbers
+        .map(|(kind, ns)| {
+            let what = "BPF_PROG_TEST_RUN, best of several measurements, net of the loop around it";
+            Figure::of(format!("{NAME}/{}", kind.replace('_', "-")), what, "ns", &[Some(ns)])
+                .measured_by(NAME)
+        })
+        .collect())
+}
+
+/// The example beside our programs, or built for the purpose.
+fn command() -> Command {
+    if let Ok(built) = binaries::find(&format!("examples/{EXAMPLE}")) {
+        return Command::new(built);
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["run", "--quiet", "--release", "--locked", "-p", "farm-dataplane", "--example", EXAMPLE]);
+    cargo
+}
