@@ -7,7 +7,7 @@ use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use farm_lab::witness::{BootTime, Mac};
 use farm_lab::{FIRST_VIP, Lab, LabName, Mode, Place, Spec, Status, WEB_MODULE, WEB_PORT, shell};
 use serde::Deserialize;
@@ -153,20 +153,20 @@ impl Farm {
         Ok(steps.map(|e| now - real.saturating_sub(Duration::from_millis(e.time_unix_ms))).collect())
     }
 
-    /// The MAC that the virtual IP has in flood mode, as the client has learnt it.
+    /// The MAC that the virtual IP has in flood mode, as those on the link have learnt it.
     ///
     /// # Errors
-    /// The client knows none.
+    /// Nobody has.
     pub fn learnt_mac(&self) -> Result<Mac> {
         let vip = FIRST_VIP.to_string();
-        let shown =
-            shell::run(self.command(Place::Client, "ip")?.args(["neigh", "show", &vip, "dev", "eth0"]))?;
-        let mac = shown.split_once("lladdr ").and_then(|(_, rest)| rest.split_whitespace().next());
-        let bytes =
-            mac.map(|m| m.split(':').map(|b| u8::from_str_radix(b, 16)).collect::<Result<Vec<_>, _>>());
-        let bytes: [u8; 6] =
-            bytes.transpose()?.and_then(|b| b.try_into().ok()).with_context(|| shown.clone())?;
-        Ok(Mac(bytes))
+        let show = ["neigh", "show", &vip, "dev", "eth0"];
+        for asker in [Place::Client, Place::Router] {
+            let shown = shell::run(self.command(asker, "ip")?.args(show))?;
+            if let Some((_, mac)) = shown.split_once("lladdr ") {
+                return parse_mac(mac.split_whitespace().next().unwrap_or_default());
+            }
+        }
+        bail!("nobody on the link knows the hardware address of {vip}")
     }
 
     /// Adds a service to the web module.
@@ -188,6 +188,12 @@ impl Farm {
         let args: Vec<&str> = ["service", verb].iter().chain(&which).chain(more).copied().collect();
         self.farmctl(Place::Node(1), &args)
     }
+}
+
+fn parse_mac(text: &str) -> Result<Mac> {
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<u8>, _>>();
+    let bytes = bytes.with_context(|| text.to_owned())?;
+    Ok(Mac(bytes.try_into().map_err(|_| anyhow!("{text} is no hardware address"))?))
 }
 
 /// A service as `explain` takes it.

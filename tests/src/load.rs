@@ -103,14 +103,10 @@ impl<'a> Load<'a> {
         self.witness.await_sighting("an answer to every client", LIMIT, served).map(drop)
     }
 
-    /// Waits until enough SYNs have arrived at `node` from now on, whatever it does with them.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn await_syns_at(&self, node: Place) -> Result<()> {
-        let now = BootTime::now();
+    /// Waits until enough SYNs have arrived at `node` since then, whatever it does with them.
+    fn await_syns_at(&self, node: Place, since: BootTime) -> Result<()> {
         let arrives = |s: &Sighting| {
-            s.at > now
+            s.at > since
                 && s.place == node
                 && s.side == Side::Cable
                 && s.heading == Heading::Arriving
@@ -133,12 +129,12 @@ impl<'a> Load<'a> {
         self.changes.push(Expected { old, new, at, around: AROUND });
     }
 
-    /// Waits for enough SYNs at `node`, of which it must not have accepted any since `closed_from`.
+    /// Waits for enough SYNs at `node`, from now on and since it closed; it must not have accepted any.
     ///
     /// # Errors
     /// They do not come.
     pub fn expect_closed(&mut self, node: Place, from: BootTime) -> Result<()> {
-        self.await_syns_at(node)?;
+        self.await_syns_at(node, from.max(BootTime::now()))?;
         self.closed.push(Closed { node, from, until: BootTime::now() });
         Ok(())
     }
