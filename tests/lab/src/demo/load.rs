@@ -22,6 +22,9 @@ pub const TIMEOUT: Duration = Duration::from_millis(900);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: farm\r\nConnection: close\r\n\r\n";
 /// How often due requests are started.
 const TICK: Duration = Duration::from_millis(2);
+/// A load that was not run for a while leaves out what it missed, beyond this share of a second: made up for at once,
+/// it would flood servers that were not run either.
+const BURSTS_PER_SECOND: u32 = 100;
 /// First source port of the sweep, and the last: below those that the kernel picks by itself.
 const PORTS: std::ops::RangeInclusive<u16> = 1_024..=32_000;
 
@@ -136,10 +139,12 @@ impl Driver {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut started = 0u32;
+        let burst = self.plan.rate.div_ceil(BURSTS_PER_SECOND);
         while !self.stop.load(Ordering::Relaxed) {
             ticks.tick().await;
             let due = (self.begin.elapsed().as_secs_f64() * f64::from(self.plan.rate)) as u32;
-            for client in clients.by_ref().take(due.saturating_sub(started) as usize) {
+            let behind = due.saturating_sub(started).min(burst);
+            for client in clients.by_ref().take(behind as usize) {
                 tokio::spawn(note(client, self.plan.service, self.begin, Arc::clone(&self.ended)));
             }
             started = due.max(started);
