@@ -43,7 +43,7 @@ pub enum Situation {
     DiedBeforeGrace,
     /// An answer came to a later run of the daemon.
     AnswerToOlderRun,
-    /// The leader asked by itself was made to hand over.
+    /// A leader handed over.
     Transferred,
 }
 

@@ -57,6 +57,7 @@ impl Schedule {
             faults.push((draw.instant(), draw.load()));
         }
         faults.extend(draw.membership());
+        faults.extend(draw.death_in_a_flip());
         faults.sort_by_key(|(at, _)| *at);
         let end = RealTime(0) + LIFE;
         Self {
@@ -208,6 +209,18 @@ impl Draw {
             4..=6 => Fault::Touch,
             _ => Fault::Snapshot(self.machine()),
         }
+    }
+
+    /// A daemon dies while its filter takes its time with a new table: too rare to wait for it.
+    fn death_in_a_flip(&mut self) -> [(RealTime, Fault); 3] {
+        let (at, victim) = (self.instant(), self.machine());
+        let dies = at + Span(self.rng.u64(5_000_000..150_000_000));
+        let down = self.down();
+        [
+            (at, Fault::SlowFlip(victim, Span::millis(100), Span::millis(300))),
+            (at, Fault::Touch),
+            (dies, Fault::Restart(victim, down)),
+        ]
     }
 
     /// Sometimes a machine joins, sometimes one leaves.

@@ -12,7 +12,7 @@ use farm_core::model::{
 use farm_core::planner::{Claim, plan};
 use farm_core::state::ClusterState;
 
-use super::raft::{Entry, Members, Payload, Stored};
+use super::entry::{Entry, Members, Payload, Stored};
 
 /// Buckets per module: few, so that every node owns some and every kind of change happens to each.
 pub const BUCKETS: usize = 6;

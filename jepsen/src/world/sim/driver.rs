@@ -13,9 +13,10 @@ use farm_core::time::{BootTime, Span};
 
 use super::bootstrap::{BUCKETS, modules};
 use super::clock::RealTime;
+use super::entry::{Entry, Members, Payload};
 use super::machine::{Daemon, DriverWork, LeaseWork};
 use super::network::Message;
-use super::raft::{Entry, Members, Payload, RaftMessage};
+use super::raft::RaftMessage;
 use super::{Event, World};
 use crate::coverage::Situation;
 use crate::invariant::{Property, minimal};

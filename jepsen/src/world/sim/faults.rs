@@ -5,9 +5,9 @@ use farm_core::model::{Mode, ModuleName, Weight};
 use farm_core::time::Span;
 
 use super::bootstrap::{member, service};
+use super::entry::Payload;
 use super::machine::{DriverWork, FLIP, FSYNC};
 use super::network::Weather;
-use super::raft::Payload;
 use super::{Event, World};
 use crate::coverage::Situation;
 use crate::nemesis::{Fault, Target, Threads, Traffic};

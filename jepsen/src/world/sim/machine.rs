@@ -12,9 +12,10 @@ use farm_core::time::{BootTime, Span};
 
 use super::bootstrap::BUCKETS;
 use super::clock::{Clock, RealTime};
+use super::entry::{Entry, Payload, Stored};
 use super::filter::{Filter, Table};
 use super::network::Message;
-use super::raft::{Entry, Payload, Raft, Stored};
+use super::raft::Raft;
 
 /// Longest sync of a healthy disk.
 pub const FSYNC: Span = Span::micros(1_500);

@@ -7,6 +7,7 @@
 pub mod bootstrap;
 pub mod clock;
 mod driver;
+pub mod entry;
 mod faults;
 pub mod filter;
 mod lease;
