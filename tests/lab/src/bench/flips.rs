@@ -51,7 +51,7 @@ pub(super) fn measure(lab: &Lab, runs: usize) -> Result<Vec<Figure>> {
 /// Halves the last node's weight or restores it; waits for the end of the change. Time to the acknowledgement in ms.
 fn change_weight(lab: &Lab, asked: Place, run: usize) -> Result<Option<f64>> {
     let node = lab.nodes().last().context("a lab has nodes")?;
-    let weight = if run % 2 == 0 { "50" } else { "100" };
+    let weight = if run.is_multiple_of(2) { "50" } else { "100" };
     let epoch = lab.status(asked)?.epoch;
     let start = Instant::now();
     lab.farmctl(asked, &["module", "weight", WEB_MODULE, &node.to_string(), weight])?;

@@ -96,7 +96,7 @@ impl Stage<'_> {
         }
         eprintln!("{group} ...");
         let measured = measure(self.lab()?);
-        Ok(measured.or_else(|e| self.gave_up(group, &e).map(|()| vec![Figure::failed(group, &e)]))?)
+        measured.or_else(|e| self.gave_up(group, &e).map(|()| vec![Figure::failed(group, &e)]))
     }
 
     /// `runs` runs with the entry node among the survivors, and in directed mode as many with it as the victim.

@@ -10,20 +10,21 @@ use crate::witness::{Acceptance, BootTime, Kind, Outcome};
 /// Attempts of the last moment may still be on their way when the stream ends.
 const TAIL: Duration = Duration::from_millis(200);
 
-/// The longest time between two answered attempts in a row that holds an unanswered one: what the clients of
+/// The longest time from one answer to the next with an attempt in between that got none: what the clients of
 /// `outcomes` were without service for. Zero if every attempt was answered; `None` if none was at the end.
+/// Answers are timed, not attempts: one that was held up on its way is no service until it is answered.
 pub(super) fn outage(outcomes: &[Outcome]) -> Option<Duration> {
     let end = outcomes.last()?.syn.at - TAIL;
     let (mut longest, mut last, mut lost) = (Duration::ZERO, outcomes.first()?.syn.at, false);
     for outcome in outcomes.iter().filter(|o| o.syn.at <= end) {
-        if outcome.answer.is_none() {
+        let Some((_, at)) = outcome.answer else {
             lost = true;
             continue;
-        }
+        };
         if lost {
-            longest = longest.max(outcome.syn.at.since(last));
+            longest = longest.max(at.since(last));
         }
-        (last, lost) = (outcome.syn.at, false);
+        (last, lost) = (last.max(at), false);
     }
     (!lost).then_some(longest)
 }
@@ -73,6 +74,13 @@ mod tests {
         let mut outcomes = attempts(0..0);
         outcomes.drain(50..100);
         assert_eq!(outage(&outcomes), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_attempt_that_was_held_up_counts_when_it_is_answered() {
+        let mut outcomes = attempts(100..200);
+        outcomes[50].answer = Some((Place::Node(2), at(240)));
+        assert_eq!(outage(&outcomes), Some(Duration::from_millis(240 - 96)));
     }
 
     #[test]
