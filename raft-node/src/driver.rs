@@ -47,13 +47,16 @@ pub struct Driver {
     controller: Option<Controller>,
     /// Shared with the API.
     heard: HeardBy,
+    /// Since when no observation can have been missed, and when the last one was taken in.
+    listening: (BootTime, BootTime),
 }
 
 impl Driver {
     /// Observes and acts for `me`.
     #[must_use]
     pub fn new(me: NodeId, raft: Handle, effects: Effects, heard: HeardBy) -> Self {
-        Self { raft, effects, me, observed: Observed::default(), controller: None, heard }
+        let listening = (now(), now());
+        Self { raft, effects, me, observed: Observed::default(), controller: None, heard, listening }
     }
 
     /// Runs until the Raft handle goes away.
@@ -96,7 +99,15 @@ impl Driver {
         news.then_some(Input::Tick)
     }
 
+    /// An elector hears at least its own node every renewal: a longer break means that nothing was taken in.
+    fn listen(&mut self) {
+        let (since, last) = self.listening;
+        let unbroken = now().since(last) < SILENCE_NEWS;
+        self.listening = (if unbroken { since } else { now() }, now());
+    }
+
     fn heard(&mut self, o: Observation) -> bool {
+        self.listen();
         // A panic elsewhere leaves the map whole: an insertion is one step.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(o.node, o.heard);
         let before = self.observed.heard.insert(o.node, o.heard);
@@ -126,7 +137,11 @@ impl Driver {
             return;
         }
         self.observed.drains.clear();
-        self.controller = wanted.map(|leadership: Leadership| Controller::new(self.me, leadership, now()));
+        let (since, last) = self.listening;
+        let since = if now().since(last) < SILENCE_NEWS { since } else { now() };
+        let controller =
+            |leadership: Leadership| Controller::new(self.me, leadership, now()).having_listened_since(since);
+        self.controller = wanted.map(controller);
     }
 
     fn step(&mut self, snapshot: &Arc<Snapshot>, input: Input) {

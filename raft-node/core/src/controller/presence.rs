@@ -46,6 +46,11 @@ impl Presence {
         Self { started: now, awake_since: now, last: now, nodes: BTreeMap::new() }
     }
 
+    /// Counts what was heard since `since`, before this leadership.
+    pub(super) fn listened_since(&mut self, since: BootTime) {
+        self.awake_since = self.awake_since.min(since);
+    }
+
     /// Looks at what was heard. Nodes are called silent only for a time in which this leader was listening.
     pub(super) fn update(
         &mut self,
