@@ -13,8 +13,19 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 /// What the pure core must never see, not even through another crate.
 const IMPURE: [&str; 13] = [
-    "aya", "fastrand", "farm-proto", "getrandom", "libc", "mio", "nix", "prost", "rand", "rand_core", "socket2",
-    "tokio", "tonic",
+    "aya",
+    "fastrand",
+    "farm-proto",
+    "getrandom",
+    "libc",
+    "mio",
+    "nix",
+    "prost",
+    "rand",
+    "rand_core",
+    "socket2",
+    "tokio",
+    "tonic",
 ];
 
 fn root() -> PathBuf {
@@ -223,7 +234,8 @@ fn functions_are_short() -> Result<()> {
 #[test]
 fn a_long_function_is_seen() {
     let body = vec!["        work();".to_owned(); FUNCTION_LINES_MAX];
-    let lines = [vec!["    pub(crate) async fn long() {".to_owned()], body, vec!["    }".to_owned()]].concat();
+    let lines =
+        [vec!["    pub(crate) async fn long() {".to_owned()], body, vec!["    }".to_owned()]].concat();
     let source = Source { path: "src/x.rs".into(), lines };
     assert_eq!(source.functions(), [("long".to_owned(), 1, FUNCTION_LINES_MAX + 2)]);
 }
