@@ -28,7 +28,8 @@ impl Process {
     /// # Errors
     /// There is none, or it has ended.
     pub fn of(pid: i32) -> Result<Self> {
-        let start = start_time(pid).with_context(|| format!("no process {pid}"))?;
+        let process = stat(pid).filter(|(state, _)| state.runs());
+        let (_, start) = process.with_context(|| format!("no process {pid}"))?;
         Ok(Self { pid, start })
     }
 
@@ -43,10 +44,10 @@ impl Process {
     /// Does it still run? A zombie does not.
     #[must_use]
     pub fn alive(self) -> bool {
-        start_time(self.pid) == Some(self.start)
+        stat(self.pid).is_some_and(|(state, start)| state.runs() && start == self.start)
     }
 
-    /// Sends `signal`; `false` if it had ended.
+    /// Sends `signal`; `false` if it had ended and was waited for.
     ///
     /// # Errors
     /// The kernel refused.
@@ -115,18 +116,28 @@ impl Process {
         };
         // SAFETY: the kernel just gave us this descriptor and nobody else has it.
         let handle = unsafe { OwnedFd::from_raw_fd(raw) };
-        // Compared after opening: from here on the handle stands for the process whose start time was read.
-        Ok(self.alive().then_some(handle))
+        // Compared after opening: from here on the handle stands for the process whose start time was read. A zombie
+        // too: its first thread has ended, others may still hold its files.
+        Ok(stat(self.pid).is_some_and(|(_, start)| start == self.start).then_some(handle))
     }
 }
 
-/// Start time of a process that has not ended.
-fn start_time(pid: i32) -> Option<u64> {
+/// State of a process's first thread.
+#[derive(Clone, Copy)]
+struct State(char);
+
+impl State {
+    fn runs(self) -> bool {
+        !matches!(self.0, 'Z' | 'X')
+    }
+}
+
+/// State and start time of a process.
+fn stat(pid: i32) -> Option<(State, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything: fields count from the last `)`; state is the third of all.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ended = matches!(*fields.first()?, "Z" | "X");
-    if ended { None } else { fields.get(19)?.parse().ok() }
+    Some((State(fields.first()?.chars().next()?), fields.get(19)?.parse().ok()?))
 }
 
 #[cfg(test)]
