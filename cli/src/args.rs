@@ -156,6 +156,7 @@ const PROGRAMS: &[&str] = &[
     "mount",
     "mv",
     "nft",
+    "scp",
     "ss",
     "systemctl",
 ];

@@ -135,15 +135,18 @@ impl Config {
             Problem::new(
                 "config_missing",
                 format!("cannot read the configuration {}: {e}", path.display()),
-                format!("write {} (an example is conf/farmd.toml)", path.display()),
+                format!("cp conf/farmd.toml {}", path.display()),
             )
         })?;
         Self::parse(&text, path)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
-        let edit = |fact: String| Problem::new("config_invalid", fact, format!("edit {}", path.display()));
-        let file: File = toml::from_str(text).map_err(|e| edit(format!("{}: {e}", path.display())))?;
+        let edit = |fact: String| {
+            let fact = format!("{}: {fact}", path.display());
+            Problem::new("config_invalid", fact, format!("farmd --check --config {}", path.display()))
+        };
+        let file: File = toml::from_str(text).map_err(|e| edit(located(text, &e)))?;
         check_name(&file.name).map_err(&edit)?;
         let addresses = check_addresses(&file.address).map_err(&edit)?;
         check_ports(file.ports).map_err(&edit)?;
@@ -160,6 +163,17 @@ impl Config {
             xdp_mode: file.interfaces.xdp_mode,
             guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),
         })
+    }
+}
+
+/// What is wrong with the text, and with which line of it.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', "; ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let number = before.map(|before| before.matches('\n').count());
+    match number.and_then(|n| Some((n + 1, text.lines().nth(n)?.trim()))) {
+        Some((number, line)) => format!("line {number}, {line}: {message}"),
+        None => message,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The daemon: first without a cluster, then a member of one.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farm_core::command::{Body, Command};
@@ -9,7 +9,7 @@ use farm_core::id::{ClusterId, Generation, NodeId};
 use farm_core::model::{HashKey, Link, Membership, Node, Profile, Role};
 use farm_host::{Netlink, links};
 use farm_proto::v1;
-use farm_store::{OpenOptions, Store};
+use farm_store::{OpenError, OpenOptions, Store};
 use tokio::sync::{Mutex, watch};
 
 use crate::config::Config;
@@ -44,7 +44,7 @@ impl Daemon {
     pub fn new(config: Config) -> Result<Self, Problem> {
         std::fs::create_dir_all(&config.data_dir).map_err(|e| {
             let fact = format!("cannot make the data directory {}: {e}", config.data_dir.display());
-            Problem::new("data_dir", fact, "correct data_dir in farmd.toml")
+            Problem::new("data_dir", fact, format!("mkdir -p {}", config.data_dir.display()))
         })?;
         let journal = Arc::new(Journal::open(&config.data_dir));
         Ok(Self { config, journal, member: watch::channel(None).0, changing: Mutex::new(()) })
@@ -113,7 +113,7 @@ impl Daemon {
         let gate = Gate::outsider(LEVEL, secret.peer_proof());
         let answer = peer::ask_to_join(gate, peer, &self.describe().await?).await?;
         if let Some(refused) = answer.refused {
-            return Err(Problem::new("join_refused", refused.fact, refused.cure));
+            return Err(Problem::new(refused.code, refused.fact, refused.cure));
         }
         let malformed = |what: &dyn std::fmt::Display| {
             Problem::new(
@@ -202,7 +202,7 @@ impl Daemon {
         let opened = Store::open(&self.store_dir(), &options);
         opened
             .map(|(store, _)| store)
-            .map_err(|e| Problem::new(e.code(), e.to_string(), "farmctl node join PEER"))
+            .map_err(|e| Problem::new(e.code(), e.to_string(), store_cure(&e, &self.store_dir())))
     }
 
     async fn choose_profile(&self, asked: i32) -> Result<(Profile, Vec<String>), Problem> {
@@ -219,7 +219,7 @@ impl Daemon {
             Ok(Err(e)) => Err(Problem::new(
                 "data_dir",
                 format!("cannot measure the disk: {e}"),
-                "correct data_dir in farmd.toml",
+                format!("df {}", self.config.data_dir.display()),
             )),
             Err(e) => {
                 Err(Problem::new("measure_failed", e.to_string(), "farmctl cluster init --profile standard"))
@@ -246,7 +246,7 @@ impl Daemon {
     async fn links(&self) -> Result<Vec<Link>, Problem> {
         let unknown = |name: &str, e: &dyn std::fmt::Display| {
             let fact = format!("[interfaces] service: {name}: {e}");
-            Problem::new("unknown_interface", fact, "ip -brief link; then correct [interfaces] in farmd.toml")
+            Problem::new("unknown_interface", fact, "ip -brief link")
         };
         let netlink = Netlink::open().map_err(|e| unknown("", &e))?;
         let mut found = Vec::new();
@@ -256,6 +256,20 @@ impl Daemon {
             found.push(Link { name: link.name, mac: link.mac, addresses });
         }
         Ok(found)
+    }
+}
+
+/// What to do about a store that does not open. A bad one is moved aside by hand: nothing is ever wiped.
+fn store_cure(error: &OpenError, dir: &Path) -> String {
+    let dir = dir.display();
+    match error {
+        OpenError::Damaged { .. } | OpenError::LostWrites { .. } | OpenError::Hung { .. } => {
+            format!("mv {dir} {dir}.bad")
+        }
+        OpenError::Locked { .. } => "systemctl stop farmd".into(),
+        OpenError::Filesystem { .. } | OpenError::DiskFull { .. } => format!("df {dir}"),
+        OpenError::Io { .. } => "dmesg".into(),
+        OpenError::NewerFormat { .. } => "farmd --version".into(),
     }
 }
 

@@ -138,7 +138,7 @@ impl Member {
             reserved: 0,
         };
         let host = FilterHost::new(&setup.config, identity)
-            .map_err(|e| Problem::new("no_netlink", e.to_string(), "start farmd as root"))?;
+            .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
         let member = Arc::new(Self {
             me,
             lease,
@@ -412,7 +412,9 @@ fn control_runtime() -> Result<Runtime, Problem> {
         .on_thread_start(realtime::prefer)
         .enable_all()
         .build();
-    runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))
+    runtime.map_err(|e| {
+        Problem::new("no_runtime", format!("cannot start threads: {e}"), "systemctl status farmd")
+    })
 }
 
 fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation>), Problem> {
@@ -425,7 +427,11 @@ fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation
         incarnation: Incarnation(incarnation),
     };
     lease::spawn(identity, setup.secret.lease_key(), sockets).map_err(|e| {
-        Problem::new("no_lease_thread", format!("cannot start the lease thread: {e}"), "ulimit -u")
+        Problem::new(
+            "no_lease_thread",
+            format!("cannot start the lease thread: {e}"),
+            "systemctl status farmd",
+        )
     })
 }
 

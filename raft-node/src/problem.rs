@@ -1,13 +1,14 @@
 //! What an operator is told when something is refused: a stable code, the observed fact, and the command
 //! or edit that cures it. Written once, shown alike by the log, the API and `farmctl`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A refusal or failure in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Stable code, `snake_case`; the operating guide is keyed by it.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What was observed, naming the thing.
     pub fact: String,
     /// The command to type or the edit to make.
@@ -16,8 +17,8 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with its three parts.
-    pub fn new(code: &'static str, fact: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { code, fact: fact.into(), cure: cure.into() }
+    pub fn new(code: impl Into<Cow<'static, str>>, fact: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { code: code.into(), fact: fact.into(), cure: cure.into() }
     }
 }
 

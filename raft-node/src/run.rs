@@ -33,20 +33,16 @@ pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
         return Ok(());
     }
     init_logs();
-    farm_dataplane::clock::refuse_time_namespace().map_err(|e| {
-        Problem::new(
-            "time_namespace",
-            e.to_string(),
-            "start farmd outside of any time namespace (unshare -T, containers)",
-        )
-    })?;
+    farm_dataplane::clock::refuse_time_namespace()
+        .map_err(|e| Problem::new("time_namespace", e.to_string(), "systemctl start farmd"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("farm-api")
         .enable_all()
         .build();
-    let runtime =
-        runtime.map_err(|e| Problem::new("no_runtime", format!("cannot start threads: {e}"), "ulimit -u"))?;
+    let runtime = runtime.map_err(|e| {
+        Problem::new("no_runtime", format!("cannot start threads: {e}"), "systemctl status farmd")
+    })?;
     runtime.block_on(serve(config))
 }
 
@@ -113,7 +109,7 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, Problem> {
     let shown = path.display();
     if UnixStream::connect(path).await.is_ok() {
         let fact = format!("another farmd answers at {shown}");
-        return Err(Problem::new("already_running", fact, "stop it, or choose another socket in farmd.toml"));
+        return Err(Problem::new("already_running", fact, "systemctl stop farmd"));
     }
     let failed = |e: std::io::Error| {
         let fact = format!("cannot listen on {shown}: {e}");

@@ -33,7 +33,7 @@ impl Secret {
             let fact = format!(
                 "cannot read the cluster secret {shown}: {e}; every node has a copy of the same file"
             );
-            Problem::new("secret_missing", fact, format!("scp MEMBER:{shown} {shown}"))
+            Problem::new("secret_missing", fact, format!("scp PEER:{shown} {shown}"))
         })?;
         let mode = std::fs::metadata(path).map(|m| m.permissions().mode() & 0o077).unwrap_or(0);
         if mode != 0 {
@@ -44,7 +44,7 @@ impl Secret {
         if trimmed.len() < SECRET_MIN {
             let fact =
                 format!("the cluster secret {shown} has {} bytes; {SECRET_MIN} are the least", trimmed.len());
-            return Err(Problem::new("secret_short", fact, format!("scp MEMBER:{shown} {shown}")));
+            return Err(Problem::new("secret_short", fact, format!("scp PEER:{shown} {shown}")));
         }
         Ok(Self(trimmed))
     }
@@ -59,7 +59,11 @@ impl Secret {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::load(path),
             Err(e) => {
                 let fact = format!("cannot write the cluster secret {}: {e}", path.display());
-                Err(Problem::new("secret_write", fact, "choose another secret_file in farmd.toml"))
+                Err(Problem::new(
+                    "secret_write",
+                    fact,
+                    format!("df {}", path.parent().unwrap_or(path).display()),
+                ))
             }
         }
     }

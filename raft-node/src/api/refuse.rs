@@ -15,7 +15,7 @@ pub const CURE: &str = "farm-cure";
 /// A status that carries a problem.
 #[must_use]
 pub fn status(grpc: Code, problem: &Problem) -> Status {
-    carry(grpc, problem.code, &problem.fact, &problem.cure)
+    carry(grpc, &problem.code, &problem.fact, &problem.cure)
 }
 
 fn carry(grpc: Code, code: &str, fact: &str, cure: &str) -> Status {

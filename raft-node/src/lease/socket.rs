@@ -76,13 +76,15 @@ pub fn refused(ip: IpAddr, port: u16, protocol: &str, error: &io::Error) -> Prob
     match error.kind() {
         io::ErrorKind::AddrInUse => Problem::new(
             "port_in_use",
-            format!("{protocol} port {port} of {ip} is in use by another process"),
-            format!("ss -lnp 'sport = :{port}'; then stop that process or change [ports] in farmd.toml"),
+            format!(
+                "{protocol} port {port} of {ip} is in use by another process; [ports] in farmd.toml may name another"
+            ),
+            format!("ss -lnp sport = :{port}"),
         ),
         io::ErrorKind::AddrNotAvailable => Problem::new(
             "address_missing",
-            format!("{ip} is not an address of this machine"),
-            "ip -brief address; then correct [[address]] in farmd.toml",
+            format!("{ip} is not an address of this machine, but [[address]] in farmd.toml says so"),
+            "ip -brief address",
         ),
         _ => Problem::new(
             "bind_failed",

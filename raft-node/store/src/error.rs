@@ -91,14 +91,14 @@ impl OpenError {
     /// A stable name for scripts, tests and documentation.
     pub fn code(&self) -> &'static str {
         match self {
-            OpenError::Locked { .. } => "store-locked",
-            OpenError::Filesystem { .. } => "store-filesystem",
-            OpenError::DiskFull { .. } => "store-disk-full",
-            OpenError::Io { .. } => "store-io",
-            OpenError::NewerFormat { .. } => "store-newer-format",
-            OpenError::Damaged { .. } => "store-damaged",
-            OpenError::LostWrites { .. } => "store-lost-writes",
-            OpenError::Hung { .. } => "store-hung",
+            OpenError::Locked { .. } => "store_locked",
+            OpenError::Filesystem { .. } => "store_filesystem",
+            OpenError::DiskFull { .. } => "store_disk_full",
+            OpenError::Io { .. } => "store_io",
+            OpenError::NewerFormat { .. } => "store_newer_format",
+            OpenError::Damaged { .. } => "store_damaged",
+            OpenError::LostWrites { .. } => "store_lost_writes",
+            OpenError::Hung { .. } => "store_hung",
         }
     }
 

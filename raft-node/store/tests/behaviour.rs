@@ -266,7 +266,7 @@ fn one_process_at_a_time() {
     let dir = scratch();
     let store = open(dir.path());
     let second = Store::open(dir.path(), &options().0).err().expect("locked");
-    assert_eq!((second.code(), second.is_bad_store()), ("store-locked", false));
+    assert_eq!((second.code(), second.is_bad_store()), ("store_locked", false));
     assert_eq!(quarantine(dir.path()).expect_err("in use").kind(), io::ErrorKind::WouldBlock);
     drop(store);
     open(dir.path());
@@ -278,10 +278,10 @@ fn a_volatile_file_system_is_refused_unless_asked_for() {
     let (mut options, _) = options();
     options.allow_volatile = false;
     let error = Store::open(dir.path(), &options).err().expect("refused");
-    assert_eq!(error.code(), "store-filesystem");
+    assert_eq!(error.code(), "store_filesystem");
     assert!(error.to_string().contains("tmpfs") && error.to_string().contains("ext4"), "{error}");
     let proc = Store::open(Path::new("/proc/self"), &options).err().expect("refused");
-    assert_eq!(proc.code(), "store-filesystem");
+    assert_eq!(proc.code(), "store_filesystem");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn an_opening_that_never_ends_is_named_and_the_store_is_bad() {
     disk.gate.closed.store(true, Ordering::SeqCst);
     options.watchdog = Duration::from_millis(200);
     let error = Store::open(dir.path(), &options).err().expect("hung");
-    assert_eq!((error.code(), error.is_bad_store()), ("store-hung", true));
+    assert_eq!((error.code(), error.is_bad_store()), ("store_hung", true));
     disk.pass.send(Ok(())).expect("the thread still waits");
 }
 

@@ -79,7 +79,7 @@ fn a_full_disk(mount: &Path) {
     // Full: refused, and said so. With room: everything is there, and the ballast grows back.
     fill(&mount.join("more"));
     let error = Store::open(&dir, &options).err().expect("no room");
-    assert_eq!((error.code(), error.is_bad_store()), ("store-disk-full", false));
+    assert_eq!((error.code(), error.is_bad_store()), ("store_disk_full", false));
     fs::remove_file(mount.join("filler")).expect("remove");
     fs::remove_file(mount.join("more")).expect("remove");
     let (store, recovered) = Store::open(&dir, &options).expect("room again");
