@@ -31,7 +31,10 @@ async fn a_store_is_not_taken_up_as_somebody_else() {
         Handle::start(options).await.map(|handle| handle.timing())
     };
     let other_node = start(NodeId(2), CLUSTER).await;
-    assert!(matches!(other_node, Err(StartError::OtherNode { recorded, .. }) if recorded == me), "{other_node:?}");
+    assert!(
+        matches!(other_node, Err(StartError::OtherNode { recorded, .. }) if recorded == me),
+        "{other_node:?}"
+    );
     let other_cluster = start(me, ClusterId([1; 16])).await;
     assert!(matches!(other_cluster, Err(StartError::OtherCluster)), "{other_cluster:?}");
     // Without times of its own it takes those of the profile in the log.

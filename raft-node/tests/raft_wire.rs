@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::electors::{Change, Electors, Seal};
-use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, Incarnation, Leadership, NodeId, Seq};
+use farm_core::id::{
+    ClusterId, EntryId, Epoch, FeatureLevel, Generation, Incarnation, Leadership, NodeId, Seq,
+};
 use farm_core::lease::{Grant, Renewal};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Membership, Mode, Module, ModuleKind, ModuleName, Node,
-    Pending, Phase, Profile, Protocol, Role, Service, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Membership, Mode, Module, ModuleKind,
+    ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, Weight,
 };
 use farm_core::state::{ClusterState, Retired, ServiceKey};
 use farm_core::time::Span;
@@ -20,7 +22,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-fn node_id() -> impl Strategy<Value = NodeId> { (1u64..).prop_map(NodeId) }
+fn node_id() -> impl Strategy<Value = NodeId> {
+    (1u64..).prop_map(NodeId)
+}
 
 fn entry() -> impl Strategy<Value = EntryId> {
     let id = |(term, leader, index)| EntryId { by: Leadership { term, leader: NodeId(leader) }, index };
@@ -43,21 +47,32 @@ fn prefixed() -> impl Strategy<Value = (IpAddr, u8)> {
     (ip(), any::<u8>()).prop_map(|(ip, n)| if ip.is_ipv4() { (ip, n % 33) } else { (ip, n % 129) })
 }
 
-fn name() -> impl Strategy<Value = String> { "[a-zA-Z0-9._-]{1,63}" }
+fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9._-]{1,63}"
+}
 
-fn module() -> impl Strategy<Value = ModuleName> { "[a-z][a-z0-9-]{0,62}".prop_map(ModuleName) }
+fn module() -> impl Strategy<Value = ModuleName> {
+    "[a-z][a-z0-9-]{0,62}".prop_map(ModuleName)
+}
 
-fn buckets() -> impl Strategy<Value = BucketSet> { vec(any::<u8>(), BUCKETS / 8).prop_map(BucketSet::from_bytes) }
+fn buckets() -> impl Strategy<Value = BucketSet> {
+    vec(any::<u8>(), BUCKETS / 8).prop_map(BucketSet::from_bytes)
+}
 
-fn mode() -> impl Strategy<Value = Mode> { select(vec![Mode::Directed, Mode::Flood]) }
+fn mode() -> impl Strategy<Value = Mode> {
+    select(vec![Mode::Directed, Mode::Flood])
+}
 
 fn profile() -> impl Strategy<Value = Profile> {
     select(vec![Profile::Fast, Profile::Standard, Profile::Virtual])
 }
 
 fn link() -> impl Strategy<Value = Link> {
-    (name(), any::<[u8; 6]>(), vec(prefixed(), 0..4))
-        .prop_map(|(name, mac, addresses)| Link { name, mac, addresses })
+    (name(), any::<[u8; 6]>(), vec(prefixed(), 0..4)).prop_map(|(name, mac, addresses)| Link {
+        name,
+        mac,
+        addresses,
+    })
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -73,8 +88,12 @@ fn node() -> impl Strategy<Value = Node> {
 fn service() -> impl Strategy<Value = Service> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
     let criterion = select(vec![Criterion::SourceAddress, Criterion::SourcePort]);
-    (ip(), protocol, 1u16.., criterion)
-        .prop_map(|(vip, protocol, port, criterion)| Service { vip, protocol, port, criterion })
+    (ip(), protocol, 1u16.., criterion).prop_map(|(vip, protocol, port, criterion)| Service {
+        vip,
+        protocol,
+        port,
+        criterion,
+    })
 }
 
 fn evidence() -> impl Strategy<Value = Evidence> {
@@ -85,7 +104,10 @@ fn evidence() -> impl Strategy<Value = Evidence> {
 }
 
 fn transfers() -> impl Strategy<Value = Vec<Transfer>> {
-    vec((module(), node_id(), buckets()).prop_map(|(module, to, buckets)| Transfer { module, to, buckets }), 0..3)
+    vec(
+        (module(), node_id(), buckets()).prop_map(|(module, to, buckets)| Transfer { module, to, buckets }),
+        0..3,
+    )
 }
 
 fn sets() -> impl Strategy<Value = Vec<ModuleBuckets>> {
@@ -117,7 +139,11 @@ fn configuration() -> impl Strategy<Value = Body> {
     prop_oneof![
         (module(), kind).prop_map(|(name, kind)| Body::ModulePut { name, kind }),
         module().prop_map(Body::ModuleRemove),
-        (module(), service(), mode()).prop_map(|(module, service, mode)| Body::ServiceAdd { module, service, mode }),
+        (module(), service(), mode()).prop_map(|(module, service, mode)| Body::ServiceAdd {
+            module,
+            service,
+            mode
+        }),
         (module(), service()).prop_map(|(module, service)| Body::ServiceRemove { module, service }),
         (module(), node_id(), any::<u16>()).prop_map(|(module, node, weight)| Body::WeightSet {
             module,
@@ -153,15 +179,25 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn pending() -> impl Strategy<Value = Pending> {
-    (node_id(), any::<u64>(), entry()).prop_map(|(node, epoch, entry)| Pending { node, epoch: Epoch(epoch), entry })
+    (node_id(), any::<u64>(), entry()).prop_map(|(node, epoch, entry)| Pending {
+        node,
+        epoch: Epoch(epoch),
+        entry,
+    })
 }
 
 fn bucket() -> impl Strategy<Value = BucketState> {
     let phase = select(vec![Phase::Stable, Phase::Prepare, Phase::Move, Phase::MoveClosed, Phase::Activate]);
     let owners = (option::of(node_id()), option::of(node_id()));
-    (owners, phase, any::<u64>(), vec(pending(), 0..3)).prop_map(|((current, previous), phase, changed, pending)| {
-        BucketState { current, previous, phase, changed: Epoch(changed), pending }
-    })
+    (owners, phase, any::<u64>(), vec(pending(), 0..3)).prop_map(
+        |((current, previous), phase, changed, pending)| BucketState {
+            current,
+            previous,
+            phase,
+            changed: Epoch(changed),
+            pending,
+        },
+    )
 }
 
 /// All buckets, in a handful of states.
@@ -181,7 +217,9 @@ fn a_module() -> impl Strategy<Value = Module> {
     })
 }
 
-fn nodes() -> impl Strategy<Value = BTreeSet<NodeId>> { btree_set(node_id(), 1..5) }
+fn nodes() -> impl Strategy<Value = BTreeSet<NodeId>> {
+    btree_set(node_id(), 1..5)
+}
 
 fn electors() -> impl Strategy<Value = Electors> {
     let seal = (any::<u64>(), entry(), btree_set(node_id(), 0..4));
@@ -275,12 +313,20 @@ proptest! {
 }
 
 #[test]
-fn the_state_before_the_first_entry_survives() { survives(&ClusterState::default()) }
+fn the_state_before_the_first_entry_survives() {
+    survives(&ClusterState::default())
+}
 
 /// 4096 buckets in three states are three bitmaps, and every bucket is in exactly one.
 #[test]
 fn buckets_are_grouped_and_each_is_there_once() {
-    let of = |n| BucketState { current: Some(NodeId(n)), previous: None, phase: Phase::Stable, changed: Epoch(1), pending: vec![] };
+    let of = |n| BucketState {
+        current: Some(NodeId(n)),
+        previous: None,
+        phase: Phase::Stable,
+        changed: Epoch(1),
+        pending: vec![],
+    };
     let module = Module {
         kind: ModuleKind::Farm,
         slot: 0,
@@ -289,7 +335,10 @@ fn buckets_are_grouped_and_each_is_there_once() {
         weights: BTreeMap::new(),
         assignment: (0..BUCKETS as u64).map(|b| of(b % 3 + 1)).collect(),
     };
-    let state = ClusterState { modules: BTreeMap::from([(ModuleName("web".into()), module)]), ..ClusterState::default() };
+    let state = ClusterState {
+        modules: BTreeMap::from([(ModuleName("web".into()), module)]),
+        ..ClusterState::default()
+    };
     let proto = state.to_wire();
     assert_eq!(proto.modules[0].assignment.as_ref().expect("assigned").groups.len(), 3);
     assert!(encode(&state).len() < 2_500);
@@ -333,7 +382,11 @@ fn sample() -> v1::Command {
         role: 1,
         phase: 1,
         addresses: vec![v1::Address { network: "lan".into(), ip: "10.0.0.1".into() }],
-        links: vec![v1::Link { name: "eth0".into(), mac: vec![0; 6].into(), addresses: vec!["10.0.0.1/24".into()] }],
+        links: vec![v1::Link {
+            name: "eth0".into(),
+            mac: vec![0; 6].into(),
+            addresses: vec!["10.0.0.1/24".into()],
+        }],
         peer_port: 1,
         lease_port: 2,
         api_port: 3,
@@ -350,7 +403,9 @@ fn blamed(change: impl FnOnce(&mut v1::Node)) -> String {
     };
     change(node);
     match Command::from_wire(command).expect_err("the change makes it wrong") {
-        WireError::Missing { field } | WireError::Unknown { field, .. } | WireError::Invalid { field, .. } => field.into(),
+        WireError::Missing { field }
+        | WireError::Unknown { field, .. }
+        | WireError::Invalid { field, .. } => field.into(),
         WireError::Malformed(error) => panic!("not a matter of protobuf: {error}"),
     }
 }
@@ -378,12 +433,14 @@ fn a_command_of_a_newer_version_says_so() {
 
 #[test]
 fn module_names_and_bitmaps_are_checked() {
-    let set = |module: &str, bytes: usize| v1::BucketSet { module: module.into(), buckets: vec![0; bytes].into() };
+    let set =
+        |module: &str, bytes: usize| v1::BucketSet { module: module.into(), buckets: vec![0; bytes].into() };
     ModuleBuckets::from_wire(set("web-1", BUCKETS / 8)).expect("sound");
     for module in ["", "1web", "Web", "web_1", &"w".repeat(64)] {
         ModuleBuckets::from_wire(set(module, BUCKETS / 8)).expect_err(module);
     }
     ModuleBuckets::from_wire(set("web", BUCKETS / 8 - 1)).expect_err("a bitmap that is too short");
     Evidence::from_wire(v1::Evidence { node: 0, released: true, epoch: 1, entry: None }).expect_err("nobody");
-    Evidence::from_wire(v1::Evidence { node: 1, released: false, epoch: 1, entry: None }).expect_err("no entry");
+    Evidence::from_wire(v1::Evidence { node: 1, released: false, epoch: 1, entry: None })
+        .expect_err("no entry");
 }

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::{ClusterId, EntryId, FeatureLevel, Generation, NodeId};
-use farm_core::model::{HashKey, Membership, ModuleKind, ModuleName, Node, Profile, Role as NodeRole, Weight};
+use farm_core::model::{
+    HashKey, Membership, ModuleKind, ModuleName, Node, Profile, Role as NodeRole, Weight,
+};
 use farm_proto::v1;
 use farm_store::{LogStore, OpenOptions, Store};
-use farmd::raft::{Applied, Caller, Endpoint, Handle, LogWatch, Options, PeerHandler, Role, Snapshot, Timing};
+use farmd::raft::{
+    Applied, Caller, Endpoint, Handle, LogWatch, Options, PeerHandler, Role, Snapshot, Timing,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tonic::Status;
@@ -34,7 +38,9 @@ pub enum Told {
 pub struct Notes(watch::Sender<Vec<Told>>);
 
 impl Default for Notes {
-    fn default() -> Self { Self(watch::Sender::new(Vec::new())) }
+    fn default() -> Self {
+        Self(watch::Sender::new(Vec::new()))
+    }
 }
 
 impl Notes {
@@ -45,17 +51,32 @@ impl Notes {
         found.expect("told in time").expect("the sender is self").clone()
     }
 
-    pub fn now(&self) -> Vec<Told> { self.0.borrow().clone() }
+    /// Everything told from now on, too.
+    pub fn follow(&self) -> watch::Receiver<Vec<Told>> {
+        self.0.subscribe()
+    }
 
-    fn add(&self, told: Told) { self.0.send_modify(|all| all.push(told)); }
+    pub fn now(&self) -> Vec<Told> {
+        self.0.borrow().clone()
+    }
+
+    fn add(&self, told: Told) {
+        self.0.send_modify(|all| all.push(told));
+    }
 }
 
 impl LogWatch for Notes {
-    fn appended(&self, entry: EntryId, _: &Command) { self.add(Told::Appended(entry)); }
+    fn appended(&self, entry: EntryId, _: &Command) {
+        self.add(Told::Appended(entry));
+    }
 
-    fn truncated(&self, after: Option<u64>) { self.add(Told::Truncated(after)); }
+    fn truncated(&self, after: Option<u64>) {
+        self.add(Told::Truncated(after));
+    }
 
-    fn installed(&self, snapshot: &Snapshot) { self.add(Told::Installed(snapshot.last_applied.index)); }
+    fn installed(&self, snapshot: &Snapshot) {
+        self.add(Told::Installed(snapshot.last_applied.index));
+    }
 }
 
 /// Answers `Join`, and nothing else, so that a test can tell who came through.
@@ -91,13 +112,21 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn handle(&self) -> &Handle { self.handle.as_ref().expect("this member runs") }
+    pub fn handle(&self) -> &Handle {
+        self.handle.as_ref().expect("this member runs")
+    }
 
-    pub fn endpoint(&self) -> Endpoint { [self.address].into_iter().collect() }
+    pub fn endpoint(&self) -> Endpoint {
+        [self.address].into_iter().collect()
+    }
 
-    pub fn runs(&self) -> bool { self.handle.is_some() }
+    pub fn runs(&self) -> bool {
+        self.handle.is_some()
+    }
 
-    pub fn open(&self) -> Store { open(&self.dir) }
+    pub fn open(&self) -> Store {
+        open(&self.dir)
+    }
 
     pub async fn start(&mut self) {
         self.notes = Arc::default();
@@ -109,7 +138,7 @@ impl Member {
             level: LEVEL,
             proof: PROOF.into(),
             generation: self.generation,
-            timing: Some(Timing::of(Profile::Fast)),
+            timing: Some(Timing::of(Profile::Standard)),
             store: Arc::new(self.open()) as Arc<dyn LogStore>,
             watch: self.notes.clone(),
             fatal: Arc::new(|reason| panic!("a member ended: {reason}")),
@@ -136,7 +165,8 @@ impl Member {
     /// Waits until `entry` is applied here.
     pub async fn applied(&self, entry: EntryId) -> Arc<Snapshot> {
         let mut state = self.handle().state();
-        let there = tokio::time::timeout(PATIENCE, state.wait_for(|s| s.last_applied.index >= entry.index)).await;
+        let there =
+            tokio::time::timeout(PATIENCE, state.wait_for(|s| s.last_applied.index >= entry.index)).await;
         there.unwrap_or_else(|_| panic!("node {} never applied {entry:?}", self.id)).expect("it runs").clone()
     }
 }
@@ -157,7 +187,8 @@ pub struct Group {
 impl Group {
     /// One member that has founded the cluster.
     pub async fn found() -> Self {
-        let mut group = Self { members: BTreeMap::new(), dir: tempfile::tempdir().expect("a scratch directory") };
+        let mut group =
+            Self { members: BTreeMap::new(), dir: tempfile::tempdir().expect("a scratch directory") };
         let me = NodeId(1);
         group.begin(me, Generation::default()).await;
         let founder = group.at(me);
@@ -213,18 +244,26 @@ impl Group {
         self.members.insert(id, member);
     }
 
-    pub fn at(&self, id: NodeId) -> &Member { self.members.get(&id).expect("a member") }
+    pub fn at(&self, id: NodeId) -> &Member {
+        self.members.get(&id).expect("a member")
+    }
 
-    pub fn at_mut(&mut self, id: NodeId) -> &mut Member { self.members.get_mut(&id).expect("a member") }
+    pub fn at_mut(&mut self, id: NodeId) -> &mut Member {
+        self.members.get_mut(&id).expect("a member")
+    }
 
-    pub fn others(&self, id: NodeId) -> Vec<NodeId> { self.members.keys().copied().filter(|n| *n != id).collect() }
+    pub fn others(&self, id: NodeId) -> Vec<NodeId> {
+        self.members.keys().copied().filter(|n| *n != id).collect()
+    }
 
     /// Waits until a running member leads.
     pub async fn leader(&self) -> NodeId {
         let running: BTreeSet<NodeId> = self.members.values().filter(|m| m.runs()).map(|m| m.id).collect();
         let any = self.members.values().find(|m| m.runs()).expect("somebody runs");
         let role = any.sees("a running leader", |r| r.leader.is_some_and(|l| running.contains(&l))).await;
-        role.leader.expect("just seen")
+        let leader = role.leader.expect("just seen");
+        self.at(leader).sees("itself leading", |r| r.leader == Some(leader)).await;
+        leader
     }
 
     /// Applies a command by way of `id`, which leads, and expects it to change the state.
@@ -246,12 +285,18 @@ impl Group {
     }
 }
 
-pub fn web() -> ModuleName { ModuleName("web".into()) }
+pub fn web() -> ModuleName {
+    ModuleName("web".into())
+}
 
 /// A command that leaves a trace.
-pub fn weight(weight: u16) -> Body { Body::WeightSet { module: web(), node: NodeId(1), weight: Weight(weight) } }
+pub fn weight(weight: u16) -> Body {
+    Body::WeightSet { module: web(), node: NodeId(1), weight: Weight(weight) }
+}
 
-pub fn weight_in(snapshot: &Snapshot) -> u16 { snapshot.state.modules[&web()].weights[&NodeId(1)].0 }
+pub fn weight_in(snapshot: &Snapshot) -> u16 {
+    snapshot.state.modules[&web()].weights[&NodeId(1)].0
+}
 
 fn node(id: u64, name: &str) -> Node {
     // Every node of the cluster has addresses of its own; the log's next index tells them apart well enough.
