@@ -40,7 +40,7 @@ verify: setup ## format, lints, documentation; changes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path dataplane/ebpf/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps
 
 fix: setup ## what verify would complain about, where a tool can mend it
 	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
