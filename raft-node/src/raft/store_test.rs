@@ -127,6 +127,8 @@ async fn an_append_is_acknowledged_only_after_the_watch_was_told() {
     let (entered, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (let_go, go_on) = std::sync::mpsc::channel();
     let mut log = Log::new(open(&dir), Arc::new(Slow { entered, go_on: Mutex::new(go_on) }));
+    // Dropped before the log: a failed assertion must not leave its writer waiting.
+    let let_go = let_go;
     let (acknowledge, mut acknowledged) = Types::oneshot();
     log.append([entry(0), entry(1)], IOFlushed::signal(acknowledge)).await.expect("accepted");
     for index in [0, 1] {
