@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
 use farm_core::id::{ClusterId, Generation, NodeId};
 use farm_core::model::{HashKey, Link, Membership, Node, Profile, Role};
@@ -16,7 +17,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::measure;
 use crate::member::{Belonging, Member, Setup};
-use crate::peer::{self, LEVEL};
+use crate::peer;
 use crate::problem::Problem;
 use crate::raft::{self, Gate};
 use crate::secret::Secret;
@@ -93,7 +94,7 @@ impl Daemon {
         let nonce = u64::from_le_bytes(random()?);
         let hash_key = HashKey(random()?);
         let body = Body::Found { cluster, name, hash_key, profile, node: node.clone(), nonce };
-        member.found(&node, Command { level: LEVEL, base: None, body }).await?;
+        member.found(&node, Command::any(body)).await?;
         let cluster = cluster.0.to_vec().into();
         Ok(v1::InitResponse { cluster, node: FOUNDER.0, profile: profile.to_wire(), reasons })
     }

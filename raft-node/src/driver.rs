@@ -65,8 +65,8 @@ impl Driver {
         let mut role = self.raft.role();
         loop {
             let wake = self.wake();
-            let input = tokio::select! {
-                Some(observation) = seen.recv() => self.observe(observation, &mut seen),
+            let mut input = tokio::select! {
+                Some(observation) = seen.recv() => self.heard(observation),
                 Some(feedback) = inputs.recv() => self.feedback(feedback),
                 changed = state.changed() => if changed.is_err() { return } else { Some(Input::Tick) },
                 changed = role.changed() => if changed.is_err() { return } else { self.lead(&role.borrow_and_update().clone()); Some(Input::Tick) },
@@ -74,7 +74,7 @@ impl Driver {
             };
             // What was heard meanwhile comes first: a driver that was not run for a while must not call anybody silent.
             while let Ok(observation) = seen.try_recv() {
-                self.heard(observation);
+                input = input.or(self.heard(observation));
             }
             let snapshot = state.borrow_and_update().clone();
             if let Some(input) = input {
@@ -90,32 +90,24 @@ impl Driver {
         at.map_or(IDLE, |at| Duration::from_nanos(at.since(now()).0))
     }
 
-    /// Takes what electors heard; asks for a step only when it can matter.
-    fn observe(&mut self, first: Observation, more: &mut mpsc::Receiver<Observation>) -> Option<Input> {
-        let mut news = self.heard(first);
-        while let Ok(next) = more.try_recv() {
-            news |= self.heard(next);
-        }
-        news.then_some(Input::Tick)
-    }
-
     /// An elector hears at least its own node every renewal: a longer break means that nothing was taken in.
-    fn listen(&mut self) {
+    fn listening_since(&self) -> BootTime {
         let (since, last) = self.listening;
-        let unbroken = now().since(last) < SILENCE_NEWS;
-        self.listening = (if unbroken { since } else { now() }, now());
+        if now().since(last) < SILENCE_NEWS { since } else { now() }
     }
 
-    fn heard(&mut self, o: Observation) -> bool {
-        self.listen();
+    /// Takes what an elector heard; asks for a step only when it can matter.
+    fn heard(&mut self, o: Observation) -> Option<Input> {
+        self.listening = (self.listening_since(), now());
         // A panic elsewhere leaves the map whole: an insertion is one step.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(o.node, o.heard);
         let before = self.observed.heard.insert(o.node, o.heard);
-        before.is_none_or(|b| {
+        let news = before.is_none_or(|b| {
             b.applied != o.heard.applied
                 || b.incarnation != o.heard.incarnation
                 || b.at + SILENCE_NEWS < o.heard.at
-        })
+        });
+        news.then_some(Input::Tick)
     }
 
     fn feedback(&mut self, feedback: Feedback) -> Option<Input> {
@@ -137,8 +129,7 @@ impl Driver {
             return;
         }
         self.observed.drains.clear();
-        let (since, last) = self.listening;
-        let since = if now().since(last) < SILENCE_NEWS { since } else { now() };
+        let since = self.listening_since();
         let controller =
             |leadership: Leadership| Controller::new(self.me, leadership, now()).having_listened_since(since);
         self.controller = wanted.map(controller);

@@ -19,32 +19,32 @@ use crate::raft::Handle;
 /// The executor of effects.
 #[derive(Clone)]
 pub struct Effects {
-    inner: Arc<Inner>,
+    inner: Arc<Means>,
 }
 
-struct Inner {
-    me: NodeId,
-    raft: Handle,
-    lease: LeaseHandle,
-    peers: PeerClients,
-    back: mpsc::Sender<Feedback>,
-    announce: mpsc::Sender<()>,
-    journal: Arc<Journal>,
+/// What effects are carried out with.
+pub struct Means {
+    /// This node.
+    pub me: NodeId,
+    /// The log.
+    pub raft: Handle,
+    /// This node's elector.
+    pub lease: LeaseHandle,
+    /// The other members.
+    pub peers: PeerClients,
+    /// Where outcomes go.
+    pub back: mpsc::Sender<Feedback>,
+    /// Told when a Move was applied.
+    pub announce: mpsc::Sender<()>,
+    /// The journal.
+    pub journal: Arc<Journal>,
 }
 
 impl Effects {
-    /// Acts for `me`; outcomes go to `back`; a failure Move that was applied is told to `announce`.
+    /// Acts with `means`.
     #[must_use]
-    pub fn new(
-        me: NodeId,
-        raft: Handle,
-        lease: LeaseHandle,
-        peers: PeerClients,
-        back: mpsc::Sender<Feedback>,
-        announce: mpsc::Sender<()>,
-        journal: Arc<Journal>,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { me, raft, lease, peers, back, announce, journal }) }
+    pub fn new(means: Means) -> Self {
+        Self { inner: Arc::new(means) }
     }
 
     /// Starts `effect`.
@@ -67,7 +67,7 @@ impl Effects {
     }
 }
 
-impl Inner {
+impl Means {
     async fn tell(&self, input: Input) {
         // The driver is gone only when the daemon ends.
         let _ = self.back.send(Feedback::Core(input)).await;

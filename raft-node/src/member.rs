@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_common::layout;
+use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
@@ -22,12 +23,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::Config;
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
-use crate::effects::Effects;
+use crate::effects::{Effects, Means};
 use crate::journal::{Journal, Record, now_ms};
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::node::{self, FilterHost, Follower, HostView};
-use crate::peer::{self, LEVEL, PeerClients, Proposed, Serving};
+use crate::peer::{self, PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::raft::{self, Handle, LogWatch, ProposeError, Role, Snapshot};
 use crate::realtime;
@@ -166,10 +167,15 @@ impl Member {
     ) {
         let (announce, announcements) = mpsc::channel(1);
         let (alarm, alarms) = mpsc::channel(ALARMS_MAX);
-        let peers = self.peers.clone();
-        let journal = self.journal.clone();
-        let (raft, lease) = (self.raft.clone(), self.lease.clone());
-        let effects = Effects::new(self.me, raft, lease, peers, feedback.clone(), announce, journal);
+        let effects = Effects::new(Means {
+            me: self.me,
+            raft: self.raft.clone(),
+            lease: self.lease.clone(),
+            peers: self.peers.clone(),
+            back: feedback.clone(),
+            announce,
+            journal: self.journal.clone(),
+        });
         let driver = Driver::new(self.me, self.raft.clone(), effects, self.heard.clone());
         let follower = Follower::new(self.me, self.lease.clone(), host, self.journal.clone());
         let following = follower.run(self.raft.state(), alarms, announcements, self.stop.subscribe());
@@ -301,7 +307,7 @@ impl Member {
     }
 
     async fn insist(&self, body: Body) {
-        let command = Command { level: LEVEL, base: None, body };
+        let command = Command::any(body);
         while let Err(error) = self.propose(command.clone()).await {
             tracing::warn!(%error, "not said yet");
         }

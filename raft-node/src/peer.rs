@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farm_core::apply::Refusal;
+use farm_core::apply::{LEVEL, Refusal};
 use farm_core::command::{Body, Command};
 use farm_core::controller::DrainState;
-use farm_core::id::{Epoch, FeatureLevel, Leadership, NodeId};
+use farm_core::id::{Epoch, Leadership, NodeId};
 use farm_core::lease::{Ask, Expiry};
 use farm_core::model::{BucketSet, ModuleName, Node};
 use farm_core::time::{BootTime, Span};
@@ -32,8 +32,6 @@ const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 const ASK_WAIT: Duration = Duration::from_millis(300);
 /// How long an elector waits for an entry that it is asked about before it says that it has no fence for it.
 const FENCE_WAIT: Duration = Duration::from_millis(200);
-/// Feature level of this build.
-pub const LEVEL: FeatureLevel = FeatureLevel(1);
 
 /// What came of a command.
 #[derive(Clone, Debug)]
@@ -225,8 +223,7 @@ impl PeerHandler for Serving {
         let node =
             Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
         let body = Body::NodeJoin(node);
-        let applied =
-            self.raft.propose(Command { level: LEVEL, base: None, body }).await.map_err(|e| not_here(&e))?;
+        let applied = self.raft.propose(Command::any(body)).await.map_err(|e| not_here(&e))?;
         let snapshot = self.raft.state().borrow().clone();
         let refused = applied.outcome.refusal().map(refusal);
         Ok(v1::JoinResponse {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use farm_core::command::{Body, Command};
-use farm_core::id::{FeatureLevel, NodeId};
+use farm_core::id::NodeId;
 use farm_core::model::{Mode, ModuleName, Profile, Service, Weight};
 use farm_proto::v1;
 use tonic::Status;
@@ -22,7 +22,7 @@ fn parsed<T>(result: Result<T, WireError>, cure: &str) -> Result<T, Status> {
 
 /// Proposes `body` without a base epoch and answers with the epoch after it.
 async fn propose(member: &Member, body: Body) -> Result<v1::Done, Status> {
-    let command = Command { level: FeatureLevel(1), base: None, body };
+    let command = Command::any(body);
     let applied = member.propose(command).await.map_err(|e| refuse::not_proposed(&e))?;
     match applied.refused {
         Some(refusal) => Err(refuse::refused(&refusal)),

@@ -14,13 +14,11 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::Streamed;
-use crate::member::Member;
+use crate::member::{Member, SILENT};
 use crate::wire::Wire;
 
 /// Pace of `watch`: what a person can follow.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
-/// A node that was heard within this is shown as heard: three renewals of the slowest profile would be 750 ms.
-const HEARD_WITHIN: Span = Span::millis(1000);
 
 /// The status as of now; of a daemon without a cluster only that.
 pub(super) fn now(member: Option<&Member>) -> v1::StatusResponse {
@@ -65,7 +63,7 @@ fn node(member: &Member, state: &ClusterState, id: NodeId) -> v1::NodeStatus {
     let applied = if own { member.lease.applied().0 } else { heard.map_or(0, |h| h.applied.0) };
     v1::NodeStatus {
         node: state.nodes.get(&id).map(Wire::to_wire),
-        heard: own || silent.is_some_and(|s| s <= HEARD_WITHIN),
+        heard: own || silent.is_some_and(|s| s <= SILENT),
         applied,
         voter: member.role().voters.contains(&id),
         lease_left_ms: if own { BootTime(member.lease.deadline()).since(now).as_millis() } else { 0 },
