@@ -44,6 +44,17 @@ pub enum PinDirError {
     },
 }
 
+/// Whether anything is pinned in `path`: a daemon was here and did not take its filter down.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn left_behind(path: &Path) -> io::Result<bool> {
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found?.next().transpose()?.is_some()),
+    }
+}
+
 /// The pin directory, locked against every other writer until it is dropped or the process ends.
 ///
 /// The lock lies on the directory itself (bpffs allows `flock` on directories), so whoever sees the pins sees it.

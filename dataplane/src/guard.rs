@@ -95,17 +95,26 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Puts the guard in force before the filter is known: it protects `vips`, and knows the proofs of the table
-    /// that it finds, so that a daemon which restarts does not cut its own connections. Once the filter is taken up,
-    /// [`Guard::update`] sets the proofs that hold.
+    /// Puts the guard in force before the filter is known: it protects `vips` and those of the table that it finds,
+    /// and knows the proofs of that table, so that a daemon which restarts does not cut its own connections. Once the
+    /// filter is taken up, [`Guard::update`] sets what holds.
     ///
     /// # Errors
     /// [`GuardError`]; what was there before is then unchanged.
     pub fn take_up(table: &str, vips: BTreeSet<IpAddr>) -> Result<Self, GuardError> {
+        let mut rules = Self::left_behind(table)?.unwrap_or_default();
+        rules.vips.extend(vips);
+        Self::install(table, rules)
+    }
+
+    /// The rules of a table that somebody else put in force, such as a daemon that died; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`GuardError`] when the kernel could not be asked.
+    pub fn left_behind(table: &str) -> Result<Option<Rules>, GuardError> {
         check_name(table)?;
-        let empty = Self { table: table.to_owned(), rules: Rules::default() };
-        let proofs = empty.list()?.map(|listing| listing::proofs(&listing)).unwrap_or_default();
-        Self::install(table, Rules { vips, proofs })
+        let any = Self { table: table.to_owned(), rules: Rules::default() };
+        Ok(any.list()?.map(|listing| listing::rules(&listing)))
     }
 
     /// Replaces the rules, in one transaction.

@@ -4,12 +4,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::topology::mac_text;
 use farm_lab::witness::{BootTime, Verdict, Violation};
 use farm_lab::{FIRST_VIP, Mode, Network, Place, shell};
-use farm_tests::farm::Farm;
+use farm_tests::farm::{Farm, LIMIT};
 use farm_tests::load::Load;
 
 const ONE: Place = Place::Node(1);
@@ -138,6 +139,39 @@ fn detach(farm: &Farm, node: Place) -> Result<()> {
     shell::run(farm.command(node, "bpftool")?.args(["link", "detach", "pinned", pin])).map(drop)
 }
 
+/// What a daemon left behind answers for the node until somebody takes it up: also when nothing is to be served
+/// any more.
+#[test]
+fn a_daemon_takes_up_what_another_left_although_nothing_is_served_any_more() -> Result<()> {
+    let farm = Farm::up("inherit", Mode::Directed)?;
+    let vip = FIRST_VIP.to_string();
+    farm.kill_farmd(THREE)?;
+    ensure!(holds_address(&farm, THREE)?, "the address outlives the daemon");
+    let remove = ["service", "remove", "--module", "web", "--vip", &vip, "--port", "80"];
+    farm.farmctl(ONE, &remove)?;
+    farm.start_farmd(THREE)?;
+    farm.await_status(THREE, "the new daemon works with the newest epoch", LIMIT, |status| {
+        status.nodes.iter().all(|n| n.applied >= status.epoch)
+    })?;
+    // The address goes after the table, which is what was awaited.
+    let deadline = Instant::now() + LIMIT;
+    while holds_address(&farm, THREE)? || guards(&farm, THREE, &vip)? {
+        ensure!(Instant::now() < deadline, "the address of a service that is no more is left on {THREE}");
+    }
+    ensure!(filtered(&farm, THREE)?, "the filter that was found is in force, and owned");
+    farm.terminate_farmd(THREE)?;
+    nothing_left(&farm, THREE)
+}
+
+fn holds_address(farm: &Farm, node: Place) -> Result<bool> {
+    let lo = shell::run(farm.command(node, "ip")?.args(["address", "show", "dev", "lo"]))?;
+    Ok(lo.contains(&FIRST_VIP.to_string()))
+}
+
+fn guards(farm: &Farm, node: Place, vip: &str) -> Result<bool> {
+    Ok(shell::run(farm.command(node, "nft")?.args(["list", "table", "inet", "farm"]))?.contains(vip))
+}
+
 /// Nothing can be put in the place of an attached filter, nor beside it.
 fn another_program_is_refused(farm: &Farm, node: Place) -> Result<()> {
     let link = link_pin(farm, node)?;
@@ -162,9 +196,7 @@ fn another_program_is_refused(farm: &Farm, node: Place) -> Result<()> {
 
 /// An orderly stop leaves no address, no guard, no filter and no pins.
 fn nothing_left(farm: &Farm, node: Place) -> Result<()> {
-    let vip = FIRST_VIP.to_string();
-    let lo = shell::run(farm.command(node, "ip")?.args(["address", "show", "dev", "lo"]))?;
-    ensure!(!lo.contains(&vip), "the address is gone: {lo}");
+    ensure!(!holds_address(farm, node)?, "the address is gone");
     let rules = shell::run(farm.command(node, "nft")?.args(["list", "ruleset"]))?;
     ensure!(!rules.contains("table inet farm"), "the guard is gone: {rules}");
     ensure!(!filtered(farm, node)?, "the filter is gone");

@@ -19,11 +19,18 @@ pub(super) fn compare(listing: &Value, rules: &Rules) -> GuardState {
     }
 }
 
-/// The proofs that the table accepts, whoever put them there.
-pub(super) fn proofs(listing: &Value) -> BTreeSet<(String, Mac)> {
-    let set = objects(listing, "set").find(|set| set["name"] == "proof");
-    let elements = set.and_then(|set| set["elem"].as_array()).into_iter().flatten();
-    elements.filter_map(|element| proof(element.get("concat")?)).collect()
+/// What the table protects and accepts, whoever put it there; elements that Farm would not write are left out.
+pub(super) fn rules(listing: &Value) -> Rules {
+    let vips = ["v4", "v6"].into_iter().flat_map(|set| elements(listing, set));
+    Rules {
+        vips: vips.filter_map(|vip| vip.as_str()?.parse().ok()).collect(),
+        proofs: elements(listing, "proof").filter_map(|e| proof(e.get("concat")?)).collect(),
+    }
+}
+
+fn elements<'a>(listing: &'a Value, set: &str) -> impl Iterator<Item = &'a Value> {
+    let set = objects(listing, "set").find(|found| found["name"] == set);
+    set.and_then(|set| set["elem"].as_array()).into_iter().flatten()
 }
 
 fn proof(parts: &Value) -> Option<(String, Mac)> {

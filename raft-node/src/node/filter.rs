@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use farm_common::layout;
 use farm_core::model::Mode;
-use farm_dataplane::attach::{Filter, Options, Port, PortConfig, XdpMode};
+use farm_dataplane::attach::{AttachError, Filter, Options, Port, PortConfig, XdpMode};
+use farm_dataplane::bpffs;
 use farm_dataplane::explain::Explained;
 use farm_dataplane::guard::{Guard, GuardState, Rules};
 use farm_host::links::LinkInfo;
@@ -177,6 +178,24 @@ impl FilterHost {
         self.view.attached()
     }
 
+    /// Takes up what a daemon that died left here, wanted or not, before any epoch counts as applied: its table may
+    /// still hold a lease, and only who has the filter can answer for that. Virtual IPs that are no longer wanted
+    /// go with the next [`FilterHost::after`].
+    ///
+    /// # Errors
+    /// [`HostError`]; try again before anything else is done here.
+    pub async fn inherit(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
+        if Guard::left_behind(&self.table)?.is_some() {
+            self.guard_also(std::iter::empty())?;
+        }
+        let pins = &self.options.pin_dir;
+        let unread = |error| AttachError::Pin { pin: pins.display().to_string(), error };
+        if !self.attached() && bpffs::left_behind(pins).map_err(unread)? {
+            self.attach(lease).await?;
+        }
+        Ok(())
+    }
+
     /// Makes guard and filter ready for `wanted`, before a table opens any of it.
     ///
     /// # Errors
@@ -210,8 +229,12 @@ impl FilterHost {
         old: &BTreeMap<IpAddr, Carried>,
         new: &BTreeMap<IpAddr, Carried>,
     ) -> Result<(), HostError> {
-        if old == new {
+        let wanted: BTreeSet<IpAddr> = new.keys().copied().collect();
+        if old == new && self.vips == wanted {
             return Ok(());
+        }
+        for inherited in self.vips.difference(&wanted).filter(|vip| !old.contains_key(vip)) {
+            address::remove_virtual(&self.view.netlink, *inherited).await?;
         }
         for (vip, carried) in old {
             if new.get(vip) != Some(carried) {
@@ -223,7 +246,7 @@ impl FilterHost {
         }
         *self.view.carried.lock().unwrap_or_else(PoisonError::into_inner) =
             new.iter().map(|(vip, c)| (*vip, c.link)).collect();
-        self.guard_exactly(new.keys().copied().collect())
+        self.guard_exactly(wanted)
     }
 
     async fn carry(&self, vip: IpAddr, carried: &Carried) -> Result<(), HostError> {
@@ -251,6 +274,9 @@ impl FilterHost {
     pub async fn take_down(mut self, carried: &BTreeMap<IpAddr, Carried>) {
         for (vip, carried) in carried {
             log("virtual IP", self.withdraw(*vip, carried, None).await);
+        }
+        for inherited in self.vips.iter().filter(|vip| !carried.contains_key(vip)) {
+            log("virtual IP", address::remove_virtual(&self.view.netlink, *inherited).await);
         }
         let filter = self.view.filter().take();
         if let Some(filter) = filter {
@@ -328,7 +354,9 @@ impl FilterHost {
         self.vips.extend(vips);
         if self.guard.is_none() {
             // A predecessor that died left its guard: its proofs hold until the filter is taken up.
-            self.guard = Some(Guard::take_up(&self.table, self.vips.clone())?);
+            let guard = Guard::take_up(&self.table, self.vips.clone())?;
+            self.vips.clone_from(&guard.rules().vips);
+            self.guard = Some(guard);
         } else if self.attached() {
             self.sync_guard()?;
         }

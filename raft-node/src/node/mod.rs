@@ -42,6 +42,10 @@ pub struct Follower {
     journal: Arc<Journal>,
     /// Whether the lease machines have started: they need a founded state.
     begun: bool,
+    /// Whether what a predecessor left on this host was taken up; before that no epoch counts as applied.
+    inherited: bool,
+    /// The last trouble, told once and not with every new try.
+    trouble: Option<String>,
     published: Epoch,
     carried: BTreeMap<IpAddr, Carried>,
 }
@@ -50,7 +54,17 @@ impl Follower {
     /// For `me`; `host` is the filter and the host around it.
     #[must_use]
     pub fn new(me: NodeId, lease: LeaseHandle, host: FilterHost, journal: Arc<Journal>) -> Self {
-        Self { me, lease, host, journal, begun: false, published: Epoch(0), carried: BTreeMap::new() }
+        Self {
+            me,
+            lease,
+            host,
+            journal,
+            begun: false,
+            inherited: false,
+            trouble: None,
+            published: Epoch(0),
+            carried: BTreeMap::new(),
+        }
     }
 
     /// Runs until the state's sender is gone or `stop` says so; then takes the host back to where it was.
@@ -87,21 +101,31 @@ impl Follower {
             self.begun = true;
             self.lease.give(Order::Begin(leases));
         }
-        if state.epoch == self.published || !state.nodes.contains_key(&self.me) {
-            return;
+        match self.carry_out(state).await {
+            Ok(()) => self.trouble = None,
+            Err(error) => self.tell("host_refused", &error),
+        }
+    }
+
+    /// Done again with the next state or alarm where it fails.
+    async fn carry_out(&mut self, state: &ClusterState) -> Result<(), HostError> {
+        if !self.inherited {
+            self.host.inherit(&self.lease).await?;
+            self.inherited = true;
+        }
+        if !state.nodes.contains_key(&self.me) {
+            return Ok(());
         }
         let wanted = carried(state, self.me);
         // Guard and filter come before the table that opens an address, the address itself comes last.
-        if let Err(error) = self.host.before(&wanted, &self.lease).await {
-            self.trouble("host_refused", &error);
-            return;
+        if state.epoch != self.published {
+            self.host.before(&wanted, &self.lease).await?;
+            self.publish(state);
+            self.published = state.epoch;
         }
-        self.publish(state);
-        if let Err(error) = self.host.after(&self.carried, &wanted).await {
-            self.trouble("host_refused", &error);
-        }
+        self.host.after(&self.carried, &wanted).await?;
         self.carried = wanted;
-        self.published = state.epoch;
+        Ok(())
     }
 
     fn publish(&mut self, state: &ClusterState) {
@@ -138,7 +162,7 @@ impl Follower {
                     &cause,
                 );
             }
-            Err(error) => self.trouble("filter_not_restored", &error),
+            Err(error) => self.tell("filter_not_restored", &error),
         }
     }
 
@@ -160,8 +184,12 @@ impl Follower {
         });
     }
 
-    fn trouble(&self, kind: &str, error: &HostError) {
-        self.journal.note(self.me.0, kind, "filter", error.to_string(), "");
+    fn tell(&mut self, kind: &str, error: &HostError) {
+        let text = error.to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            self.journal.note(self.me.0, kind, "filter", text.clone(), "");
+            self.trouble = Some(text);
+        }
     }
 }
 
