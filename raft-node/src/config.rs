@@ -126,6 +126,12 @@ fn default_secret_file() -> PathBuf {
 }
 
 impl Config {
+    /// Where the log is kept.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("log")
+    }
+
     /// Reads and checks `path`.
     ///
     /// # Errors

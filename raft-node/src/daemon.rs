@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
-use farm_core::id::{ClusterId, Generation, NodeId};
+use farm_core::id::{ClusterId, EntryId, Generation, NodeId};
 use farm_core::model::{HashKey, Link, Membership, Node, Profile, Role};
+use farm_core::state::ClusterState;
 use farm_host::{Netlink, links};
 use farm_proto::v1;
 use farm_store::{OpenError, OpenOptions, Store};
@@ -66,35 +67,37 @@ impl Daemon {
         if !self.store_dir().exists() {
             return Ok(());
         }
+        let here = self.describe().await?;
         let store = self.open_store()?;
         let Some((node, cluster)) = raft::owner(&store) else { return Ok(()) };
         let secret = Secret::load(&self.config.secret_file)?;
         let belonging = Belonging { cluster, node };
         let member = self.start(store, belonging, secret, Generation::default(), None).await?;
-        member.come_back(self.describe().await?);
+        member.come_back(here);
         Ok(())
     }
 
     /// Founds a cluster with this node as its only member.
     ///
     /// # Errors
-    /// `already_member`, or what kept it from starting.
+    /// `already_member`, what the cluster would refuse, or what kept it from starting. Nothing is left behind then.
     pub async fn found(self: &Arc<Self>, request: v1::InitRequest) -> Result<v1::InitResponse, Problem> {
         let _one = self.changing.lock().await;
         self.refuse_member()?;
         let (profile, reasons) = self.choose_profile(request.profile).await?;
         let node = Node { id: FOUNDER, ..self.describe().await? };
-        let secret = Secret::load_or_create(&self.config.secret_file)?;
         let cluster = ClusterId(random()?);
         let name = if request.name.is_empty() { "farm".to_string() } else { request.name };
+        let (hash_key, nonce) = (HashKey(random()?), u64::from_le_bytes(random()?));
+        let body = Body::Found { cluster, name, hash_key, profile, node: node.clone(), nonce };
+        let command = Command::any(body);
+        rehearse(&ClusterState::default(), &command)?;
+        let secret = Secret::load_or_create(&self.config.secret_file)?;
         let store = self.open_store()?;
         let belonging = Belonging { cluster, node: FOUNDER };
         let timing = Some(raft::Timing::of(profile));
         let member = self.start(store, belonging, secret, Generation::default(), timing).await?;
-        let nonce = u64::from_le_bytes(random()?);
-        let hash_key = HashKey(random()?);
-        let body = Body::Found { cluster, name, hash_key, profile, node: node.clone(), nonce };
-        member.found(&node, Command::any(body)).await?;
+        member.found(&node, command).await?;
         let cluster = cluster.0.to_vec().into();
         Ok(v1::InitResponse { cluster, node: FOUNDER.0, profile: profile.to_wire(), reasons })
     }
@@ -111,6 +114,8 @@ impl Daemon {
         self.refuse_member()?;
         let peer = parse_peer(&request.peer)?;
         let secret = Secret::load(&self.config.secret_file)?;
+        // Before the cluster counts this node: what would keep it from starting.
+        let store = self.open_store()?;
         let gate = Gate::outsider(LEVEL, secret.peer_proof());
         let answer = peer::ask_to_join(gate, peer, &self.describe().await?).await?;
         if let Some(refused) = answer.refused {
@@ -126,7 +131,6 @@ impl Daemon {
         let cluster: [u8; 16] =
             answer.cluster.as_ref().try_into().map_err(|_| malformed(&"no cluster id"))?;
         let belonging = Belonging { cluster: ClusterId(cluster), node: NodeId(answer.node) };
-        let store = self.open_store()?;
         let generation =
             answer.generation.map(Generation::from_wire).transpose().map_err(|e| malformed(&e))?;
         let profile = Profile::from_wire(answer.profile).map_err(|e| malformed(&e))?;
@@ -183,13 +187,18 @@ impl Daemon {
 
     fn refuse_member(&self) -> Result<(), Problem> {
         let Some(member) = self.member.borrow().clone() else { return Ok(()) };
-        let name = member.snapshot().state.name.clone();
-        let fact = format!("{} is already a member of cluster {name}", self.config.name);
-        Err(Problem::new("already_member", fact, "farmctl node leave"))
+        let snapshot = member.snapshot();
+        let fact = format!("{} is already a member of cluster {}", self.config.name, snapshot.state.name);
+        if snapshot.state.nodes.len() > 1 {
+            return Err(Problem::new("already_member", fact, "farmctl node leave"));
+        }
+        let fact =
+            format!("{fact}, alone; to give it up stop farmd, set its log aside and start farmd again");
+        Err(Problem::new("already_member", fact, set_aside(&self.store_dir())))
     }
 
     fn store_dir(&self) -> PathBuf {
-        self.config.data_dir.join("log")
+        self.config.store_dir()
     }
 
     fn open_store(&self) -> Result<Store, Problem> {
@@ -258,6 +267,23 @@ impl Daemon {
         }
         Ok(found)
     }
+}
+
+/// The command that takes a log out of use without losing it.
+#[must_use]
+pub fn set_aside(store: &Path) -> String {
+    format!("mv {0} {0}.left", store.display())
+}
+
+/// Refuses what the cluster in `state` would refuse, before anything is touched for it.
+///
+/// # Errors
+/// The refusal.
+pub fn rehearse(state: &ClusterState, command: &Command) -> Result<(), Problem> {
+    let next = EntryId { index: u64::MAX, ..EntryId::default() };
+    let outcome = state.clone().apply(command, next);
+    let outcome = outcome.map_err(|e| Problem::new("old_version", e.to_string(), "farmd --version"))?;
+    outcome.refusal().map_or(Ok(()), |r| Err(Problem::new(r.code, r.fact.clone(), r.cure.clone())))
 }
 
 /// What to do about a store that does not open. A bad one is moved aside by hand: nothing is ever wiped.

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use crate::driver::Feedback;
 use crate::journal::Journal;
 use crate::lease::LeaseHandle;
-use crate::peer::{PeerClients, endpoint};
-use crate::raft::Handle;
+use crate::peer::PeerClients;
+use crate::raft::{Endpoint, Handle};
 
 /// The executor of effects.
 #[derive(Clone)]
@@ -116,7 +116,7 @@ impl Means {
     async fn add_learner(&self, node: NodeId) {
         let state = self.raft.state().borrow().clone();
         let Some(member) = state.state.nodes.get(&node) else { return };
-        log("learner", self.raft.add_learner(node, endpoint(member)).await);
+        log("learner", self.raft.add_learner(node, Endpoint::of(member)).await);
     }
 }
 

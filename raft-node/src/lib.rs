@@ -7,6 +7,7 @@
 //! * [`member`] — everything that runs once the node belongs to a cluster.
 //! * [`lease`] — the real-time thread: holder, elector, and the only writer of the filter's table.
 //! * [`raft`] — the replicated log; the only module that names openraft.
+//! * [`proposer`] — the way of a command into the log, from whichever member it starts.
 //! * [`driver`] → [`effects`] — what is observed goes into the core's controller, effects come out.
 //! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
 //! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
@@ -24,6 +25,7 @@ pub mod member;
 pub mod node;
 pub mod peer;
 pub mod problem;
+pub mod proposer;
 pub mod raft;
 pub mod realtime;
 pub mod run;

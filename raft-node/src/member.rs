@@ -28,18 +28,15 @@ use crate::journal::{Journal, Record, now_ms};
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::node::{self, FilterHost, Follower, HostView};
-use crate::peer::{self, PeerClients, Proposed, Serving};
+use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
-use crate::raft::{self, Handle, LogWatch, ProposeError, Role, Snapshot};
+use crate::proposer::Proposer;
+use crate::raft::{self, Endpoint, Handle, LogWatch, ProposeError, Role, Snapshot};
 use crate::realtime;
 use crate::secret::Secret;
 
 /// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
 const HAND_OVER_MAX: Duration = Duration::from_secs(15);
-/// Pause before a command that found no leader is tried again: an election of the fastest profile takes longer.
-const RETRY: Duration = Duration::from_millis(50);
-/// Tries of a command that found no leader: together longer than two elections of the slowest profile.
-const TRIES: u32 = 100;
 /// A node that said nothing for this long is shown as silent: four renewals of the slowest profile.
 pub const SILENT: Span = Span::millis(1000);
 /// Alarms that may wait; one is as good as many.
@@ -91,7 +88,7 @@ pub struct Member {
     /// Its journal.
     pub journal: Arc<Journal>,
     raft: Handle,
-    peers: PeerClients,
+    proposer: Proposer,
     heard: HeardBy,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -122,9 +119,10 @@ impl Member {
         let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
         let raft = start_raft(&setup, fencing).await?;
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
+        let peers = PeerClients::new(raft.gate().clone(), raft.state());
+        let proposer = Proposer { me, raft: raft.clone(), peers, disk: setup.store.clone() };
         let serving = Serving {
-            me,
-            raft: raft.clone(),
+            proposer: proposer.clone(),
             lease: lease.clone(),
             driver: feedback.clone(),
             appended: appended_seen,
@@ -145,8 +143,8 @@ impl Member {
             lease,
             host: host.view(),
             journal: setup.journal,
-            peers: PeerClients::new(raft.gate().clone(), raft.state()),
             raft,
+            proposer,
             heard: HeardBy::default(),
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -171,7 +169,7 @@ impl Member {
             me: self.me,
             raft: self.raft.clone(),
             lease: self.lease.clone(),
-            peers: self.peers.clone(),
+            peers: self.proposer.peers.clone(),
             back: feedback.clone(),
             announce,
             journal: self.journal.clone(),
@@ -199,7 +197,7 @@ impl Member {
                     Some(leader) if leader == member.me => {
                         let _ = own.try_send(Feedback::Drain { node: member.me, module, state });
                     }
-                    Some(leader) => member.peers.drain(leader, member.me, &module, &state).await,
+                    Some(leader) => member.proposer.peers.drain(leader, member.me, &module, &state).await,
                     None => {}
                 }
             }
@@ -238,25 +236,7 @@ impl Member {
     /// # Errors
     /// [`ProposeError`] when there is none, or the command's fate is unknown.
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
-        let mut role = self.raft.role();
-        for _ in 0..TRIES {
-            let leader = role.borrow_and_update().leader;
-            match leader {
-                Some(leader) if leader == self.me => match self.raft.propose(command.clone()).await {
-                    Err(ProposeError::NotLeader { .. }) => {}
-                    other => return other.map(|applied| Proposed::from(&applied)),
-                },
-                Some(leader) => match self.peers.propose(leader, &command).await {
-                    Ok(proposed) => return Ok(proposed),
-                    Err(error) if peer::surely_not_proposed(&error) => {}
-                    Err(_) => return Err(ProposeError::Unknown),
-                },
-                None => {}
-            }
-            // A new leader ends the wait early.
-            let _ = tokio::time::timeout(RETRY, role.changed()).await;
-        }
-        Err(ProposeError::NotLeader { leader: None })
+        self.proposer.propose(command).await
     }
 
     /// Founds the cluster: this node alone votes, then the first command.
@@ -271,7 +251,7 @@ impl Member {
                 "farmctl cluster status",
             )
         };
-        self.raft.initialize(peer::endpoint(node)).await.map_err(|e| failed(&e))?;
+        self.raft.initialize(Endpoint::of(node)).await.map_err(|e| failed(&e))?;
         let proposed = self.propose(command).await.map_err(|e| failed(&e))?;
         match proposed.refused {
             None => Ok(()),

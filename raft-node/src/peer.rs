@@ -15,17 +15,20 @@ use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
 use tokio::sync::{mpsc, watch};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::api::status as problem_status;
 use crate::driver::Feedback;
 use crate::lease::LeaseHandle;
 use crate::problem::Problem;
+use crate::proposer::Proposer;
 use crate::raft::{
-    Applied, CallError, Caller, Client, Endpoint, Gate, Handle, Link, PeerHandler, ProposeError, Snapshot,
+    Applied, CallError, Caller, Client, Endpoint, Gate, Link, PeerHandler, ProposeError, Snapshot,
 };
 use crate::wire::{Wire, WireError};
 
+/// A newcomer waits this long for the member it asks, which may have to find the leader first.
+const JOIN_WAIT: Duration = Duration::from_secs(15);
 /// A forwarded command waits this long for its commit; then its fate is unknown to the caller.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 /// An elector that does not answer within this is asked again; it covers the elector's own wait for the entry.
@@ -38,10 +41,35 @@ const FENCE_WAIT: Duration = Duration::from_millis(200);
 pub struct Proposed {
     /// Index of its entry.
     pub index: u64,
-    /// Epoch after it.
+    /// Epoch after it; 0 when it changed nothing.
     pub epoch: Epoch,
+    /// The node that it admitted.
+    pub node: Option<NodeId>,
     /// Set when it changed nothing.
     pub refused: Option<Refused>,
+}
+
+impl Proposed {
+    /// Not even tried.
+    #[must_use]
+    pub fn refused(why: Refused) -> Self {
+        Self { index: 0, epoch: Epoch(0), node: None, refused: Some(why) }
+    }
+
+    fn from_wire(answer: v1::ProposeResponse) -> Self {
+        let refused = answer.refused.map(|r| Refused { code: r.code, fact: r.fact, cure: r.cure });
+        let node = (answer.node != 0).then_some(NodeId(answer.node));
+        Self { index: answer.index, epoch: Epoch(answer.epoch), node, refused }
+    }
+
+    fn into_wire(self) -> v1::ProposeResponse {
+        v1::ProposeResponse {
+            index: self.index,
+            epoch: self.epoch.0,
+            node: self.node.map_or(0, |n| n.0),
+            refused: self.refused.map(Refused::into_wire),
+        }
+    }
 }
 
 /// A refusal that may have travelled.
@@ -57,9 +85,11 @@ pub struct Refused {
 
 impl From<&Applied> for Proposed {
     fn from(applied: &Applied) -> Self {
+        let done = applied.outcome.result.as_ref().ok();
         Self {
             index: applied.entry.index,
-            epoch: epoch(applied),
+            epoch: done.map_or(Epoch(0), |done| done.epoch),
+            node: done.and_then(|done| done.node),
             refused: applied.outcome.refusal().map(Refused::from),
         }
     }
@@ -72,6 +102,12 @@ pub fn surely_not_proposed(error: &CallError) -> bool {
         CallError::NoAddress | CallError::Refused { .. } => true,
         CallError::Status { status, .. } => status.code() == Code::FailedPrecondition,
         CallError::Timeout { .. } | CallError::Unreachable { .. } | CallError::Answer { .. } => false,
+    }
+}
+
+impl Refused {
+    fn into_wire(self) -> v1::Refusal {
+        v1::Refusal { code: self.code, fact: self.fact, cure: self.cure }
     }
 }
 
@@ -97,8 +133,7 @@ pub struct PeerClients {
     links: Arc<Mutex<Links>>,
 }
 
-/// A connection and the endpoint it was made for.
-type Links = BTreeMap<(NodeId, Purpose), (Endpoint, Arc<tokio::sync::Mutex<Link>>)>;
+type Links = BTreeMap<(NodeId, Purpose), Arc<tokio::sync::Mutex<Link>>>;
 
 impl PeerClients {
     /// Finds members in `state`.
@@ -107,16 +142,24 @@ impl PeerClients {
         Self { gate, state, links: Arc::default() }
     }
 
-    fn link(&self, node: NodeId, purpose: Purpose) -> Arc<tokio::sync::Mutex<Link>> {
-        let endpoint = self.state.borrow().state.nodes.get(&node).map(endpoint).unwrap_or_default();
+    /// One call to where `node` is now.
+    async fn call<T, F, Fut>(&self, to: (NodeId, Purpose), wait: Duration, call: F) -> Result<T, CallError>
+    where
+        F: FnOnce(Client) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let link = self.link(to);
+        let mut link = link.lock().await;
+        let now = self.state.borrow().state.nodes.get(&to.0).map(Endpoint::of);
+        link.redirect(&now.unwrap_or_default());
+        link.call(wait, call).await
+    }
+
+    fn link(&self, to: (NodeId, Purpose)) -> Arc<tokio::sync::Mutex<Link>> {
         // A panic while the map was held leaves it whole: inserting is one step.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(tokio::sync::Mutex::new(Link::new(self.gate.clone(), endpoint.clone())));
-        let entry = links.entry((node, purpose)).or_insert_with(|| (endpoint.clone(), fresh()));
-        if entry.0 != endpoint {
-            *entry = (endpoint.clone(), fresh());
-        }
-        entry.1.clone()
+        let fresh = || Arc::new(tokio::sync::Mutex::new(Link::new(self.gate.clone(), Endpoint::default())));
+        links.entry(to).or_insert_with(fresh).clone()
     }
 
     /// Asks `elector`; `None` when it does not answer.
@@ -127,9 +170,8 @@ impl PeerClients {
             leader_term: ask.leadership.term,
             leader: ask.leadership.leader.0,
         };
-        let link = self.link(elector, Purpose::Expiry);
         let call = |mut client: Client| async move { client.expiry(request).await };
-        let answer: v1::ExpiryResponse = link.lock().await.call(ASK_WAIT, call).await.ok()?;
+        let answer: v1::ExpiryResponse = self.call((elector, Purpose::Expiry), ASK_WAIT, call).await.ok()?;
         Some(match answer.result? {
             v1::expiry_response::Result::RemainingNs(ns) => Expiry::Remaining(Span(ns)),
             v1::expiry_response::Result::NotFenced(_) => Expiry::NotFenced,
@@ -142,11 +184,9 @@ impl PeerClients {
     /// When the leader does not answer, or is none any more: the command's fate is then unknown.
     pub async fn propose(&self, leader: NodeId, command: &Command) -> Result<Proposed, CallError> {
         let request = v1::ProposeRequest { command: Some(command.to_wire()) };
-        let link = self.link(leader, Purpose::Propose);
         let call = |mut client: Client| async move { client.propose(request).await };
-        let answer: v1::ProposeResponse = link.lock().await.call(PROPOSE_WAIT, call).await?;
-        let refused = answer.refused.map(|r| Refused { code: r.code, fact: r.fact, cure: r.cure });
-        Ok(Proposed { index: answer.index, epoch: Epoch(answer.epoch), refused })
+        let answer: v1::ProposeResponse = self.call((leader, Purpose::Propose), PROPOSE_WAIT, call).await?;
+        Ok(Proposed::from_wire(answer))
     }
 
     /// Tells the leader about this node's sockets; what is lost is repeated by the next survey.
@@ -158,19 +198,12 @@ impl PeerClients {
             sockets: state.sockets,
         };
         let report = v1::DrainReport { node: me.0, epoch: state.epoch.0, modules: vec![drain] };
-        let link = self.link(leader, Purpose::Drain);
         let call = |mut client: Client| async move { client.drain(report).await };
-        let sent: Result<v1::DrainAck, CallError> = link.lock().await.call(ASK_WAIT, call).await;
+        let sent: Result<v1::DrainAck, CallError> = self.call((leader, Purpose::Drain), ASK_WAIT, call).await;
         if let Err(error) = sent {
             tracing::debug!(%error, "drain report not delivered");
         }
     }
-}
-
-/// Where a member's peer API is.
-#[must_use]
-pub fn endpoint(node: &Node) -> Endpoint {
-    node.addresses.values().map(|ip| SocketAddr::new(*ip, node.peer_port)).collect()
 }
 
 /// Asks the cluster behind `peer` for membership.
@@ -181,8 +214,12 @@ pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1
     let mut link = Link::new(gate, [peer].into_iter().collect());
     let request = v1::JoinRequest { node: Some(node.to_wire()), feature_level: LEVEL.0 };
     let call = |mut client: Client| async move { client.join(request).await };
-    let joined: Result<v1::JoinResponse, CallError> = link.call(PROPOSE_WAIT, call).await;
+    let joined: Result<v1::JoinResponse, CallError> = link.call(JOIN_WAIT, call).await;
     joined.map_err(|error| match error {
+        CallError::Status { status, .. } => {
+            let fact = format!("{peer} could not let this node in: {}", status.message());
+            Problem::new("not_joined", fact, format!("farmctl node join {peer}"))
+        }
         CallError::Refused { code, reason, .. } => {
             let fact = format!(
                 "{peer} refuses this node ({code}): {reason}; secret_file must be the same on all nodes"
@@ -198,10 +235,8 @@ pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1
 
 /// Serves those calls on a member.
 pub struct Serving {
-    /// This node.
-    pub me: NodeId,
-    /// The log.
-    pub raft: Handle,
+    /// The way into the log.
+    pub proposer: Proposer,
     /// Its elector.
     pub lease: LeaseHandle,
     /// The driver.
@@ -215,22 +250,20 @@ impl PeerHandler for Serving {
     async fn propose(&self, _: Caller, request: v1::ProposeRequest) -> Result<v1::ProposeResponse, Status> {
         let command = request.command.ok_or_else(|| Status::invalid_argument("no command"))?;
         let command = Command::from_wire(command).map_err(bad)?;
-        let applied = self.raft.propose(command).await.map_err(|e| not_here(&e))?;
-        Ok(answered(&applied))
+        self.proposer.propose_here(command).await.map(Proposed::into_wire).map_err(|e| not_here(&e))
     }
 
     async fn join(&self, _: Caller, request: v1::JoinRequest) -> Result<v1::JoinResponse, Status> {
         let node =
             Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
-        let body = Body::NodeJoin(node);
-        let applied = self.raft.propose(Command::any(body)).await.map_err(|e| not_here(&e))?;
-        let snapshot = self.raft.state().borrow().clone();
-        let refused = applied.outcome.refusal().map(refusal);
+        let command = Command::any(Body::NodeJoin(node));
+        let proposed = self.proposer.propose(command).await.map_err(|e| not_here(&e))?;
+        let snapshot = self.proposer.raft.state().borrow().clone();
         Ok(v1::JoinResponse {
-            node: applied.outcome.result.as_ref().ok().and_then(|a| a.node).map_or(0, |n| n.0),
+            node: proposed.node.map_or(0, |n| n.0),
             cluster: snapshot.state.cluster.0.to_vec().into(),
             cluster_name: snapshot.state.name.clone(),
-            refused,
+            refused: proposed.refused.map(Refused::into_wire),
             profile: snapshot.state.profile.to_wire(),
             generation: Some(snapshot.state.generation.to_wire()),
         })
@@ -286,23 +319,6 @@ impl Serving {
             }
         }
     }
-}
-
-fn answered(applied: &Applied) -> v1::ProposeResponse {
-    v1::ProposeResponse {
-        index: applied.entry.index,
-        epoch: epoch(applied).0,
-        refused: applied.outcome.refusal().map(refusal),
-    }
-}
-
-/// Epoch after a command; 0 when it changed nothing.
-fn epoch(applied: &Applied) -> Epoch {
-    applied.outcome.result.as_ref().map_or(Epoch(0), |a| a.epoch)
-}
-
-fn refusal(r: &Refusal) -> v1::Refusal {
-    v1::Refusal { code: r.code.to_string(), fact: r.fact.clone(), cure: r.cure.clone() }
 }
 
 fn bad(error: WireError) -> Status {

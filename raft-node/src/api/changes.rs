@@ -9,7 +9,8 @@ use farm_core::model::{Mode, ModuleName, Profile, Service, Weight};
 use farm_proto::v1;
 use tonic::Status;
 
-use super::refuse::{self, invalid};
+use super::refuse::{self, invalid, status};
+use crate::daemon::{rehearse, set_aside};
 use crate::member::Member;
 use crate::wire::{Wire, WireError};
 
@@ -39,6 +40,11 @@ fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
 
 pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<v1::Done, Status> {
     let node = if request.node.is_empty() { member.me } else { named(member, &request.node)? };
+    if member.snapshot().state.nodes.len() == 1 {
+        let fact = "the last node cannot leave; to give the cluster up stop farmd, set its log aside and start farmd \
+                    again";
+        return Err(invalid("last_node", fact, set_aside(&member.config.store_dir())));
+    }
     propose(member, Body::NodeLeave(node)).await
 }
 
@@ -60,8 +66,13 @@ pub(super) async fn service_add(member: &Member, request: v1::ServiceAddRequest)
     let cure = "farmctl service add --help";
     let service = parsed(required_service(request.service), cure)?;
     let mode = parsed(Mode::from_wire(request.mode), cure)?;
-    refuse_foreign_holder(member, service.vip).await?;
-    propose(member, Body::ServiceAdd { module: ModuleName(request.module), service, mode }).await
+    let vip = service.vip;
+    let body = Body::ServiceAdd { module: ModuleName(request.module), service, mode };
+    // What the cluster refuses needs no look at the network.
+    rehearse(&member.snapshot().state, &Command::any(body.clone()))
+        .map_err(|p| status(tonic::Code::FailedPrecondition, &p))?;
+    refuse_foreign_holder(member, vip).await?;
+    propose(member, body).await
 }
 
 pub(super) async fn service_remove(

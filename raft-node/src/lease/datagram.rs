@@ -1,6 +1,6 @@
 //! One lease message per UDP datagram: protobuf, sealed with a keyed MAC (BLAKE3 in keyed mode).
 
-use farm_core::id::ClusterId;
+use farm_core::id::{ClusterId, FeatureLevel};
 use farm_core::lease::{Grant, Renewal};
 use farm_proto::v1;
 use prost::Message;
@@ -9,6 +9,8 @@ use crate::wire::Wire;
 
 /// Largest datagram that is read; a lease message has about 120 bytes.
 pub const DATAGRAM_MAX: usize = 512;
+/// Feature level whose leases these are; a level that changes their meaning raises it.
+const LEASE_LEVEL: FeatureLevel = FeatureLevel(1);
 /// Bytes of the MAC that travel (128 bits).
 const MAC_LEN: usize = 16;
 
@@ -33,6 +35,9 @@ pub enum DatagramError {
     /// The sender belongs to another cluster.
     #[error("another cluster")]
     ForeignCluster,
+    /// The sender speaks a lease protocol that this build does not know.
+    #[error("a newer lease protocol")]
+    Newer,
 }
 
 /// Seals and opens datagrams of one cluster.
@@ -56,10 +61,14 @@ impl Sealer {
             LeaseMessage::Renewal(r) => v1::lease_body::Kind::Renewal(r.to_wire()),
             LeaseMessage::Grant(g) => v1::lease_body::Kind::Grant(g.to_wire()),
         };
-        let body =
-            v1::LeaseBody { cluster: self.cluster.0.to_vec().into(), kind: Some(kind) }.encode_to_vec();
+        let body = self.enclose(Some(kind), LEASE_LEVEL);
         let mac = self.mac(&body).to_vec();
         v1::Sealed { body: body.into(), mac: mac.into() }.encode_to_vec()
+    }
+
+    fn enclose(&self, kind: Option<v1::lease_body::Kind>, level: FeatureLevel) -> Vec<u8> {
+        let cluster = self.cluster.0.to_vec().into();
+        v1::LeaseBody { cluster, feature_level: level.0, kind }.encode_to_vec()
     }
 
     /// The message in `bytes`.
@@ -75,6 +84,9 @@ impl Sealer {
         let body = v1::LeaseBody::decode(sealed.body).map_err(|_| DatagramError::Malformed)?;
         if body.cluster.as_ref() != self.cluster.0 {
             return Err(DatagramError::ForeignCluster);
+        }
+        if FeatureLevel(body.feature_level) > LEASE_LEVEL {
+            return Err(DatagramError::Newer);
         }
         match body.kind.ok_or(DatagramError::Malformed)? {
             v1::lease_body::Kind::Renewal(r) => Renewal::from_wire(r).map(LeaseMessage::Renewal),
@@ -129,6 +141,17 @@ mod tests {
             forged[at / 8] ^= 1 << (at % 8);
             assert!(sealer.open(&forged).is_err(), "bit {at}");
         }
+    }
+
+    #[test]
+    fn leases_of_a_newer_kind_are_not_guessed_at() {
+        let sealer = Sealer::new(ClusterId([1; 16]), [2; 32]);
+        let LeaseMessage::Renewal(known) = renewal() else { unreachable!("it is a renewal") };
+        let kind = v1::lease_body::Kind::Renewal(known.to_wire());
+        let body = sealer.enclose(Some(kind), FeatureLevel(LEASE_LEVEL.0 + 1));
+        let mac = sealer.mac(&body).to_vec();
+        let bytes = v1::Sealed { body: body.into(), mac: mac.into() }.encode_to_vec();
+        assert_eq!(sealer.open(&bytes), Err(DatagramError::Newer));
     }
 
     #[test]

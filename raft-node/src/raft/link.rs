@@ -89,6 +89,13 @@ impl Link {
         Self { gate, endpoint, at: 0, timeouts: 0, client: None }
     }
 
+    /// From the next call on the peer is at `endpoint`.
+    pub fn redirect(&mut self, endpoint: &Endpoint) {
+        if self.endpoint != *endpoint {
+            *self = Self::new(self.gate.clone(), endpoint.clone());
+        }
+    }
+
     /// Makes one call. Must run on a tokio runtime. Cancel-safe: a dropped call leaves the link usable.
     ///
     /// # Errors

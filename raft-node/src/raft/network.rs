@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farm_core::id::NodeId;
 use farm_proto::v1;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2};
@@ -12,7 +13,8 @@ use openraft::raft::{
 
 use super::codec::transfer_from_wire;
 use super::gate::Gate;
-use super::link::{CallError, Link};
+use super::link::{CallError, Client, Link};
+use super::machine::Published;
 use super::types::{Endpoint, RaftSnapshot, Types, Vote};
 use crate::wire::{Wire, WireError};
 
@@ -28,6 +30,8 @@ pub(crate) struct Network {
     /// How long an append with entries may take. openraft offers the heartbeat interval, which a slow fsync of the
     /// follower exceeds; each miss sends all entries again.
     pub(crate) append_timeout: Duration,
+    /// The state, which knows where a member is now.
+    pub(crate) published: Published,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -35,8 +39,14 @@ impl RaftNetworkFactory<Types> for Network {
 
     // Heartbeats and snapshots get connections of their own from this, too (openraft asks once for each).
     async fn new_client(&mut self, target: u64, endpoint: &Endpoint) -> PeerNetwork {
-        let link = Link::new(self.gate.clone(), endpoint.clone());
-        PeerNetwork { me: self.me, target, link, append_timeout: self.append_timeout }
+        PeerNetwork {
+            me: self.me,
+            target,
+            link: Link::new(self.gate.clone(), endpoint.clone()),
+            joined_at: endpoint.clone(),
+            append_timeout: self.append_timeout,
+            published: self.published.clone(),
+        }
     }
 }
 
@@ -45,10 +55,24 @@ pub(crate) struct PeerNetwork {
     me: u64,
     target: u64,
     link: Link,
+    /// Where the peer was when it joined: all that Raft's own membership knows.
+    joined_at: Endpoint,
     append_timeout: Duration,
+    published: Published,
 }
 
 impl PeerNetwork {
+    /// One call to where the peer is now.
+    async fn call<T, F, Fut>(&mut self, timeout: Duration, call: F) -> Result<T, CallError>
+    where
+        F: FnOnce(Client) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let now = self.published.state.borrow().state.nodes.get(&NodeId(self.target)).map(Endpoint::of);
+        self.link.redirect(now.as_ref().unwrap_or(&self.joined_at));
+        self.link.call(timeout, call).await
+    }
+
     fn failed(&self, action: RPCTypes, error: &CallError) -> RPCError<Types> {
         tracing::debug!(target = self.target, ?action, "{error}");
         match error {
@@ -79,7 +103,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         let beat = request.entries.is_empty();
         let timeout = if beat { option.soft_ttl() } else { self.append_timeout };
         let message = request.to_wire();
-        let answer = self.link.call(timeout, |mut c| async move { c.append(message).await }).await;
+        let answer = self.call(timeout, |mut c| async move { c.append(message).await }).await;
         let answer = answer.map_err(|e| self.failed(RPCTypes::AppendEntries, &e))?;
         AppendEntriesResponse::from_wire(answer).map_err(garbled)
     }
@@ -90,7 +114,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let message = request.to_wire();
-        let answer = self.link.call(option.soft_ttl(), |mut c| async move { c.vote(message).await }).await;
+        let answer = self.call(option.soft_ttl(), |mut c| async move { c.vote(message).await }).await;
         VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
     }
 
@@ -100,8 +124,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let message = request.to_wire();
-        let answer =
-            self.link.call(option.soft_ttl(), |mut c| async move { c.pre_vote(message).await }).await;
+        let answer = self.call(option.soft_ttl(), |mut c| async move { c.pre_vote(message).await }).await;
         VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
     }
 
@@ -113,7 +136,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let chunks = futures::stream::iter(chunks(&vote, snapshot));
-        let call = self.link.call(option.soft_ttl(), |mut c| async move { c.snapshot(chunks).await });
+        let call = self.call(option.soft_ttl(), |mut c| async move { c.snapshot(chunks).await });
         let answer = tokio::select! {
             answer = call => answer,
             closed = cancel => return Err(closed.into()),
@@ -129,7 +152,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let message = request.to_wire();
         let answer =
-            self.link.call(option.soft_ttl(), |mut c| async move { c.transfer_leader(message).await }).await;
+            self.call(option.soft_ttl(), |mut c| async move { c.transfer_leader(message).await }).await;
         let answer = answer.map_err(|e| self.failed(RPCTypes::TransferLeader, &e))?;
         transfer_from_wire(answer, &request).map_err(garbled)
     }

@@ -42,7 +42,12 @@ pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
     let timing = options.timing.unwrap_or_else(|| Timing::of(profile(&published, &entries)));
     drop(entries);
 
-    let network = Network { me: options.me.0, gate: gate.clone(), append_timeout: timing.election_max };
+    let network = Network {
+        me: options.me.0,
+        gate: gate.clone(),
+        append_timeout: timing.election_max,
+        published: published.clone(),
+    };
     let config = config(options.cluster, timing)?;
     let raft = RaftOf::new(options.me.0, Arc::new(config), network, log, machine).await;
     let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use farm_core::command::Command;
 use farm_core::id::{EntryId, Leadership, NodeId};
+use farm_core::model::Node;
 use openraft::type_config::alias;
 
 /// What goes through the log.
@@ -21,6 +22,14 @@ impl fmt::Display for Proposal {
 /// Where a member's peer API is: one address per cluster network, best first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Endpoint(pub Vec<SocketAddr>);
+
+impl Endpoint {
+    /// Where `node` is.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        node.addresses.values().map(|ip| SocketAddr::new(*ip, node.peer_port)).collect()
+    }
+}
 
 impl FromIterator<SocketAddr> for Endpoint {
     fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {

@@ -134,6 +134,10 @@ impl ClusterState {
             let fact = format!("{vip} cannot be a virtual IP: it is no unicast address of a network");
             Refusal::new("vip_not_unicast", fact, "farmctl service add --help")
         })?;
+        ensure(vip.is_ipv4(), || {
+            let fact = format!("{vip} is an IPv6 address; this version serves IPv4 only");
+            Refusal::new("vip_ipv6", fact, "farmctl service add --help")
+        })?;
         if let Some(node) = self.nodes.values().find(|n| own_addresses(n).any(|ip| ip == vip)) {
             let fact = format!("{vip} is an address of {}; a virtual IP must be unused", node.name);
             return Err(Refusal::new("vip_is_node_address", fact, "farmctl node list"));
