@@ -16,6 +16,7 @@ mod node;
 pub mod process;
 pub mod record;
 pub mod shell;
+pub mod status;
 pub mod topology;
 pub mod witness;
 

@@ -147,6 +147,33 @@ fn a_second_lab_of_the_same_name_is_refused_and_the_first_stays() -> Result<()> 
     Ok(())
 }
 
+/// What `farm-lab status --json` says of a lab.
+fn shown(name: &LabName) -> Result<Option<serde_json::Value>> {
+    let shown = farm_lab_program().args(["status", "--json"]).output()?;
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout)?;
+    assert_eq!(shown["schema"], 1);
+    let labs = shown["labs"].as_array().context("labs")?;
+    Ok(labs.iter().find(|lab| lab["name"] == name.as_str()).cloned())
+}
+
+#[test]
+fn a_lab_that_is_up_is_shown_with_what_runs_in_it() -> Result<()> {
+    let lab = lab("shown")?;
+    let nginx = lab.start_nginx(NODE2)?.pid;
+    let expected = serde_json::json!({
+        "name": lab.spec().name, "mode": "directed", "owner": std::process::id(),
+        "nodes": [
+            { "name": "node1", "address": "10.77.0.11", "farmd": null, "nginx": null },
+            { "name": "node2", "address": "10.77.0.12", "farmd": null, "nginx": nginx },
+        ],
+    });
+    assert_eq!(shown(&lab.spec().name)?, Some(expected));
+    let name = lab.spec().name.clone();
+    lab.down()?;
+    assert_eq!(shown(&name)?, None);
+    Ok(())
+}
+
 #[test]
 fn a_kept_lab_stays_until_down() -> Result<()> {
     let name = LabName::unique("kept")?;

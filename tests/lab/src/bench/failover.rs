@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::fault::Fault;
+use super::journal;
 use super::notice::{outage, taken_over};
 use crate::lab::{Lab, Mode};
 use crate::names::{Network, Place};
@@ -32,7 +33,7 @@ const ANNOUNCED: Duration = Duration::from_secs(4);
 /// Attempts before the fault, and after it.
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_secs(2);
-/// A node that comes and goes waits up to 32 s before it gets buckets again; then comes one planned change.
+/// Many times what the damping of a node that went twice and one planned change take.
 const RETURN_LIMIT: Duration = Duration::from_secs(120);
 
 /// What one fault did to the clients of one machine.
@@ -65,13 +66,14 @@ pub(super) fn run(lab: &Lab, fault: Fault, run: usize) -> Result<Vec<Sample>> {
     let leader = status.leader().context("awaited above")?;
     let victim = fault.victim(&nodes, leader, run);
     let survivor = *nodes.iter().find(|node| **node != victim).context("a farm of one has no failover")?;
+    let witness = Witness::start(lab, &[FIRST_VIP])?;
+    let casts = cast(lab, &witness, victim)?;
     if lab.spec().mode == Mode::Directed {
-        std::thread::sleep(ANNOUNCED);
+        await_announced(lab, leader)?;
         let entry = if run.is_multiple_of(2) { victim } else { survivor };
         CLIENTS.iter().try_for_each(|from| point_at(lab, *from, entry))?;
     }
-    let witness = Witness::start(lab, &[FIRST_VIP])?;
-    let casts = cast(lab, &witness, victim)?;
+    let casts = casts.into_iter().map(|cast| entering(lab, cast, victim)).collect::<Result<Vec<_>>>()?;
     let opening = BootTime::now();
     let streams = casts.iter().map(|cast| start(lab, cast)).collect::<Result<Vec<_>>>()?;
     std::thread::sleep(BEFORE);
@@ -90,6 +92,17 @@ pub(super) fn run(lab: &Lab, fault: Fault, run: usize) -> Result<Vec<Sample>> {
     ensure!(testimony.lost == 0, "void: the taps lost {} frames", testimony.lost);
     let at = if fault.cuts() { last_frame(&testimony, victim, began) } else { began };
     Ok(casts.iter().zip(&sent).map(|(cast, sent)| sample(cast, sent, &testimony, victim, at)).collect())
+}
+
+/// Waits until the announcements of the last change are over.
+fn await_announced(lab: &Lab, leader: Place) -> Result<()> {
+    let steps = journal::events(lab, leader, SystemTime::now() - ANNOUNCED)?;
+    let steps = steps.iter().filter(|event| event.kind.starts_with("buckets_"));
+    if let Some(last) = steps.map(|step| Duration::from_millis(step.time_unix_ms)).max() {
+        let over = UNIX_EPOCH + last + ANNOUNCED;
+        std::thread::sleep(over.duration_since(SystemTime::now()).unwrap_or_default());
+    }
+    Ok(())
 }
 
 /// A command needs some milliseconds to pull a cable: what still passed it shows that it was not pulled yet.
@@ -127,10 +140,15 @@ fn cast(lab: &Lab, witness: &Witness, victim: Place) -> Result<Vec<Cast>> {
             of_victim.len() >= PLAYED / 2 && others.len() >= PLAYED / 2,
             "{from}: too few clients were answered"
         );
-        let entry = entry(lab, *from)?.map(|entry| entry == victim);
-        Ok(Cast { from: *from, entry, of_victim, others })
+        Ok(Cast { from: *from, entry: None, of_victim, others })
     });
     casts.collect()
+}
+
+/// The same, knowing where its frames enter.
+fn entering(lab: &Lab, cast: Cast, victim: Place) -> Result<Cast> {
+    let entry = entry(lab, cast.from)?.map(|entry| entry == victim);
+    Ok(Cast { entry, ..cast })
 }
 
 fn try_out(lab: &Lab, witness: &Witness, from: Place) -> Result<Vec<Outcome>> {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::group::Group;
 use super::stats::Summary;
 
 /// Upper bounds in the unit of the figure; a missing one bounds nothing.
@@ -66,18 +67,18 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// A figure from one sample per run; `None` stands for a run without value.
+    /// A figure of `group` from one sample per run; `None` stands for a run without value.
     pub(super) fn of(
-        name: impl Into<String>,
+        group: Group,
+        name: &str,
         measured: impl Into<String>,
         unit: &'static str,
         samples: &[Option<f64>],
     ) -> Self {
-        let name = name.into();
         let values: Vec<f64> = samples.iter().flatten().copied().collect();
         Self {
-            command: format!("farm-lab bench --only {name}"),
-            name,
+            name: format!("{group}/{name}"),
+            command: group.command(),
             measured: measured.into(),
             unit,
             budget: None,
@@ -94,15 +95,10 @@ impl Figure {
         Self { budget: Some(budget), met: Some(met), ..self }
     }
 
-    /// The same, measured by a command that stands for several figures.
-    pub(super) fn measured_by(self, only: &str) -> Self {
-        Self { command: format!("farm-lab bench --only {only}"), ..self }
-    }
-
     /// A measurement that failed: a figure all the same, so that it is missed by nobody.
-    pub(super) fn failed(name: impl Into<String>, why: &anyhow::Error) -> Self {
+    pub(super) fn failed(group: Group, why: &anyhow::Error) -> Self {
         let complaints = vec![format!("{why:#}")];
-        Self { complaints, ..Self::of(name, "the measurement failed", "", &[None]) }
+        Self { complaints, ..Self::of(group, "failed", "the measurement failed", "", &[None]) }
     }
 }
 
@@ -144,7 +140,7 @@ mod tests {
     use super::*;
 
     fn figure(samples: &[Option<f64>]) -> Figure {
-        Figure::of("cut", "time", "ms", samples).within(Budget::mean_p99(150.0, 200.0))
+        Figure::of(Group::Idle, "cut", "time", "ms", samples).within(Budget::mean_p99(150.0, 200.0))
     }
 
     #[test]
@@ -159,13 +155,13 @@ mod tests {
         let missed = figure(&[Some(100.0), None]);
         assert_eq!((missed.met, missed.without_value), (Some(false), 1));
         assert_eq!(figure(&[]).met, Some(false), "nothing was measured");
-        assert!(table(&[missed]).contains("| cut | ms | 1 + 1 without value | 100.0 | 100.0 | 100.0 | 100.0 | mean <= 150, p99 <= 200 | NO |"));
+        assert!(table(&[missed]).contains("| idle/cut | ms | 1 + 1 without value | 100.0 | 100.0 | 100.0 | 100.0 | mean <= 150, p99 <= 200 | NO |"));
     }
 
     #[test]
     fn without_budget_nothing_is_met_or_missed() {
-        let plain = Figure::of("idle", "CPU", "%", &[Some(1.0)]);
+        let plain = Figure::of(Group::Idle, "cpu", "CPU", "%", &[Some(1.0)]);
         assert_eq!((plain.met, plain.budget), (None, None));
-        assert!(table(&[plain]).contains("| idle | % | 1 | 1.0 | 1.0 | 1.0 | 1.0 | - | - |"));
+        assert!(table(&[plain]).contains("| idle/cpu | % | 1 | 1.0 | 1.0 | 1.0 | 1.0 | - | - |"));
     }
 }

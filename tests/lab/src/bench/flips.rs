@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 
 use super::figure::Figure;
 use super::filter::Watch;
+use super::group::Group;
 use super::journal;
 use crate::WEB_MODULE;
 use crate::lab::Lab;
 use crate::names::Place;
 use crate::witness::BootTime;
 
-/// Name of the figures.
+/// Name of the group.
 pub(super) const NAME: &str = "commit-to-flip";
 /// How often the filters are looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
@@ -43,8 +44,8 @@ pub(super) fn measure(lab: &Lab, runs: usize) -> Result<Vec<Figure>> {
                 filter (its memory, 0.1 ms); every epoch of every change";
     let asked_what = "farmctl module weight, from its start to its end (one process; committed and applied)";
     Ok(vec![
-        Figure::of(format!("{NAME}/all-filters"), what, "ms", &to_flip).measured_by(NAME),
-        Figure::of(format!("{NAME}/acknowledged"), asked_what, "ms", &acknowledged).measured_by(NAME),
+        Figure::of(Group::CommitToFlip, "all-filters", what, "ms", &to_flip),
+        Figure::of(Group::CommitToFlip, "acknowledged", asked_what, "ms", &acknowledged),
     ])
 }
 

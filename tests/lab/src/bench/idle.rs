@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::figure::Figure;
+use super::group::Group;
 use crate::lab::Lab;
 use crate::process::Process;
 
-/// Name of the figures.
+/// Name of the group.
 pub(super) const NAME: &str = "idle";
 /// Over which time the processor time is counted.
 const SPAN: Duration = Duration::from_secs(20);
@@ -28,9 +29,8 @@ pub(super) fn measure(lab: &Lab) -> Result<Vec<Figure>> {
     let memory = daemons.iter().map(|d| resident(*d).map(Some)).collect::<Result<Vec<_>>>()?;
     let what = format!("processor time of farmd over {} s, 100 % = one core; per node", SPAN.as_secs());
     Ok(vec![
-        Figure::of(format!("{NAME}/cpu"), what, "%", &cpu).measured_by(NAME),
-        Figure::of(format!("{NAME}/memory"), "resident set of farmd; per node", "MiB", &memory)
-            .measured_by(NAME),
+        Figure::of(Group::Idle, "cpu", what, "%", &cpu),
+        Figure::of(Group::Idle, "memory", "resident set of farmd; per node", "MiB", &memory),
     ])
 }
 

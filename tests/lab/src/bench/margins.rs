@@ -9,12 +9,13 @@ use anyhow::Result;
 
 use super::figure::{Budget, Figure};
 use super::filter::{InForce, Watch};
+use super::group::Group;
 use super::journal;
 use crate::lab::Lab;
 use crate::names::Place;
 use crate::witness::BootTime;
 
-/// Name of the figures.
+/// Name of the group.
 pub(super) const NAME: &str = "busy-cores";
 /// How often the deadlines are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -54,7 +55,7 @@ pub(super) fn measure(lab: &Lab, busy: Duration) -> Result<Vec<Figure>> {
     let lapses: Vec<Option<f64>> = leases.values().map(|lease| Some(f64::from(lease.lapses))).collect();
     let load = format!("a busy loop per core for {} s, {} nodes", busy.as_secs(), leases.len());
     let figure = |name: &str, what: &str, unit, samples: &[Option<f64>]| {
-        Figure::of(format!("{NAME}/{name}"), format!("{what}; {load}"), unit, samples).measured_by(NAME)
+        Figure::of(Group::BusyCores, name, format!("{what}; {load}"), unit, samples)
     };
     Ok(vec![
         figure("false-expiries", "node_silent events in all journals", "events", &[Some(silent as f64)])

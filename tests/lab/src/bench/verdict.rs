@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use super::figure::Figure;
+use super::group::Group;
 use crate::{binaries, shell};
 
-/// Name of the figures.
+/// Name of the group.
 pub(super) const NAME: &str = "verdict";
 /// The example that measures.
 const EXAMPLE: &str = "ns_per_verdict";
@@ -22,8 +23,7 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     Ok(numbers
         .map(|(kind, ns)| {
             let what = "BPF_PROG_TEST_RUN, best of several measurements, net of the loop around it";
-            Figure::of(format!("{NAME}/{}", kind.replace('_', "-")), what, "ns", &[Some(ns)])
-                .measured_by(NAME)
+            Figure::of(Group::Verdict, &kind.replace('_', "-"), what, "ns", &[Some(ns)])
         })
         .collect())
 }
