@@ -49,7 +49,7 @@ pub enum Command {
     /// Found a cluster, look at it, set its timing
     #[command(subcommand)]
     Cluster(cmd::cluster::Cluster),
-    /// Members: join, leave, list, set
+    /// Members: join, leave, list, set, counters
     #[command(subcommand)]
     Node(cmd::node::Node),
     /// Virtual IPs and ports: add, list, remove
@@ -60,7 +60,7 @@ pub enum Command {
     Module(cmd::module::Module),
     /// Who serves a client, and why
     Explain(cmd::explain::Explain),
-    /// Follow the state of the cluster
+    /// Follow the state of the cluster; a daemon that goes away is asked again, for as long as --timeout or for ever
     Watch,
     /// What happened on this node
     Events(cmd::events::Events),

@@ -1,6 +1,7 @@
 //! The shapes of `--json`. Every object that is printed carries `schema`; every field has the name it has in
 //! `farm/v1/*.proto` (a test compares them). Ids and counters are numbers; bytes are lower-case hexadecimal;
-//! values of enumerations are the words that the command line takes (`source-address`, `tcp`, `fast`).
+//! values of enumerations are the words that the command line takes (`source-address`, `tcp`, `fast`); what the
+//! answering node cannot know is `null`.
 
 use farm_proto::v1;
 use serde::Serialize;
@@ -112,7 +113,7 @@ view! {
         voter: bool = m.voter,
         lease_left_ms: u64 = m.lease_left_ms,
         lease_known: bool = m.lease_known,
-        filter_ok: bool = m.filter_ok,
+        filter_ok: Option<bool> = m.filter_ok,
         silent_ms: u64 = m.silent_ms,
     }
 }
@@ -148,7 +149,7 @@ view! {
         module: Option<Module> = m.module.as_ref().map(Into::into),
         shares: Vec<Share> = each(&m.shares),
         open_changes: u32 = m.open_changes,
-        sockets_draining: u64 = m.sockets_draining,
+        sockets_draining: Option<u64> = m.sockets_draining,
     }
 }
 view! {
@@ -202,11 +203,28 @@ view! {
         previous: u64 = m.previous,
         phase: String = phase(m.phase),
         epoch: u64 = m.epoch,
-        decided: String = m.decided.clone(),
-        program: String = m.program.clone(),
-        agree: bool = m.agree,
+        decided: Option<String> = m.decided.clone(),
+        program: Option<String> = m.program.clone(),
+        agree: Option<bool> = m.agree,
         why: String = m.why.clone(),
         answered_by: u64 = m.answered_by,
+    }
+}
+view! {
+    /// `node counters`.
+    Counters(CountersResponse as m) {
+        answered_by: u64 = m.answered_by,
+        attached: bool = m.attached,
+        counters: Vec<Counter> = each(&m.counters),
+    }
+}
+view! {
+    /// One reason, and how many frames had it.
+    Counter(Counter as m) {
+        verdict: String = m.verdict.clone(),
+        reason: String = m.reason.clone(),
+        meaning: String = m.meaning.clone(),
+        packets: u64 = m.packets,
     }
 }
 view! {

@@ -3,13 +3,15 @@
 mod common;
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use common::green;
+use common::{counters, green};
 use farm_proto::v1;
 use farm_proto::v1::farm_server::{Farm, FarmServer};
 use farmctl::args::parse;
@@ -20,8 +22,10 @@ use farmctl::{cmd, told};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnixListenerStream;
-use tokio_stream::{Stream, iter};
+use tokio_stream::{Stream, StreamExt, iter};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
@@ -32,6 +36,8 @@ enum Answers {
     Good,
     /// With this status.
     Refusal(Status),
+    /// As a healthy member; streams never end.
+    Steady,
     /// Never.
     Never,
     /// As a daemon that belongs to no cluster.
@@ -55,7 +61,7 @@ impl Fake {
     ) -> Result<Response<T>, Status> {
         self.asked.lock().unwrap().push(format!("{:?}", request.into_inner()));
         match &self.answers {
-            Answers::Good => Ok(Response::new(good)),
+            Answers::Good | Answers::Steady => Ok(Response::new(good)),
             Answers::Refusal(status) => Err(status.clone()),
             Answers::Never => std::future::pending().await,
             Answers::Outside => {
@@ -97,7 +103,9 @@ impl Farm for Fake {
     async fn status(&self, r: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         match self.answers {
             Answers::Outside => Ok(Response::new(v1::StatusResponse::default())),
-            Answers::Good | Answers::Never | Answers::Refusal(_) => self.answer(r, green()).await,
+            Answers::Good | Answers::Steady | Answers::Never | Answers::Refusal(_) => {
+                self.answer(r, green()).await
+            }
         }
     }
     async fn node_set(&self, r: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
@@ -119,9 +127,22 @@ impl Farm for Fake {
         self.answer(r, v1::Done { epoch: 43 }).await
     }
     async fn explain(&self, r: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        // A client of port 1 is the one that the two verdicts disagree about.
-        let agree = r.get_ref().client_port != 1;
-        self.answer(r, v1::ExplainResponse { owner: 2, agree, ..Default::default() }).await
+        // A client of port 1 is the one that the two verdicts disagree about; of port 2, nothing can be asked.
+        let program = match r.get_ref().client_port {
+            1 => Some("not_owner"),
+            2 => None,
+            _ => Some("accept_owner"),
+        };
+        let decided = program.map(|_| "accept_owner".to_owned());
+        let program = program.map(str::to_owned);
+        let agree = program.as_ref().map(|_| program == decided);
+        self.answer(r, v1::ExplainResponse { owner: 2, decided, program, agree, ..Default::default() }).await
+    }
+    async fn counters(
+        &self,
+        r: Request<v1::CountersRequest>,
+    ) -> Result<Response<v1::CountersResponse>, Status> {
+        self.answer(r, counters()).await
     }
     async fn events(&self, r: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let two: Streamed<v1::Event> = Box::pin(iter([Ok(event("a")), Ok(event("b"))]));
@@ -129,8 +150,11 @@ impl Farm for Fake {
     }
     async fn watch(&self, r: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let later = v1::StatusResponse { epoch: 43, leader: 1, ..green() };
-        let two: Streamed<v1::StatusResponse> = Box::pin(iter([Ok(green()), Ok(later)]));
-        self.answer(r, two).await
+        let two = iter([Ok(green()), Ok(later)]);
+        let endless = matches!(self.answers, Answers::Steady);
+        let stream: Streamed<v1::StatusResponse> =
+            if endless { Box::pin(two.chain(tokio_stream::pending())) } else { Box::pin(two) };
+        self.answer(r, stream).await
     }
 }
 
@@ -143,11 +167,8 @@ struct Daemon {
 impl Daemon {
     fn start(answers: Answers) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("farmd.sock")).unwrap();
         let asked = Arc::default();
-        let fake = Fake { answers, asked: Arc::clone(&asked) };
-        let serving = Server::builder().add_service(FarmServer::new(fake));
-        tokio::spawn(serving.serve_with_incoming(UnixListenerStream::new(listener)));
+        serve(&directory.path().join("farmd.sock"), Fake { answers, asked: Arc::clone(&asked) });
         Self { directory, asked }
     }
 
@@ -163,6 +184,87 @@ impl Daemon {
     fn asked(&self) -> String {
         self.asked.lock().unwrap().join("\n")
     }
+}
+
+/// Serves on the runtime of the caller.
+fn serve(socket: &Path, fake: Fake) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let serving = Server::builder().add_service(FarmServer::new(fake));
+    tokio::spawn(serving.serve_with_incoming(UnixListenerStream::new(listener)));
+}
+
+/// A fake daemon that can go away: its connections end with its runtime.
+struct Mortal(Runtime);
+
+impl Mortal {
+    fn start(socket: &Path, answers: Answers) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let inside = runtime.enter();
+        serve(socket, Fake { answers, asked: Arc::default() });
+        drop(inside);
+        Self(runtime)
+    }
+
+    fn die(self, socket: &Path) {
+        self.0.shutdown_background();
+        std::fs::remove_file(socket).unwrap();
+    }
+}
+
+/// An output whose text can be awaited.
+struct Heard(UnboundedSender<String>);
+
+impl std::io::Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // Nobody listens any more at the end of a test.
+        let _ = self.0.send(String::from_utf8(bytes.to_vec()).unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a command said so far.
+struct Said {
+    pieces: UnboundedReceiver<String>,
+    text: String,
+}
+
+impl Said {
+    /// Waits until it said `part` after all that was awaited before; what it said up to there.
+    async fn until(&mut self, part: &str) -> String {
+        while !self.text.contains(part) {
+            self.text +=
+                &self.pieces.recv().await.unwrap_or_else(|| panic!("{part} is not in {}", self.text));
+        }
+        let end = self.text.find(part).unwrap() + part.len();
+        self.text.drain(..end).collect()
+    }
+}
+
+/// Runs `farmctl <line>` while `script` listens; how it ended, if it did before `script`.
+async fn listen(
+    line: &str,
+    terminal: bool,
+    script: impl AsyncFnOnce(&mut Said),
+) -> Option<Result<Exit, Error>> {
+    /// Many times what any of the scripts takes.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let cli = parse(["farmctl"].into_iter().chain(line.split_whitespace()).map(OsString::from)).unwrap();
+    let (send, pieces) = unbounded_channel();
+    let mut heard = Heard(send);
+    let mut out = Output::plain(&mut heard, false);
+    out.terminal = terminal;
+    let mut said = Said { pieces, text: String::new() };
+    let both = async {
+        tokio::select! {
+            ended = cmd::run(cli, &mut out) => Some(ended),
+            () = script(&mut said) => None,
+        }
+    };
+    tokio::time::timeout(LIMIT, both).await.expect("watch says what is awaited")
 }
 
 async fn run(line: &str) -> (Result<Exit, Error>, String) {
@@ -202,8 +304,8 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         ("node join 192.0.2.1", "node 4 of cluster prod", "peer: \"192.0.2.1:7601\""),
         ("node join 2001:db8::1", "node 4", "peer: \"[2001:db8::1]:7601\""),
         ("node join localhost:7700", "node 4", ":7700"),
-        ("node leave", "this node leaves", "node: \"\", force: false"),
-        ("node leave node3 --force", "node3 leaves", "node: \"node3\", force: true"),
+        ("node leave", "this node leaves", "node: \"\" }"),
+        ("node leave node3", "node3 leaves", "node: \"node3\" }"),
         (
             "node set node1 --address lan=192.0.2.9",
             "addresses of node1",
@@ -238,7 +340,12 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
 #[tokio::test]
 async fn state_comes_as_text_and_as_json() {
     let daemon = Daemon::start(Answers::Good);
-    for (line, key) in [("cluster status", "nodes"), ("node list", "nodes"), ("service list", "services")] {
+    for (line, key) in [
+        ("cluster status", "nodes"),
+        ("node list", "nodes"),
+        ("node counters", "counters"),
+        ("service list", "services"),
+    ] {
         let (result, text) = daemon.run(line).await;
         assert_eq!(result.unwrap(), Exit::Done);
         assert!(serde_json::from_str::<Value>(&text).is_err() && !text.is_empty());
@@ -266,6 +373,9 @@ async fn explain_asks_for_exactly_the_flow_and_tells_disagreement_to_the_shell()
     );
     let (result, _) = daemon.run("explain 192.0.2.7:1 192.0.2.100:53/udp --json").await;
     assert_eq!(result.unwrap(), Exit::Disagree);
+    let (result, text) = daemon.run("explain 192.0.2.7:2 192.0.2.100:53/udp").await;
+    assert_eq!(result.unwrap(), Exit::Done);
+    assert!(text.contains("was not asked") && !text.contains("agree"), "{text}");
 }
 
 #[tokio::test]
@@ -360,30 +470,75 @@ async fn a_bounded_stream_ends_well_and_an_endless_one_does_not() {
     assert_eq!(ids, ["a", "b"]);
     assert!(daemon.asked().contains("follow: false, last: 2"));
 
-    for line in ["events --follow", "watch"] {
-        let (result, text) = daemon.run(line).await;
-        let problem = problem(result);
-        assert_eq!((problem.code.as_str(), problem.exit), ("stream_ended", Exit::Unreachable), "{line}");
-        assert!(text.contains("node"), "{line}: {text}");
-    }
-    let (_, lines) = daemon.run("watch").await;
-    assert!(lines.contains("epoch 43  leader: node1 (was node2)"), "{lines}");
-    let (_, lines) = daemon.run("watch --json").await;
-    assert_eq!(lines.lines().count(), 2);
+    let (result, text) = daemon.run("events --follow").await;
+    let problem = problem(result);
+    assert_eq!((problem.code.as_str(), problem.exit), ("stream_ended", Exit::Unreachable));
+    assert!(text.contains("node"), "{text}");
+}
+
+#[tokio::test]
+async fn watch_says_that_the_daemon_went_away_and_goes_on_when_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("farmd.sock");
+    let daemon = Mortal::start(&socket, Answers::Steady);
+    let line = format!("--socket {} watch", socket.display());
+    let ended = listen(&line, false, async |said| {
+        said.until("epoch 43  leader: node1 (was node2)\n").await;
+        daemon.die(&socket);
+        let lost = said.until("; asking again\n").await;
+        assert!(lost.contains("\nthe daemon went away during the stream"), "{lost}");
+        let daemon = Mortal::start(&socket, Answers::Steady);
+        let back = said.until("epoch 42  leader: node2 (was node1)\n").await;
+        assert_eq!(back.lines().next(), Some("the daemon answers again"), "{back}");
+        daemon.die(&socket);
+    });
+    assert!(ended.await.is_none(), "watch ended by itself");
+}
+
+#[tokio::test]
+async fn watch_asks_no_longer_than_it_was_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("farmd.sock");
+    let daemon = Mortal::start(&socket, Answers::Steady);
+    let line = format!("--socket {} --timeout 1s watch", socket.display());
+    let ended = listen(&line, false, async |said| {
+        said.until("epoch 43").await;
+        daemon.die(&socket);
+        std::future::pending().await
+    });
+    let problem = problem(ended.await.expect("it gave up"));
+    assert_eq!((problem.code.as_str(), problem.exit), ("unreachable", Exit::Unreachable));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_in_json_stays_json_while_the_daemon_is_away() {
+    let daemon = Daemon::start(Answers::Good);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farmctl"));
+    command.args(["--json", "watch"]).env("FARM_SOCKET", daemon.socket());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(3);
+    // The third comes over a second connection.
+    let epochs: Vec<Value> =
+        lines.map(|l| serde_json::from_str::<Value>(&l.unwrap()).unwrap()["epoch"].clone()).collect();
+    assert_eq!(epochs, [42, 43, 42]);
+    child.kill().unwrap();
+    let told = child.wait_with_output().unwrap().stderr;
+    let first = told.split(|b| *b == b'\n').next().unwrap();
+    let object: Value = serde_json::from_slice(first).unwrap();
+    assert_eq!(object["error"]["code"], "stream_ended");
 }
 
 #[tokio::test]
 async fn watch_redraws_a_terminal_in_place() {
     let daemon = Daemon::start(Answers::Good);
-    let socket = daemon.socket();
-    let args = ["farmctl", "--socket", socket.to_str().unwrap(), "watch"].map(OsString::from);
-    let mut text = Vec::new();
-    let mut out = Output::plain(&mut text, false);
-    out.terminal = true;
-    assert_eq!(problem(cmd::run(parse(args).unwrap(), &mut out).await).code, "stream_ended");
-    let text = String::from_utf8(text).unwrap();
+    let mut text = String::new();
+    let line = format!("--socket {} watch", daemon.socket().display());
+    let ended = listen(&line, true, async |said| text = said.until("; asking again\n").await);
+    assert!(ended.await.is_none());
     assert_eq!((text.matches("\x1b[2J").count(), text.matches("\x1b[H").count()), (1, 2));
-    assert!(!text.replace("\x1b[K\n", "").contains('\n'), "every line erases what stood behind it");
+    let (pictures, lost) = text.rsplit_once("\x1b[J").unwrap();
+    assert!(!pictures.replace("\x1b[K\n", "").contains('\n'), "every line erases what stood behind it");
+    assert!(lost.starts_with("the daemon ended the stream"), "below the picture: {lost}");
 }
 
 #[tokio::test]
@@ -397,7 +552,7 @@ async fn a_daemon_without_a_cluster_is_code_5_and_its_state_is_printed_all_the_s
     let (result, text) = daemon.run("cluster status --json").await;
     assert_eq!(result.unwrap(), Exit::NotMember);
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["member"], false);
-    for line in ["watch", "events", "module weight web node1 5"] {
+    for line in ["watch", "events", "node counters", "module weight web node1 5"] {
         assert_eq!(problem(daemon.run(line).await.0).exit, Exit::NotMember, "{line}");
     }
 }

@@ -4,8 +4,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{green, red};
+use common::{counters, green, red};
 use farm_proto::v1;
+use farmctl::args::parse_cure;
 use farmctl::output::Output;
 use farmctl::render::{self, Names};
 use farmctl::values::{ClientAddress, ServiceAddress};
@@ -17,8 +18,8 @@ cluster prod   profile fast   epoch 42   leader node2   term 7   generation 1   
 
 NODE   STATE  ROLE    RAFT    LEASE       APPLIED  FILTER
 node1  ready  server  voter   87 ms left  42       ok
-node2  ready  server  leader  -           42       ok
-node3  ready  server  voter   -           42       ok
+node2  ready  server  leader  -           42       -
+node3  ready  server  voter   -           42       -
 
 MODULE  SERVICE             CRITERION       MODE      SHARES                                 CHANGES
 web     192.0.2.100:80/tcp  source-address  directed  node1 33.3%, node2 33.3%, node3 33.3%  none
@@ -31,8 +32,8 @@ const RED: &str = "\
 cluster prod   profile fast   epoch 42   leader node2   term 7   generation 1   (as node1 knows it)
 
 NODE   STATE                 ROLE    RAFT    LEASE       APPLIED        FILTER
-node1  ready                 server  voter   87 ms left  42             ok
-node2  no filter             server  leader  -           42             not in place
+node1  no filter             server  voter   87 ms left  42             not in place
+node2  ready                 server  leader  -           42             -
 node3  silent for 1s 234ms   server  voter   -           41 (1 behind)  -
 
 MODULE  SERVICE             CRITERION       MODE      SHARES                                                          CHANGES
@@ -42,7 +43,8 @@ web     192.0.2.100:80/tcp  source-address  directed  node1 33.3%, node2 33.3%, 
 node3: node_silent for 1s 234ms
   cause: node3 does not renew its lease
   next: farmctl events
-node2: no filter
+node1: no filter
+  cause: its filter or guard is not in place: it accepts nothing
   next: farmctl events
 ";
 
@@ -86,12 +88,12 @@ fn states_have_words() {
     assert!(word(|n| n.lease_left_ms = 0).ends_with("closed"));
     assert!(word(|n| n.applied = 41).ends_with("behind"));
     assert!(word(|n| n.heard = false).ends_with("silent"));
-    assert!(word(|n| n.filter_ok = false).ends_with("no filter"));
+    assert!(word(|n| n.filter_ok = Some(false)).ends_with("no filter"));
     assert!(word(|n| n.node.as_mut().unwrap().phase = v1::NodePhase::Away.into()).ends_with("away"));
     assert!(word(|n| n.node.as_mut().unwrap().phase = v1::NodePhase::Leaving.into()).ends_with("leaving"));
     let witness = word(|n| {
         n.node.as_mut().unwrap().role = v1::NodeRole::Witness.into();
-        (n.filter_ok, n.applied) = (false, 0);
+        (n.filter_ok, n.applied) = (Some(false), 0);
     });
     assert!(witness.ends_with("ready"));
 }
@@ -144,9 +146,9 @@ fn explained(agree: bool) -> v1::ExplainResponse {
         previous: 1,
         phase: v1::Phase::Activate.into(),
         epoch: 42,
-        decided: "accept".into(),
-        program: if agree { "accept" } else { "drop" }.into(),
-        agree,
+        decided: Some("accept_owner".into()),
+        program: Some(if agree { "accept_owner" } else { "not_owner" }.into()),
+        agree: Some(agree),
         why: "the bucket is node2's".into(),
         answered_by: 2,
     }
@@ -161,10 +163,66 @@ fn explain_names_owner_and_both_verdicts() {
         render::explain(&client, &service, &explained(true), &names),
         "client 192.0.2.7 port 4711 -> 192.0.2.100:80/tcp, module web\n  bucket   3123\n  owner    node2\n  \
          previous node1\n  step     activate\n  epoch    42\n  why      the bucket is node2's\n\
-         on node2:\n  program  accept\n  function accept\nthey agree\n"
+         on node2:\n  program  accept_owner\n  function accept_owner\nthey agree\n"
     );
     let disagree = render::explain(&client, &service, &explained(false), &Names::default());
     assert!(disagree.contains("DISAGREE") && disagree.contains("owner    node 2"), "{disagree}");
+    let unasked = v1::ExplainResponse { decided: None, program: None, agree: None, ..explained(true) };
+    let unasked = render::explain(&client, &service, &unasked, &names);
+    assert!(
+        unasked.ends_with("on node2:\n  the loaded program was not asked: no filter on this node\n"),
+        "{unasked}"
+    );
+}
+
+#[test]
+fn counters_are_a_table_of_what_occurred() {
+    assert_eq!(
+        render::counters(&counters(), &Names::of(&green())),
+        "on node1, since its filter was attached:\n\
+         VERDICT  REASON         PACKETS  MEANING\n\
+         accept   accept_owner   11573    accepted: this node owns the bucket\n\
+         drop     lease_expired  7        dropped: no valid lease\n"
+    );
+    let none = render::counters(&v1::CountersResponse::default(), &Names::default());
+    assert!(none.contains("No filter on this node"), "{none}");
+}
+
+/// Every text that may end with next steps.
+fn texts_with_next_steps() -> Vec<String> {
+    let (client, service) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.100:80".parse().unwrap());
+    let mut texts = vec![
+        render::status(&v1::StatusResponse::default(), false),
+        render::services(&green(), &view::Services { services: Vec::new() }),
+        render::init("prod", &v1::InitResponse::default()),
+        render::join(&v1::JoinClusterResponse::default()),
+        render::explain(&client, &service, &explained(false), &Names::default()),
+        render::counters(&v1::CountersResponse::default(), &Names::default()),
+        render::status(&red(), false),
+    ];
+    let changes: [fn(&mut v1::NodeStatus); 6] = [
+        |n| n.lease_left_ms = 0,
+        |n| n.applied = 41,
+        |n| n.heard = false,
+        |n| n.filter_ok = Some(false),
+        |n| n.node.as_mut().unwrap().phase = v1::NodePhase::Away.into(),
+        |n| n.node.as_mut().unwrap().phase = v1::NodePhase::Leaving.into(),
+    ];
+    texts.extend(changes.map(|change| {
+        let mut status = green();
+        change(&mut status.nodes[0]);
+        render::status(&status, false)
+    }));
+    texts
+}
+
+#[test]
+fn a_next_step_is_a_command_and_nothing_else() {
+    for text in texts_with_next_steps() {
+        let steps: Vec<&str> = text.lines().filter_map(|l| l.trim_start().strip_prefix("next: ")).collect();
+        assert!(!steps.is_empty(), "{text}");
+        steps.iter().for_each(|step| parse_cure(step).unwrap());
+    }
 }
 
 fn event() -> v1::Event {
@@ -260,6 +318,9 @@ fn json_names_are_the_names_of_the_protocol() {
     same_fields("Service", &module["module"]["services"][0], &[]);
     same_fields("NodeWeight", &module["module"]["weights"][0], &[]);
     same_fields("ExplainResponse", &json(&view::Explain::from(&explained(true))), &[]);
+    let counted = json(&view::Counters::from(&counters()));
+    same_fields("CountersResponse", &counted, &[]);
+    same_fields("Counter", &counted["counters"][0], &[]);
     same_fields("Event", &json(&view::Event::from(&event())), &[]);
     same_fields("InitResponse", &json(&view::Init::from(&v1::InitResponse::default())), &[]);
     same_fields("JoinClusterResponse", &json(&view::Join::from(&v1::JoinClusterResponse::default())), &[]);

@@ -3,7 +3,7 @@
 use clap::Args;
 use farm_proto::v1;
 
-use super::status;
+use super::names;
 use crate::args::Global;
 use crate::client::{Daemon, ORDINARY, follow};
 use crate::error::Error;
@@ -26,8 +26,7 @@ pub(super) async fn run(command: Events, global: &Global, out: &mut Output<'_>) 
     let daemon = Daemon::connect(global).await?;
     let request = v1::EventsRequest { follow: command.follow, last: command.last };
     let mut stream = daemon.call(ORDINARY, async |mut c| c.events(request).await).await?;
-    // Names are a courtesy: without them the ids are shown.
-    let names = status(&daemon).await.map(|s| render::Names::of(&s)).unwrap_or_default();
+    let names = names(&daemon).await;
     loop {
         let event = if command.follow {
             follow(&mut stream).await?

@@ -3,7 +3,7 @@
 use clap::Args;
 use farm_proto::v1;
 
-use super::status;
+use super::names;
 use crate::args::Global;
 use crate::client::{Daemon, ORDINARY};
 use crate::error::Error;
@@ -41,9 +41,8 @@ pub(super) async fn run(command: Explain, global: &Global, out: &mut Output<'_>)
     if out.json {
         out.json(&view::Explain::from(&answer))?;
     } else {
-        // Names are a courtesy: without them the ids are shown.
-        let names = status(&daemon).await.map(|s| render::Names::of(&s)).unwrap_or_default();
+        let names = names(&daemon).await;
         out.text(&render::explain(&command.client, &command.service, &answer, &names))?;
     }
-    Ok(if answer.agree { Exit::Done } else { Exit::Disagree })
+    Ok(if answer.agree == Some(false) { Exit::Disagree } else { Exit::Done })
 }

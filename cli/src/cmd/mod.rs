@@ -18,6 +18,7 @@ use crate::client::{Daemon, ORDINARY};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::render::Names;
 use crate::view;
 
 /// Carries out a command.
@@ -49,6 +50,11 @@ async fn status(daemon: &Daemon) -> Result<v1::StatusResponse, Error> {
 /// The state of the cluster behind `global`.
 async fn ask_status(global: &Global) -> Result<v1::StatusResponse, Error> {
     status(&Daemon::connect(global).await?).await
+}
+
+/// The names of the nodes. A courtesy: without them the ids are shown.
+async fn names(daemon: &Daemon) -> Names {
+    status(daemon).await.map(|s| Names::of(&s)).unwrap_or_default()
 }
 
 /// Says that a change was made.

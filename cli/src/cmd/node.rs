@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Subcommand;
 use farm_proto::v1;
 
-use super::{ask_status, done};
+use super::{ask_status, done, names};
 use crate::args::Global;
 use crate::client::{Daemon, LONG, ORDINARY};
 use crate::error::{Error, Problem};
@@ -28,12 +28,11 @@ pub enum Node {
         /// The node; without it, the one that is asked
         #[arg(value_parser = name)]
         name: Option<String>,
-        /// The node is dead: do not wait for it
-        #[arg(long)]
-        force: bool,
     },
     /// List the nodes
     List,
+    /// Packets by verdict and reason since the filter of the node that is asked was attached
+    Counters,
     /// Set addresses of a node; other networks keep theirs
     Set {
         /// The node
@@ -48,8 +47,9 @@ pub enum Node {
 pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     match command {
         Node::Join { peer } => join(&peer, global, out).await,
-        Node::Leave { name, force } => leave(name, force, global, out).await,
+        Node::Leave { name } => leave(name, global, out).await,
         Node::List => list(global, out).await,
+        Node::Counters => counters(global, out).await,
         Node::Set { name, addresses } => set(name, addresses, global, out).await,
     }
 }
@@ -74,16 +74,11 @@ async fn resolve(peer: &HostPort) -> Result<SocketAddr, Problem> {
     found.next().ok_or_else(|| unknown("the name service knows none".into()))
 }
 
-async fn leave(
-    name: Option<String>,
-    force: bool,
-    global: &Global,
-    out: &mut Output<'_>,
-) -> Result<Exit, Error> {
+async fn leave(name: Option<String>, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     let daemon = Daemon::connect(global).await?;
     let said = name.clone().unwrap_or_else(|| "this node".into());
     // An empty name is the node that is asked.
-    let request = v1::LeaveRequest { node: name.unwrap_or_default(), force };
+    let request = v1::LeaveRequest { node: name.unwrap_or_default() };
     let answer = daemon.call(LONG, async |mut c| c.leave(request).await).await?;
     done(out, &answer, &format!("{said} leaves the cluster; its buckets are handed over first"))
 }
@@ -94,6 +89,17 @@ async fn list(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     let colour = out.colour;
     out.show(&nodes, || render::node_list(&status, colour))?;
     Ok(if status.member { Exit::Done } else { Exit::NotMember })
+}
+
+async fn counters(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let answer = daemon.call(ORDINARY, async |mut c| c.counters(v1::CountersRequest {}).await).await?;
+    if out.json {
+        out.json(&view::Counters::from(&answer))?;
+    } else {
+        out.text(&render::counters(&answer, &names(&daemon).await))?;
+    }
+    Ok(Exit::Done)
 }
 
 async fn set(

@@ -36,12 +36,14 @@ fn change(answer: &v1::ExplainResponse, names: &Names) -> String {
 }
 
 fn verdicts(answer: &v1::ExplainResponse) -> String {
-    let v1::ExplainResponse { decided, program, .. } = answer;
-    let end = if answer.agree {
-        "they agree\n".to_owned()
-    } else {
-        "they DISAGREE: the loaded program is not the one this daemon was built with\n  next: systemctl restart farmd\n"
-            .to_owned()
+    let (Some(decided), Some(program)) = (&answer.decided, &answer.program) else {
+        return "  the loaded program was not asked: no filter on this node\n".into();
+    };
+    let end = match answer.agree {
+        Some(true) => "they agree\n",
+        Some(false) | None => {
+            "they DISAGREE: the loaded program is not the one this daemon was built with\n  next: systemctl restart farmd\n"
+        }
     };
     format!("  program  {program}\n  function {decided}\n{end}")
 }

@@ -2,6 +2,7 @@
 //! with what to do next.
 
 mod changes;
+mod counters;
 mod explain;
 mod state;
 mod status;
@@ -13,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use farm_proto::v1;
 
 pub use changes::changes;
+pub use counters::counters;
 pub use explain::explain;
 pub use status::{node_list, status};
 
@@ -72,7 +74,12 @@ pub fn services(status: &v1::StatusResponse, list: &view::Services) -> String {
 }
 
 /// What a daemon without a cluster is told to do.
-const NO_CLUSTER: &str = "This node belongs to no cluster yet.\n  next: farmctl cluster init, on the first node\n  next: farmctl node join PEER, on every other node\n";
+const NO_CLUSTER: &str = "\
+This node belongs to no cluster yet. On the first node found one:
+  next: farmctl cluster init
+On every other node join it:
+  next: farmctl node join PEER
+";
 
 /// What to say when there is no service.
 const NO_SERVICE: &str = "No service yet.\n  next: farmctl service add --help\n";
@@ -82,7 +89,7 @@ const NO_SERVICE: &str = "No service yet.\n  next: farmctl service add --help\n"
 pub fn init(name: &str, answer: &v1::InitResponse) -> String {
     let reasons: String = answer.reasons.iter().map(|r| format!("  because {r}\n")).collect();
     format!(
-        "cluster {name} is founded ({}); this node is node {}\nprofile {}\n{reasons}  next: farmctl node join PEER, on every other node\n",
+        "cluster {name} is founded ({}); this node is node {}\nprofile {}\n{reasons}On every other node join it:\n  next: farmctl node join PEER\n",
         view::hex(&answer.cluster),
         answer.node,
         view::profile(answer.profile)

@@ -38,7 +38,7 @@ impl State {
     }
 
     fn of_server(node: &v1::NodeStatus, epoch: u64) -> Self {
-        if !node.filter_ok {
+        if node.filter_ok == Some(false) {
             Self::NoFilter
         } else if node.lease_known && node.lease_left_ms == 0 {
             Self::Closed
@@ -69,10 +69,23 @@ impl State {
         }
     }
 
-    /// What to do about it, when no condition of the daemon says so.
+    /// What it means and where to look, when no condition of the daemon says so.
+    pub(super) const fn cause(self) -> &'static str {
+        match self {
+            Self::Silent => "its machine, its daemon or the network is down; look on that node",
+            Self::Leaving => "it hands its buckets over and is then forgotten",
+            Self::Away => "it was stopped in a planned way",
+            Self::Closed => "its lease has run out: it accepts nothing",
+            Self::NoFilter => "its filter or guard is not in place: it accepts nothing",
+            Self::Behind => "its filter works with an older table",
+            Self::Ready => "it is as it should be",
+        }
+    }
+
+    /// The command that shows more, alone.
     pub(super) const fn next(self) -> &'static str {
         match self {
-            Self::Silent => "on that node: systemctl status farmd",
+            Self::Silent => "systemctl status farmd",
             Self::Closed | Self::NoFilter => "farmctl events",
             Self::Leaving | Self::Away | Self::Behind | Self::Ready => "farmctl watch",
         }

@@ -93,12 +93,13 @@ fn applied(node: &v1::NodeStatus, epoch: u64) -> Text {
     }
 }
 
+/// A node sees only its own filter.
 fn filter(node: &v1::NodeStatus) -> Text {
     let witness = node.node.as_ref().is_some_and(|n| n.role() == v1::NodeRole::Witness);
-    match (witness || !node.heard, node.filter_ok) {
-        (true, _) => Text::plain("-"),
-        (false, true) => Text::plain("ok"),
-        (false, false) => Text::level("not in place", Level::Red),
+    match (witness, node.filter_ok) {
+        (true, _) | (false, None) => Text::plain("-"),
+        (false, Some(true)) => Text::plain("ok"),
+        (false, Some(false)) => Text::level("not in place", Level::Red),
     }
 }
 
@@ -144,9 +145,9 @@ fn share(share: &v1::Share, names: &Names) -> String {
 
 fn open_changes(module: &v1::ModuleStatus) -> String {
     match (module.open_changes, module.sockets_draining) {
-        (0, 0) => "none".into(),
-        (open, 0) => format!("{open} buckets"),
-        (open, sockets) => format!("{open} buckets, {sockets} sockets draining"),
+        (0, None | Some(0)) => "none".into(),
+        (open, None | Some(0)) => format!("{open} buckets"),
+        (open, Some(sockets)) => format!("{open} buckets, {sockets} sockets draining"),
     }
 }
 
@@ -159,7 +160,7 @@ fn open(status: &v1::StatusResponse, colour: bool) -> String {
     for (node, state) in unexplained(status) {
         let line = format!("{node}: {}", state.word());
         let painted = state.level().paint(&line, colour);
-        text.push_str(&format!("{painted}\n  next: {}\n", state.next()));
+        text.push_str(&format!("{painted}\n  cause: {}\n  next: {}\n", state.cause(), state.next()));
     }
     if text.is_empty() { format!("{}\n", Level::Green.paint("All green.", colour)) } else { text }
 }

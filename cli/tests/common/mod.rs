@@ -27,7 +27,7 @@ pub fn node(id: u64, name: &str) -> v1::NodeStatus {
         voter: true,
         lease_left_ms: 0,
         lease_known: false,
-        filter_ok: true,
+        filter_ok: None,
         silent_ms: 20,
     }
 }
@@ -38,6 +38,7 @@ pub fn green() -> v1::StatusResponse {
         [(1, "node1"), (2, "node2"), (3, "node3")].map(|(id, name)| node(id, name)).into();
     nodes[0].lease_known = true;
     nodes[0].lease_left_ms = 87;
+    nodes[0].filter_ok = Some(true);
     v1::StatusResponse {
         cluster: vec![0xab; 16].into(),
         name: "prod".into(),
@@ -78,7 +79,7 @@ fn module() -> v1::ModuleStatus {
         }),
         shares: vec![share(1, 1366), share(2, 1365), share(3, 1365)],
         open_changes: 0,
-        sockets_draining: 0,
+        sockets_draining: None,
     }
 }
 
@@ -87,10 +88,10 @@ pub fn red() -> v1::StatusResponse {
     let mut status = green();
     let lost = &mut status.nodes[2];
     (lost.heard, lost.applied, lost.silent_ms) = (false, 41, 1_234);
-    status.nodes[1].filter_ok = false;
+    status.nodes[0].filter_ok = Some(false);
     let module = &mut status.modules[0];
     (module.shares[2].buckets, module.shares[2].weight) = (365, 0);
-    (module.open_changes, module.sockets_draining) = (1000, 12);
+    (module.open_changes, module.sockets_draining) = (1000, Some(12));
     status.conditions = vec![v1::Condition {
         code: "node_silent".into(),
         resource: "node3".into(),
@@ -99,4 +100,23 @@ pub fn red() -> v1::StatusResponse {
         next: "farmctl events".into(),
     }];
     status
+}
+
+/// What a filter counted.
+pub fn counters() -> v1::CountersResponse {
+    let counter = |verdict: &str, reason: &str, meaning: &str, packets| v1::Counter {
+        verdict: verdict.into(),
+        reason: reason.into(),
+        meaning: meaning.into(),
+        packets,
+    };
+    v1::CountersResponse {
+        answered_by: 1,
+        attached: true,
+        counters: vec![
+            counter("accept", "accept_owner", "accepted: this node owns the bucket", 11_573),
+            counter("drop", "vlan", "dropped: VLAN-tagged", 0),
+            counter("drop", "lease_expired", "dropped: no valid lease", 7),
+        ],
+    }
 }

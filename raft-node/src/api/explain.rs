@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use farm_common::decide::Given;
 use farm_common::judge::{Ingress, judge};
 use farm_common::layout;
-use farm_common::verdict::{BootTime, Socket};
+use farm_common::verdict::{BootTime, Reason, Socket};
 use farm_core::id::NodeId;
 use farm_core::model::{BucketState, Criterion, Phase, Protocol};
 use farm_core::state::ClusterState;
@@ -53,9 +53,9 @@ pub(super) async fn explain(
         previous: state.previous.map_or(0, |n| n.0),
         phase: state.phase.to_wire(),
         epoch: snapshot.state.epoch.0,
-        agree: verdicts.0 == verdicts.1 || verdicts.1.is_empty(),
-        decided: verdicts.0,
-        program: verdicts.1,
+        agree: verdicts.map(|v| v.decided == v.program),
+        decided: verdicts.map(|v| v.decided.name().into()),
+        program: verdicts.map(|v| v.program.name().into()),
         why: why(&snapshot.state, state),
         answered_by: member.me.0,
     })
@@ -76,18 +76,26 @@ fn find(state: &ClusterState, vip: IpAddr, protocol: Protocol, port: u16) -> Res
     Err(invalid("unknown_service", fact, "farmctl service list"))
 }
 
-/// What the pure function and the loaded program say about a new flow of this client that reaches this node.
+#[derive(Clone, Copy)]
+struct Verdicts {
+    /// Of the pure function.
+    decided: Reason,
+    /// Of the loaded program.
+    program: Reason,
+}
+
+/// What both say about a new flow of this client that reaches this node; `None` where no filter can be asked.
 fn verdicts(
     member: &Member,
     state: &ClusterState,
     client: SocketAddr,
     service: SocketAddr,
     protocol: Protocol,
-) -> Result<(String, String), Status> {
+) -> Result<Option<Verdicts>, Status> {
     let failed = |e: &dyn std::fmt::Display| {
         invalid("explain_failed", format!("the filter could not be asked: {e}"), "farmctl events")
     };
-    let Some(port) = member.host.port_for(service.ip()) else { return Ok(Default::default()) };
+    let Some(port) = member.host.port_for(service.ip()) else { return Ok(None) };
     let payload = match protocol {
         Protocol::Tcp => Payload::Tcp { flags: SYN },
         Protocol::Udp => Payload::Udp,
@@ -102,7 +110,7 @@ fn verdicts(
     let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
     let decided = judge(&image, Some(&ingress), frame.as_slice(), &env).reason();
     let program = member.host.explain(&frame).map_err(|e| failed(&e))?;
-    Ok((decided.name().into(), program.map_or_else(String::new, |p| p.reason.name().into())))
+    Ok(program.map(|p| Verdicts { decided, program: p.reason }))
 }
 
 fn why(state: &ClusterState, bucket: &BucketState) -> String {

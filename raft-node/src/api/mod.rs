@@ -3,6 +3,7 @@
 //! The Unix socket may change things (its file mode is the permission); TCP may only look.
 
 mod changes;
+mod counters;
 mod events;
 mod explain;
 mod refuse;
@@ -135,6 +136,13 @@ impl Farm for Api {
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         explain::explain(&*self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn counters(
+        &self,
+        _: Request<v1::CountersRequest>,
+    ) -> Result<Response<v1::CountersResponse>, Status> {
+        counters::counters(&*self.member()?).map(Response::new)
     }
 
     async fn events(

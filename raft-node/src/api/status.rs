@@ -68,7 +68,7 @@ fn node(member: &Member, state: &ClusterState, id: NodeId) -> v1::NodeStatus {
         voter: member.role().voters.contains(&id),
         lease_left_ms: if own { BootTime(member.lease.deadline()).since(now).as_millis() } else { 0 },
         lease_known: own,
-        filter_ok: !own || member.host.sound(),
+        filter_ok: own.then(|| member.host.sound()),
         silent_ms: silent.map_or(u64::MAX, Span::as_millis),
     }
 }
@@ -88,7 +88,7 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module) -> v1::Modul
         module: Some(shown),
         shares: servers.map(|n| share(n.id)).collect(),
         open_changes: count(open),
-        sockets_draining: 0,
+        sockets_draining: None,
     }
 }
 

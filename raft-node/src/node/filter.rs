@@ -81,12 +81,12 @@ impl HostView {
         self.filter().as_ref()?.ports().get(carried).cloned()
     }
 
-    /// Verdicts by reason since the filter was attached.
+    /// Frames by reason since the filter was attached; `None` without a filter.
     ///
     /// # Errors
     /// Where the kernel refuses to read the map.
-    pub fn counters(&self) -> std::io::Result<BTreeMap<&'static str, u64>> {
-        self.filter().as_ref().map_or_else(|| Ok(BTreeMap::new()), Filter::counters)
+    pub fn counters(&self) -> std::io::Result<Option<BTreeMap<&'static str, u64>>> {
+        self.filter().as_ref().map(Filter::counters).transpose()
     }
 
     /// Who else has `vip`: a device of this node or a host on the link; `None` when it is free.

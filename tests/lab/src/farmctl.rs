@@ -55,8 +55,8 @@ pub struct NodeStatus {
     pub lease_known: bool,
     /// What is left of its lease, in ms.
     pub lease_left_ms: u64,
-    /// Is its filter in place?
-    pub filter_ok: bool,
+    /// Is its filter in place? `None`: not seen from the answering node.
+    pub filter_ok: Option<bool>,
     /// Time since it was last heard, in ms.
     pub silent_ms: u64,
 }
