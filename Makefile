@@ -10,8 +10,10 @@ BINARIES := -p farmd -p farmctl -p farm-lab
 .DEFAULT_GOAL := help
 # Profile of `make bench`: release, or dev.
 PROFILE ?= release
+# Where `make bench` writes.
+BENCH_OUT ?= bench.json
 
-.PHONY: help setup build build-lab test bench crash verify fix demo lab-up lab-down lab-status
+.PHONY: help setup build build-lab test bench crash verify fix demo demo-table figures pages lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +31,16 @@ build-lab: setup
 test: setup ## every test, quickest first
 	@scripts/test.sh
 
-bench: setup ## the figures, into bench.json (BENCH_ARGS="--runs 5" for a shorter look)
+bench: setup ## the figures, into BENCH_OUT, which is bench.json (BENCH_ARGS="--runs 5" for a shorter look)
 	$(CARGO) build --locked --profile $(PROFILE) $(BINARIES)
-	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- bench --out bench.json $(BENCH_ARGS)
+	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- bench --out $(BENCH_OUT) $(BENCH_ARGS)
+
+figures: BENCH_OUT = docs/bench.json
+figures: bench ## the figures of the documents anew, in about an hour
+	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- pages
+
+pages: ## the tables in the documents, from the results in docs
+	$(CARGO) run --locked -p farm-lab -- pages
 
 crash: setup ## power cuts, torn writes, failed fsyncs: many more than in make test
 	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store --test crash
@@ -49,6 +58,10 @@ fix: setup ## what verify would complain about, where a tool can mend it
 
 demo: build-lab ## three servers, one address, four faults
 	target/debug/farm-lab demo $(DEMO_ARGS)
+
+demo-table: build-lab ## the demo, and its table in the README
+	target/debug/farm-lab demo --out docs/demo.json $(DEMO_ARGS)
+	target/debug/farm-lab pages
 
 lab-up: build-lab ## a farm of NODES nodes in network namespaces (MODE=directed|flood)
 	target/debug/farm-lab up --nodes $(NODES) --mode $(MODE)

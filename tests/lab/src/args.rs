@@ -59,6 +59,12 @@ pub enum Command {
     Demo(Demo),
     /// Measure every figure, with its budget.
     Bench(Bench),
+    /// Write the results in docs/demo.json and docs/bench.json into README.md and docs/figures.md.
+    Pages {
+        /// The root of the source tree.
+        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+        root: PathBuf,
+    },
     /// Take a lab down when standard input ends (started by every lab for itself).
     #[command(hide = true)]
     Guard {
@@ -118,6 +124,9 @@ pub struct Demo {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Write the result to a file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]

@@ -13,6 +13,7 @@ mod lab;
 pub mod names;
 mod netns;
 mod node;
+pub mod page;
 pub mod process;
 pub mod record;
 pub mod shell;

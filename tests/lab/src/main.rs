@@ -6,9 +6,9 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use farm_lab::{Lab, LabName, Place, Spec, bench, demo, guardian, status};
+use farm_lab::{Lab, LabName, Place, Spec, bench, demo, guardian, page, status};
 
 use crate::args::{Args, Bench, Command, DEFAULT_LAB, Demo, Up};
 
@@ -34,6 +34,7 @@ fn run(command: Command) -> Result<()> {
         Command::Status { json } => show_labs(json),
         Command::Demo(demo) => show(demo),
         Command::Bench(bench) => measure(bench),
+        Command::Pages { root } => page::write(&root),
         Command::Guard { lab } => guardian::watch(&lab.name),
     }
 }
@@ -66,6 +67,9 @@ fn bring_up(up: Up) -> Result<()> {
 fn show(args: Demo) -> Result<()> {
     let spec = Spec::new(args.name, args.nodes).mode(args.mode);
     let rows = demo::run(spec, demo::Show { rate: args.rate, picture: std::io::stderr().is_terminal() })?;
+    if let Some(out) = &args.out {
+        demo::write(&rows, out)?;
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
@@ -84,13 +88,9 @@ fn measure(args: Bench) -> Result<()> {
         busy: std::time::Duration::from_secs(args.seconds_busy),
         name: args.name,
     };
-    let write = |figures: &[bench::Figure]| {
-        let text = serde_json::to_string_pretty(figures)? + "\n";
-        std::fs::write(&args.out, text).with_context(|| args.out.display().to_string())
-    };
-    let figures = bench::run(&plan, write)?;
-    ensure!(!figures.is_empty(), "--only names no figure");
-    print!("{}", bench::table(&figures));
+    let report = bench::run(&plan, |report| report.write(&args.out))?;
+    ensure!(!report.figures.is_empty(), "--only names no figure");
+    print!("{}", report.table());
     Ok(())
 }
 

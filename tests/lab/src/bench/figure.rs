@@ -1,23 +1,21 @@
 //! A figure: what was measured, the budget for it, and whether it was met.
 
-use std::fmt::Write;
-
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::group::Group;
-use super::stats::Summary;
+use super::stats::{Part, Summary};
 
 /// Upper bounds in the unit of the figure; a missing one bounds nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// Of the mean.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<f64>,
     /// Of the 99th percentile.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
     /// Of every single value.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
 }
 
@@ -30,27 +28,31 @@ impl Budget {
     /// It must not happen at all.
     pub(super) const NONE_AT_ALL: Self = Self { mean: None, p99: None, max: Some(0.0) };
 
-    fn met(&self, value: &Summary) -> bool {
-        let within = |bound: Option<f64>, value: f64| bound.is_none_or(|bound| value <= bound);
-        within(self.mean, value.mean) && within(self.p99, value.p99) && within(self.max, value.max)
+    /// What is bounded, and by what.
+    pub(super) fn bounds(self) -> impl Iterator<Item = (Part, f64)> {
+        let bounds = [(Part::Mean, self.mean), (Part::P99, self.p99), (Part::Max, self.max)];
+        bounds.into_iter().filter_map(|(part, bound)| Some((part, bound?)))
     }
 
-    fn text(&self) -> String {
-        let bounds = [("mean", self.mean), ("p99", self.p99), ("max", self.max)];
-        let bounds = bounds.iter().filter_map(|(name, bound)| Some(format!("{name} <= {}", (*bound)?)));
-        bounds.collect::<Vec<_>>().join(", ")
+    fn met(self, value: &Summary) -> bool {
+        self.bounds().all(|(part, bound)| value.part(part) <= bound)
+    }
+
+    /// The bounds in words.
+    pub(super) fn text(self) -> String {
+        self.bounds().map(|(part, bound)| format!("{part} <= {bound}")).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// One line of the result.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// Which.
     pub name: String,
     /// What exactly was measured.
     pub measured: String,
     /// Unit of budget and value.
-    pub unit: &'static str,
+    pub unit: String,
     /// The budget, if there is one.
     pub budget: Option<Budget>,
     /// What was measured; `None` if nothing could be.
@@ -62,7 +64,7 @@ pub struct Figure {
     /// Command that measures it again.
     pub command: String,
     /// What went wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub complaints: Vec<String>,
 }
 
@@ -72,7 +74,7 @@ impl Figure {
         group: Group,
         name: &str,
         measured: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         samples: &[Option<f64>],
     ) -> Self {
         let values: Vec<f64> = samples.iter().flatten().copied().collect();
@@ -80,7 +82,7 @@ impl Figure {
             name: format!("{group}/{name}"),
             command: group.command(),
             measured: measured.into(),
-            unit,
+            unit: unit.to_owned(),
             budget: None,
             value: Summary::of(&values),
             without_value: samples.len() - values.len(),
@@ -91,8 +93,14 @@ impl Figure {
 
     /// The same with a budget; runs without value miss it.
     pub(super) fn within(self, budget: Budget) -> Self {
-        let met = self.without_value == 0 && self.value.is_some_and(|value| budget.met(&value));
-        Self { budget: Some(budget), met: Some(met), ..self }
+        let bounded = Self { budget: Some(budget), ..self };
+        Self { met: bounded.judged(), ..bounded }
+    }
+
+    /// Is the budget met? `None` without a budget; runs without value miss it.
+    pub(super) fn judged(&self) -> Option<bool> {
+        let budget = self.budget?;
+        Some(self.without_value == 0 && self.value.is_some_and(|value| budget.met(&value)))
     }
 
     /// A measurement that failed: a figure all the same, so that it is missed by nobody.
@@ -100,39 +108,6 @@ impl Figure {
         let complaints = vec![format!("{why:#}")];
         Self { complaints, ..Self::of(group, "failed", "the measurement failed", "", &[None]) }
     }
-}
-
-/// The figures as a Markdown table.
-#[must_use]
-pub fn table(figures: &[Figure]) -> String {
-    let mut text = String::from(
-        "| figure | unit | runs | mean | p50 | p99 | max | budget | met |\n|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for figure in figures {
-        let _ = writeln!(text, "{}", line(figure));
-    }
-    text
-}
-
-fn line(figure: &Figure) -> String {
-    let value = |part: fn(&Summary) -> f64| {
-        figure.value.as_ref().map_or("-".into(), |summary| format!("{:.1}", part(summary)))
-    };
-    let runs = figure.value.map_or(0, |summary| summary.runs);
-    let without = if figure.without_value > 0 {
-        format!(" + {} without value", figure.without_value)
-    } else {
-        String::new()
-    };
-    let budget = figure.budget.map_or("-".into(), |budget| budget.text());
-    let met = match figure.met {
-        Some(true) => "yes",
-        Some(false) => "NO",
-        None => "-",
-    };
-    let [mean, p50, p99, max] = [value(|s| s.mean), value(|s| s.p50), value(|s| s.p99), value(|s| s.max)];
-    let Figure { name, unit, .. } = figure;
-    format!("| {name} | {unit} | {runs}{without} | {mean} | {p50} | {p99} | {max} | {budget} | {met} |")
 }
 
 #[cfg(test)]
@@ -155,13 +130,11 @@ mod tests {
         let missed = figure(&[Some(100.0), None]);
         assert_eq!((missed.met, missed.without_value), (Some(false), 1));
         assert_eq!(figure(&[]).met, Some(false), "nothing was measured");
-        assert!(table(&[missed]).contains("| idle/cut | ms | 1 + 1 without value | 100.0 | 100.0 | 100.0 | 100.0 | mean <= 150, p99 <= 200 | NO |"));
     }
 
     #[test]
     fn without_budget_nothing_is_met_or_missed() {
         let plain = Figure::of(Group::Idle, "cpu", "CPU", "%", &[Some(1.0)]);
         assert_eq!((plain.met, plain.budget), (None, None));
-        assert!(table(&[plain]).contains("| idle/cpu | % | 1 | 1.0 | 1.0 | 1.0 | 1.0 | - | - |"));
     }
 }

@@ -11,6 +11,7 @@ mod idle;
 mod journal;
 mod margins;
 mod notice;
+mod report;
 mod series;
 mod stats;
 mod verdict;
@@ -21,9 +22,10 @@ use anyhow::{Context, Result};
 
 use crate::lab::{Lab, Mode, Spec};
 use crate::names::LabName;
-pub use figure::{Budget, Figure, table};
+pub use figure::{Budget, Figure};
 use group::Group;
 pub use group::commands;
+pub use report::{Machine, Report};
 pub use stats::Summary;
 
 /// Two survivors keep a majority when one dies.
@@ -42,21 +44,21 @@ pub struct Plan {
     pub name: LabName,
 }
 
-/// Measures what `plan` asks for, and hands all figures so far to `note` after each group. What cannot be measured
+/// Measures what `plan` asks for, and hands what there is so far to `note` after each group. What cannot be measured
 /// becomes a figure without value.
 ///
 /// # Errors
 /// A lab does not come up or go down, or `note` fails.
-pub fn run(plan: &Plan, note: impl Fn(&[Figure]) -> Result<()>) -> Result<Vec<Figure>> {
+pub fn run(plan: &Plan, note: impl Fn(&Report) -> Result<()>) -> Result<Report> {
     let mut stage = Stage { plan, begin: Instant::now(), lab: None };
-    let mut figures = Vec::new();
+    let mut report = Report::begin()?;
     for group in Group::all().filter(|group| plan.wants(*group)) {
-        figures.extend(stage.measure(group)?);
-        note(&figures)?;
+        report.figures.extend(stage.measure(group)?);
+        note(&report)?;
     }
     stage.clear()?;
     stage.say("done");
-    Ok(figures)
+    Ok(report)
 }
 
 impl Plan {

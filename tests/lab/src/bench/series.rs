@@ -120,9 +120,11 @@ fn figures_of(group: Group, fault: Fault, kind: Kind, samples: &[Sample]) -> Vec
         None => figure,
     };
     // Where the entry node dies with the leader, others are cut off until the survivors announce themselves.
-    let undisturbed = fault == Fault::LeaderCut && those.iter().all(|s| s.entry != Some(true));
+    let undisturbed = fault == Fault::LeaderCut && kind.enters != Enters::Dies;
     let others = if undisturbed { others.within(Budget::NONE_AT_ALL) } else { others };
-    vec![bounded(taken), bounded(victims), others]
+    // What others notice depends on the entry node alone: both kinds together would say nothing.
+    let mixed = kind.enters == Enters::Anywhere && those.iter().any(|s| s.entry.is_some());
+    [bounded(taken), bounded(victims)].into_iter().chain((!mixed).then_some(others)).collect()
 }
 
 #[cfg(test)]
@@ -147,7 +149,6 @@ mod tests {
         let expected = [
             ("client/taken-over", Some(true)),
             ("client/gap", Some(true)),
-            ("client/gap-of-others", None),
             ("client/entry-dies/taken-over", None),
             ("client/entry-dies/gap", None),
             ("client/entry-dies/gap-of-others", None),

@@ -1,9 +1,11 @@
 //! Statistics of repeated measurements: pure functions.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// What repeated measurements say, in the unit of the figure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Number of measurements.
     pub runs: usize,
@@ -17,7 +19,34 @@ pub struct Summary {
     pub max: f64,
 }
 
+/// A part of a summary that can be bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Mean,
+    P99,
+    Max,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mean => "mean",
+            Self::P99 => "p99",
+            Self::Max => "max",
+        })
+    }
+}
+
 impl Summary {
+    /// One of its parts.
+    pub(super) fn part(&self, part: Part) -> f64 {
+        match part {
+            Part::Mean => self.mean,
+            Part::P99 => self.p99,
+            Part::Max => self.max,
+        }
+    }
+
     /// Sums up `samples`, in any order; `None` if there are none.
     #[must_use]
     pub fn of(samples: &[f64]) -> Option<Self> {

@@ -17,7 +17,7 @@ use crate::{FIRST_VIP, Status, WEB_MODULE};
 pub use load::{Load, Plan, Request, TIMEOUT};
 pub use measure::{CONSECUTIVE, Measured, RECOVERY, TOLERANCE_POINTS, measure};
 use picture::Picture;
-pub use report::{Row, table};
+pub use report::{Row, read, table, write};
 use scene::Scene;
 
 /// Requests per second: with so many in the seconds that are judged, a right share is off by 2 points by chance in

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::measure::{CONSECUTIVE, Measured, RECOVERY, TOLERANCE_POINTS};
 use crate::names::Place;
 
 /// What a step did to the clients.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What happened.
     pub fault: String,
@@ -66,6 +68,24 @@ impl Row {
         let shares = self.shares.iter().map(|(node, share)| format!("{node} {share:.1} %"));
         shares.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Writes the rows as JSON.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(rows: &[Row], path: &Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// Reads what [`write`] wrote.
+///
+/// # Errors
+/// It cannot be read, or has another shape.
+pub fn read(path: &Path) -> Result<Vec<Row>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
 /// The rows as a table in Markdown, which reads well in a terminal too.
