@@ -8,12 +8,16 @@ MODE ?= directed
 BINARIES := -p farmd -p farmctl -p farm-lab
 
 .DEFAULT_GOAL := help
+# Where `make install` puts what it finds where.
+PREFIX ?= /usr
+DESTDIR ?=
+BUILT ?= target/release
 # Profile of `make bench`: release, or dev.
 PROFILE ?= release
 # Where `make bench` writes.
 BENCH_OUT ?= bench.json
 
-.PHONY: help setup build build-lab test bench crash verify fix demo demo-table figures pages lab-up lab-down lab-status
+.PHONY: help setup build install build-lab test bench crash verify fix demo demo-table figures pages lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +25,16 @@ help: ## this list
 setup: ## packages, eBPF toolchain, bpffs; quick when nothing is missing
 	@scripts/setup.sh
 
-build: setup ## the daemon and the command line
-	$(CARGO) build --locked
+build: setup ## the daemon and the command line, release
+	$(CARGO) build --locked --release
+
+install: ## what make build built, into DESTDIR: below PREFIX, which is /usr
+	@test -x $(BUILT)/farmd -a -x $(BUILT)/farmctl || { echo "nothing to install in $(BUILT): run make build" >&2; exit 1; }
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BUILT)/farmd $(BUILT)/farmctl
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system conf/farmd.service
+	sed -i 's|=/usr/bin/|=$(PREFIX)/bin/|' $(DESTDIR)$(PREFIX)/lib/systemd/system/farmd.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysctl.d conf/99-farm-sysctl.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/farm conf/farmd.toml
 
 # The same profile as the tests, so that a fresh machine builds once.
 build-lab: setup

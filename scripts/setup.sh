@@ -6,9 +6,10 @@
 set -euo pipefail
 
 BPF_LINKER_VERSION=0.13.0
+# The first with XDP programs that take frames in fragments (xdp.frags).
+KERNEL_MIN=5.18
 # Linking Rust, and what the lab, the tests and the benches call.
-PACKAGES=(gcc libc6-dev nftables nginx-light iproute2 ethtool tcpdump python3-scapy iputils-ping curl jq
-    e2fsprogs strace util-linux procps bpftool wrk)
+PACKAGES=(gcc libc6-dev nftables nginx-light iproute2 ethtool iputils-ping curl e2fsprogs util-linux bpftool)
 # A Rust compiler whose `core` can be rebuilt for the BPF target, and the LLVM that bpf-linker links.
 EBPF_PACKAGES=(rustc-web rust-web-src cargo-web llvm-22-dev libllvm22)
 
@@ -28,8 +29,12 @@ need_rust() {
 }
 
 need_kernel() {
+    local release
+    release=$(uname -r)
+    printf '%s\n' "$KERNEL_MIN" "$release" | sort -V -C ||
+        die "this kernel is $release, which cannot load the filter. Boot a kernel >= $KERNEL_MIN."
     [ -e /sys/kernel/btf/vmlinux ] ||
-        die "this kernel has no BTF (/sys/kernel/btf/vmlinux). Boot a kernel >= 5.14 built with CONFIG_DEBUG_INFO_BTF=y."
+        die "this kernel has no BTF (/sys/kernel/btf/vmlinux). Boot a kernel >= $KERNEL_MIN built with CONFIG_DEBUG_INFO_BTF=y."
 }
 
 # Prints the packages of "$@" that are not installed.

@@ -23,8 +23,6 @@ struct File {
     socket: PathBuf,
     #[serde(default = "default_pin_dir")]
     pin_dir: PathBuf,
-    #[serde(default = "default_run_dir")]
-    run_dir: PathBuf,
     #[serde(default = "default_secret_file")]
     secret_file: PathBuf,
     #[serde(default)]
@@ -93,8 +91,6 @@ pub struct Config {
     pub socket: PathBuf,
     /// Directory for pins in the host's bpffs.
     pub pin_dir: PathBuf,
-    /// Directory for locks.
-    pub run_dir: PathBuf,
     /// The shared cluster secret.
     pub secret_file: PathBuf,
     /// Cluster networks of this node.
@@ -117,9 +113,6 @@ fn default_socket() -> PathBuf {
 }
 fn default_pin_dir() -> PathBuf {
     "/sys/fs/bpf/farm".into()
-}
-fn default_run_dir() -> PathBuf {
-    "/run/farm".into()
 }
 fn default_secret_file() -> PathBuf {
     "/etc/farm/secret".into()
@@ -161,7 +154,6 @@ impl Config {
             data_dir: file.data_dir,
             socket: file.socket,
             pin_dir: file.pin_dir,
-            run_dir: file.run_dir,
             secret_file: file.secret_file,
             addresses,
             ports: file.ports,

@@ -105,7 +105,7 @@ impl Daemon {
     /// Joins the cluster of which a member runs at `request.peer`.
     ///
     /// # Errors
-    /// `already_member`, `peer_unreachable`, `wrong_secret`, or the cluster's refusal.
+    /// `already_member`, `peer_unreachable`, `peer_refused`, or the cluster's refusal.
     pub async fn join(
         self: &Arc<Self>,
         request: v1::JoinClusterRequest,

@@ -209,7 +209,7 @@ impl PeerClients {
 /// Asks the cluster behind `peer` for membership.
 ///
 /// # Errors
-/// `peer_unreachable` with what was tried, `wrong_secret`, or the refusal of the peer's gate.
+/// `peer_unreachable` with what was tried, `peer_refused`, or the refusal of the peer's gate.
 pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1::JoinResponse, Problem> {
     let mut link = Link::new(gate, [peer].into_iter().collect());
     let request = v1::JoinRequest { node: Some(node.to_wire()), feature_level: LEVEL.0 };

@@ -7,7 +7,7 @@ use std::fmt;
 /// A refusal or failure in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Stable code, `snake_case`; the operating guide is keyed by it.
+    /// Stable code, `snake_case`; `docs/operate/codes.md` has each.
     pub code: Cow<'static, str>,
     /// What was observed, naming the thing.
     pub fact: String,

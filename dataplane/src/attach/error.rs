@@ -46,7 +46,7 @@ pub enum AttachError {
     #[error("cannot load the filter: {0}")]
     Load(#[from] EbpfError),
     /// The verifier refused the program.
-    #[error("the kernel refused the filter: {0}")]
+    #[error("the kernel refused the filter, which needs Linux 5.18 or newer: {0}")]
     Program(#[from] ProgramError),
     /// The object is not what this daemon was built for.
     #[error("the filter object does not fit this daemon: {0}; build both from the same source")]

@@ -55,7 +55,9 @@ pub enum Denied {
         ours: u64,
     },
     /// Two survivors took over at the same time: neither may serve.
-    #[error("two nodes have taken over as generation {number}: both close; run farmctl recover")]
+    #[error(
+        "two nodes have taken over as generation {number}: both close; choose whose state holds and let the other join anew"
+    )]
     Conflict {
         /// The generation.
         number: u64,

@@ -31,7 +31,6 @@ struct Config {
     data_dir: PathBuf,
     socket: PathBuf,
     pin_dir: PathBuf,
-    run_dir: PathBuf,
     secret_file: PathBuf,
     address: Vec<Address>,
     interfaces: Interfaces,
@@ -58,7 +57,6 @@ fn configuration(spec: &Spec, node: Place, home: &Path, secret: PathBuf) -> Resu
         data_dir: home.join("data"),
         socket: home.join("farmd.sock"),
         pin_dir: spec.pin_dir(node),
-        run_dir: home.join("run"),
         secret_file: secret,
         address: address.collect(),
         interfaces: Interfaces {
