@@ -231,12 +231,6 @@ impl Machine {
         self.clock.read(now)
     }
 
-    /// Whether the real-time thread of the daemon can work.
-    #[must_use]
-    pub fn lease_works(&self) -> bool {
-        self.paused[0] == 0 && self.daemon.as_ref().is_some_and(|d| d.lease.publishing.is_none())
-    }
-
     /// Whether the driver of the daemon can work.
     #[must_use]
     pub fn driver_works(&self) -> bool {
