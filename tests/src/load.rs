@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use farm_lab::witness::{
-    BootTime, Case, Closed, Content, Criterion, Expected, Heading, RunningSyns, SYNS_MIN, Segment, Side,
-    Sighting, Syn, SynStream, Testimony, Verdict, Witness, judge,
+    BootTime, Case, Content, Criterion, Expected, Heading, RunningSyns, SYNS_MIN, Segment, Side, Sighting,
+    Syn, SynStream, Testimony, Verdict, Window, Witness, judge,
 };
 use farm_lab::{FIRST_VIP, Mode, Place};
 
@@ -35,7 +35,8 @@ pub struct Load<'a> {
     syns: RunningSyns,
     sources: Vec<SocketAddrV4>,
     changes: Vec<Expected>,
-    closed: Vec<Closed>,
+    closed: Vec<Window>,
+    unfiltered: Vec<Window>,
 }
 
 /// What was seen of a load.
@@ -66,7 +67,8 @@ impl<'a> Load<'a> {
         let witness = Witness::start(farm, &[FIRST_VIP])?;
         let sources = SynStream::clients(from, CLIENTS);
         let syns = SynStream { from, sources: sources.clone(), service: WEB, rate: RATE }.start(farm)?;
-        Ok(Self { farm, witness, syns, sources, changes: Vec::new(), closed: Vec::new() })
+        let (changes, closed, unfiltered) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { farm, witness, syns, sources, changes, closed, unfiltered })
     }
 
     /// The witness.
@@ -135,8 +137,15 @@ impl<'a> Load<'a> {
     /// They do not come.
     pub fn expect_closed(&mut self, node: Place, from: BootTime) -> Result<()> {
         self.await_syns_at(node, from.max(BootTime::now()))?;
-        self.closed.push(Closed { node, from, until: BootTime::now() });
+        self.closed.push(Window { node, from, until: BootTime::now() });
         Ok(())
+    }
+
+    /// Since then, and until now, the test itself had taken the filter of `node` away: deleted its pins, detached its
+    /// link, stopped its daemon in good order, cut its power. What the tap on the node saw meanwhile proves nothing,
+    /// for the guard comes after it; the cable is judged all the same.
+    pub fn expect_no_filter(&mut self, node: Place, since: BootTime) {
+        self.unfiltered.push(Window { node, from: since, until: BootTime::now() });
     }
 
     /// When a node whose daemon does nothing since `stopped` must have closed, its last answers being through.
@@ -164,8 +173,8 @@ impl<'a> Load<'a> {
             );
         }
         let epochs = Some((Criterion::SourcePort, epochs));
-        let case =
-            Case { vips: vec![FIRST_VIP], changes: self.changes, closed: self.closed, epochs, virtual_mac };
+        let Self { changes, closed, unfiltered, .. } = self;
+        let case = Case { vips: vec![FIRST_VIP], changes, closed, unfiltered, epochs, virtual_mac };
         Ok(Seen { testimony, sent, case })
     }
 }

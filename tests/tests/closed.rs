@@ -34,19 +34,23 @@ fn a_node_is_closed_when_its_daemon_is_killed_frozen_or_stopped() -> Result<()> 
     let closed = Load::closed_since(BootTime::now());
     load.expect_closed(TWO, closed)?;
     ensure!(filtered(&farm, TWO)? && guarded(&farm, TWO)? == 0, "the filter outlives the daemon");
+    let lost = BootTime::now();
     std::fs::remove_dir_all(farm.spec().pin_dir(TWO))?;
     load.expect_closed(TWO, closed)?;
     ensure!(!filtered(&farm, TWO)?, "without pins and daemon there is no filter");
     ensure!(guarded(&farm, TWO)? > 0, "the guard alone closed the node");
     farm.start_farmd(TWO)?;
     farm.await_shared_by(&ALL)?;
+    load.expect_no_filter(TWO, lost);
 
     enter_at(&farm, &load, ONE)?;
+    let lost = BootTime::now();
     farm.terminate_farmd(ONE)?;
     load.expect_closed(ONE, BootTime::now())?;
     nothing_left(&farm, ONE)?;
     farm.start_farmd(ONE)?;
     farm.await_shared_by(&ALL)?;
+    load.expect_no_filter(ONE, lost);
     load.await_answers_of(&ALL)?;
     let seen = load.stop(TWO)?;
     ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
@@ -63,17 +67,21 @@ fn a_filter_or_guard_that_is_lost_never_opens_the_node_and_is_put_back() -> Resu
     farm.freeze(THREE)?;
     let closed = Load::closed_since(BootTime::now());
     load.expect_closed(THREE, closed)?;
+    let lost = BootTime::now();
     detach(&farm, THREE)?;
     load.expect_closed(THREE, closed)?;
     ensure!(!filtered(&farm, THREE)?, "the link was detached by force");
     ensure!(guarded(&farm, THREE)? > 0, "the guard alone closed the node");
     farm.thaw(THREE)?;
     put_back(&farm, &load, THREE, 0)?;
+    load.expect_no_filter(THREE, lost);
 
     enter_at(&farm, &load, TWO)?;
     let known = farm_events(&farm, TWO)?;
+    let lost = BootTime::now();
     detach(&farm, TWO)?;
     put_back(&farm, &load, TWO, known)?;
+    load.expect_no_filter(TWO, lost);
 
     enter_at(&farm, &load, ONE)?;
     let known = farm_events(&farm, ONE)?;
@@ -229,6 +237,9 @@ fn a_link_that_is_not_pinned_and_not_guarded_is_caught() -> Result<()> {
     let open =
         |v: &&Violation| matches!(v, Violation::AcceptedWhileClosed(a) if a.node == THREE && a.at > dead);
     ensure!(found.iter().any(|v| open(&v)), "caught for another reason: {:?}", found.first());
+    let passed =
+        |v: &&Violation| matches!(v, Violation::PassedWhileClosed(s) if s.place == THREE && s.at > dead);
+    ensure!(found.iter().any(|v| passed(&v)), "the tap on the node saw nothing: {:?}", found.first());
     Ok(())
 }
 

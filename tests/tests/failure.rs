@@ -15,27 +15,33 @@ struct Fault {
     strike: fn(&Farm, Place) -> Result<BootTime>,
     /// Do clients' frames still reach the node?
     hears_clients: bool,
+    /// Does the node keep its filter?
+    keeps_filter: bool,
     mend: fn(&Farm, Place) -> Result<()>,
 }
 
 const CUT: Fault = Fault {
     strike: |farm, victim| farm.cut(victim).map(|()| BootTime::now()),
     hears_clients: false,
+    keeps_filter: true,
     mend: |farm, victim| farm.heal(victim),
 };
 const FROZEN: Fault = Fault {
     strike: |farm, victim| farm.freeze(victim).map(|()| BootTime::now()),
     hears_clients: true,
+    keeps_filter: true,
     mend: |farm, victim| farm.thaw(victim),
 };
 const KILLED: Fault = Fault {
     strike: |farm, victim| farm.kill_farmd(victim).map(|()| BootTime::now()),
     hears_clients: true,
+    keeps_filter: true,
     mend: |farm, victim| farm.start_farmd(victim).map(drop),
 };
 const STOPPED: Fault = Fault {
     strike: |farm, victim| farm.terminate_farmd(victim).map(|()| BootTime::now()),
     hears_clients: true,
+    keeps_filter: false,
     mend: KILLED.mend,
 };
 
@@ -62,6 +68,9 @@ fn survive(farm: &Farm, victim: Place, from: Place, fault: &Fault) -> Result<See
     }
     (fault.mend)(farm, victim)?;
     farm.await_shared_by(&ALL)?;
+    if !fault.keeps_filter {
+        load.expect_no_filter(victim, at);
+    }
     let back = BootTime::now();
     load.await_answers_of(&ALL)?;
     load.await_everybody()?;

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::witness::{
-    Arp, BootTime, Case, Content, Frame, Heading, Kind, Mac, Side, Sighting, SynStream, Testimony, Verdict,
-    Witness, acceptances, judge,
+    Arp, BootTime, Case, Content, Heading, Kind, Mac, Side, Sighting, SynStream, Testimony, Verdict, Witness,
+    acceptances, judge,
 };
 use farm_lab::{FIRST_VIP, Mode, Network, Place, shell};
 use farm_tests::farm::{Explained, Farm, LIMIT, Service};
@@ -261,16 +261,7 @@ fn reaches_stack_of(node: Place, sighting: &Sighting) -> bool {
     let Sighting { place, side: Side::Machine, heading: Heading::Arriving, frame, .. } = sighting else {
         return false;
     };
-    *place == node && destination(frame) == Some(FIRST_VIP)
-}
-
-fn destination(frame: &Frame) -> Option<Ipv4Addr> {
-    match frame.content {
-        Content::Tcp(segment) => Some(*segment.destination.ip()),
-        Content::Udp(_, destination) => Some(*destination.ip()),
-        Content::Icmp(_, _, destination) => Some(destination),
-        Content::Arp(_) | Content::Other => None,
-    }
+    *place == node && frame.destination_address() == Some(FIRST_VIP)
 }
 
 /// Frames for the virtual IP that one node sent to another.
@@ -279,5 +270,7 @@ fn carried_on(testimony: &Testimony) -> usize {
     let between = testimony.sightings.iter().filter(|s| {
         s.side == Side::Cable && s.heading == Heading::Arriving && matches!(s.place, Place::Node(_))
     });
-    between.filter(|s| macs.contains(&s.frame.source) && destination(&s.frame) == Some(FIRST_VIP)).count()
+    between
+        .filter(|s| macs.contains(&s.frame.source) && s.frame.destination_address() == Some(FIRST_VIP))
+        .count()
 }

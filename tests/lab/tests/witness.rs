@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use farm_lab::witness::{
-    BootTime, Case, Closed, Content, Expected, Heading, Kind, Outcome, Segment, Side, Sighting, SynStream,
-    Testimony, Verdict, Violation, Witness, acceptances, judge, longest_gap, outcomes,
+    BootTime, Case, Content, Expected, Heading, Kind, Outcome, Segment, Side, Sighting, SynStream, Testimony,
+    Verdict, Violation, Window, Witness, acceptances, judge, longest_gap, outcomes,
 };
 use farm_lab::{FIRST_VIP, Lab, LabName, Network, Place, Spec, shell};
 
@@ -71,8 +71,10 @@ fn under_load(
     Ok((testimony, outcomes))
 }
 
+/// Plain machines have no filters.
 fn case() -> Case {
-    Case { vips: vec![FIRST_VIP], ..Case::default() }
+    let unfiltered = [ONE, TWO].map(Window::always).to_vec();
+    Case { vips: vec![FIRST_VIP], unfiltered, ..Case::default() }
 }
 
 #[test]
@@ -98,7 +100,13 @@ fn two_servers_of_one_address_are_caught() -> Result<()> {
     serve(&lab, TWO)?;
     let (testimony, _) = under_load(&lab, 200, || Ok(()))?;
     let Verdict::Broken(found) = judge(&testimony, &case()) else { panic!("not caught") };
-    assert!(found.iter().any(|v| matches!(v, Violation::TwoAnswers(..))), "{:?}", found.first());
+    assert!(found.iter().all(|v| matches!(v, Violation::TwoAnswers(..))), "{:?}", found.first());
+    // As if they had filters: the taps on the nodes tell the same.
+    let Verdict::Broken(found) = judge(&testimony, &Case { unfiltered: Vec::new(), ..case() }) else {
+        panic!("not caught")
+    };
+    let passed = found.iter().filter(|v| matches!(v, Violation::PassedTwice(..))).count();
+    assert!(passed >= 200, "{passed} of {}", found.len());
     Ok(())
 }
 
@@ -115,7 +123,7 @@ fn a_change_of_server_is_upheld_and_one_that_stays_open_is_caught() -> Result<()
     let at = at.context("the change happened")?;
     // The switch floods: both nodes get every SYN, before and after.
     let expected = Expected { old: ONE, new: TWO, at, around: Duration::from_secs(60) };
-    let closed = |node| Closed { node, from: at, until: at + Duration::from_secs(60) };
+    let closed = |node| Window { node, from: at, until: at + Duration::from_secs(60) };
     let change = |node| Case { changes: vec![expected], closed: vec![closed(node)], ..case() };
     assert_eq!(judge(&testimony, &change(ONE)), Verdict::Upheld);
     let Verdict::Broken(found) = judge(&testimony, &change(TWO)) else { panic!("not caught") };

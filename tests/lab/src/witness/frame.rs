@@ -103,6 +103,17 @@ impl Frame {
         };
         Some(Self { source, destination, content: content.unwrap_or(Content::Other) })
     }
+
+    /// The IPv4 address that it is for; `None` where that was not read.
+    #[must_use]
+    pub fn destination_address(&self) -> Option<Ipv4Addr> {
+        match self.content {
+            Content::Tcp(segment) => Some(*segment.destination.ip()),
+            Content::Udp(_, destination) => Some(*destination.ip()),
+            Content::Icmp(_, _, destination) => Some(destination),
+            Content::Arp(_) | Content::Other => None,
+        }
+    }
 }
 
 fn ipv4(packet: &[u8]) -> Option<Content> {

@@ -1,11 +1,11 @@
 //! The judgement: a pure function of what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::acceptance::{Acceptance, Kind, acceptances, is_syn_to};
-use super::frame::{Arp, Content, Frame, Mac};
+use super::frame::{Arp, Content, Frame, Mac, Segment};
 use super::tap::{Heading, Side, Sighting, Testimony};
 use super::time::BootTime;
 use crate::names::{Network, Place};
@@ -25,7 +25,10 @@ pub struct Case {
     /// Changes of owner that must have been under load: otherwise the case is void.
     pub changes: Vec<Expected>,
     /// Nodes that must not accept anything for a time (P2).
-    pub closed: Vec<Closed>,
+    pub closed: Vec<Window>,
+    /// Nodes without a filter for a time, by the test's own doing: what their taps saw meanwhile proves nothing. Cables
+    /// are judged all the same.
+    pub unfiltered: Vec<Window>,
     /// The criterion of the service and when each epoch was committed: then the order of owners is judged.
     pub epochs: Option<(Criterion, Vec<BootTime>)>,
     /// The virtual hardware address of flood mode.
@@ -45,15 +48,29 @@ pub struct Expected {
     pub around: Duration,
 }
 
-/// A time in which a node must accept nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Closed {
-    /// Who.
+/// A time for which something holds of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Which node.
     pub node: Place,
     /// From when.
     pub from: BootTime,
     /// Until when.
     pub until: BootTime,
+}
+
+impl Window {
+    /// All the time.
+    #[must_use]
+    pub fn always(node: Place) -> Self {
+        Self { node, from: BootTime::default(), until: BootTime(u64::MAX) }
+    }
+
+    /// Does it hold of `node` at this instant?
+    #[must_use]
+    pub fn holds(&self, node: Place, at: BootTime) -> bool {
+        self.node == node && (self.from..=self.until).contains(&at)
+    }
 }
 
 /// What makes up a bucket: clients with the same key share one.
@@ -97,29 +114,61 @@ pub enum Violation {
     TwoSpeakers(Acceptance, Acceptance),
     /// P1: the bucket of a client changed its owner without a new epoch.
     OutOfOrder(Acceptance, Acceptance),
+    /// P1: one attempt was let in by the filters of two nodes.
+    PassedTwice(Sighting, Sighting),
     /// P2: accepted while closed.
     AcceptedWhileClosed(Acceptance),
+    /// P2: the filter let it in while closed.
+    PassedWhileClosed(Sighting),
     /// A frame that left a node names the virtual IP in ARP, and is neither answer nor announcement.
     ArpNamesVirtualIp(Place, BootTime, Arp),
 }
 
-/// Judges what was seen.
+/// Judges what was seen, twice: on the switch's side of each cable, which is decisive, and on the nodes.
 #[must_use]
 pub fn judge(testimony: &Testimony, case: &Case) -> Verdict {
-    let sightings = &testimony.sightings;
-    let accepted = acceptances(sightings, &case.vips);
-    let mut found = two_answers(sightings, &accepted, &case.vips);
-    found.extend(two_speakers(&accepted));
-    found.extend(
-        case.epochs.iter().flat_map(|(criterion, epochs)| out_of_order(&accepted, *criterion, epochs)),
-    );
-    found.extend(case.closed.iter().flat_map(|closed| accepted_while_closed(&accepted, closed)));
-    found.extend(sightings.iter().filter_map(|s| wrong_arp(s, case)));
+    let accepted = acceptances(&testimony.sightings, &case.vips);
+    let mut found = judge_cables(&testimony.sightings, &accepted, case);
+    found.extend(judge_nodes(&testimony.sightings, case));
     if !found.is_empty() {
         return Verdict::Broken(found);
     }
     let why = voids(testimony, case, &accepted);
     if why.is_empty() { Verdict::Upheld } else { Verdict::Void(why) }
+}
+
+fn judge_cables(sightings: &[Sighting], accepted: &[Acceptance], case: &Case) -> Vec<Violation> {
+    let mut found = two_answers(accepted, &tries(sightings, &case.vips));
+    found.extend(two_speakers(accepted));
+    found.extend(
+        case.epochs.iter().flat_map(|(criterion, epochs)| out_of_order(accepted, *criterion, epochs)),
+    );
+    let entries = accepted.iter().filter(|a| a.kind.is_entry() && case.is_closed(a.node, a.at));
+    found.extend(entries.map(|a| Violation::AcceptedWhileClosed(*a)));
+    found.extend(sightings.iter().filter_map(|s| wrong_arp(s, case)));
+    found
+}
+
+/// What the filters let in. A tap on a node's own interface sees a frame after XDP: in native mode the driver runs it
+/// before there is a packet to tap, in generic mode the kernel runs it before it serves the taps. The guard comes
+/// later: where a node has no filter by the test's own doing, only its cable tells what it accepts.
+fn judge_nodes(sightings: &[Sighting], case: &Case) -> Vec<Violation> {
+    let passed = passed(sightings, &case.vips);
+    let passed: Vec<Sighting> = passed.filter(|s| !case.is_unfiltered(s.place, s.at)).copied().collect();
+    let mut found = two_entries(&passed, &tries(sightings, &case.vips));
+    let while_closed = passed.iter().filter(|s| case.is_closed(s.place, s.at));
+    found.extend(while_closed.map(|s| Violation::PassedWhileClosed(*s)));
+    found
+}
+
+impl Case {
+    fn is_closed(&self, node: Place, at: BootTime) -> bool {
+        self.closed.iter().any(|window| window.holds(node, at))
+    }
+
+    fn is_unfiltered(&self, node: Place, at: BootTime) -> bool {
+        self.unfiltered.iter().any(|window| window.holds(node, at))
+    }
 }
 
 fn voids(testimony: &Testimony, case: &Case, accepted: &[Acceptance]) -> Vec<String> {
@@ -130,6 +179,9 @@ fn voids(testimony: &Testimony, case: &Case, accepted: &[Acceptance]) -> Vec<Str
     if accepted.is_empty() {
         why.push("nobody accepted anything".into());
     }
+    let entered: BTreeSet<Place> = passed(&testimony.sightings, &case.vips).map(|s| s.place).collect();
+    let answered: BTreeSet<Place> = accepted.iter().map(|a| a.node).collect();
+    why.extend(answered.difference(&entered).map(|node| format!("the tap on {node} saw nothing pass")));
     for change in &case.changes {
         for node in [change.old, change.new] {
             let (from, until) = (change.at - change.around, change.at + change.around);
@@ -147,25 +199,57 @@ fn voids(testimony: &Testimony, case: &Case, accepted: &[Acceptance]) -> Vec<Str
 /// Who opened which attempt, and when: the key is the client's flow with its initial sequence number.
 type Attempts<T> = BTreeMap<(SocketAddrV4, SocketAddrV4, u32), Vec<T>>;
 
-/// An attempt that two nodes answered, unless the client tried again in between: then the bucket may have moved.
-fn two_answers(sightings: &[Sighting], accepted: &[Acceptance], vips: &[Ipv4Addr]) -> Vec<Violation> {
+/// Attempts that two nodes answered.
+fn two_answers(accepted: &[Acceptance], tried: &Attempts<BootTime>) -> Vec<Violation> {
     let mut answered: Attempts<Acceptance> = BTreeMap::new();
     for a in accepted {
         if let Kind::Opened(isn) = a.kind {
             answered.entry((a.client, a.service, isn)).or_default().push(*a);
         }
     }
-    answered.retain(|_, answers| answers.len() > 1);
-    let tried = tries(sightings, vips);
+    let two = by_two_nodes(&answered, tried, |a| (a.node, a.at));
+    two.map(|(first, second)| Violation::TwoAnswers(first, second)).collect()
+}
+
+/// Attempts that two filters let in.
+fn two_entries(passed: &[Sighting], tried: &Attempts<BootTime>) -> Vec<Violation> {
+    let mut entered: Attempts<Sighting> = BTreeMap::new();
+    for s in passed {
+        if let Content::Tcp(segment) = s.frame.content
+            && segment.is(Segment::SYN)
+        {
+            let key = (segment.source, segment.destination, segment.sequence);
+            entered.entry(key).or_default().push(*s);
+        }
+    }
+    let two = by_two_nodes(&entered, tried, |s| (s.place, s.at));
+    two.map(|(first, second)| Violation::PassedTwice(first, second)).collect()
+}
+
+/// What happened to one attempt on two nodes, one after the other, unless the client tried again in between: then the
+/// bucket may have moved.
+fn by_two_nodes<T: Copy>(
+    happened: &Attempts<T>,
+    tried: &Attempts<BootTime>,
+    place_and_time: impl Fn(&T) -> (Place, BootTime),
+) -> impl Iterator<Item = (T, T)> {
     let again = |key, from, until| {
         let times: &[BootTime] = tried.get(key).map(Vec::as_slice).unwrap_or_default();
         times.iter().any(|at| *at > from && *at <= until)
     };
-    let pairs = answered
-        .iter()
-        .flat_map(|(key, answers)| answers.windows(2).map(move |pair| (key, pair[0], pair[1])));
-    let broken = pairs.filter(|(key, first, second)| !again(*key, first.at, second.at));
-    broken.map(|(_, first, second)| Violation::TwoAnswers(first, second)).collect()
+    let pairs =
+        happened.iter().flat_map(|(key, all)| all.windows(2).map(move |pair| (key, pair[0], pair[1])));
+    let broken = pairs.filter(move |(key, first, second)| {
+        let ((one, from), (other, until)) = (place_and_time(first), place_and_time(second));
+        one != other && !again(*key, from, until)
+    });
+    broken.map(|(_, first, second)| (first, second))
+}
+
+/// Frames for a virtual IP that reached a node's stack.
+fn passed<'a>(sightings: &'a [Sighting], vips: &'a [Ipv4Addr]) -> impl Iterator<Item = &'a Sighting> {
+    let entered = sightings.iter().filter(|s| s.side == Side::Machine && s.heading == Heading::Arriving);
+    entered.filter(|s| s.frame.destination_address().is_some_and(|to| vips.contains(&to)))
 }
 
 /// When each attempt left its client (or the router on its behalf).
@@ -223,14 +307,6 @@ fn out_of_order(accepted: &[Acceptance], criterion: Criterion, epochs: &[BootTim
     found
 }
 
-fn accepted_while_closed<'a>(
-    accepted: &'a [Acceptance],
-    closed: &'a Closed,
-) -> impl Iterator<Item = Violation> {
-    let its = accepted.iter().filter(|a| a.node == closed.node && a.kind.is_entry());
-    its.filter(|a| (closed.from..=closed.until).contains(&a.at)).map(|a| Violation::AcceptedWhileClosed(*a))
-}
-
 /// ARP that left a node and names a virtual IP. Right are: the answer (its own or the virtual hardware address), the
 /// announcement in request form (sender and target are the virtual IP), and a client's request that is sent on.
 fn wrong_arp(sighting: &Sighting, case: &Case) -> Option<Violation> {
@@ -255,7 +331,6 @@ fn wrong_arp(sighting: &Sighting, case: &Case) -> Option<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Segment;
     use super::*;
 
     const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
@@ -291,8 +366,18 @@ mod tests {
         Case { vips: vec![VIP], ..Case::default() }
     }
 
+    /// A frame that the filter of `node` passed.
+    fn entry(at: u64, node: Place, flags: u8, isn: u32) -> Sighting {
+        let passed = syn(at, node, Heading::Arriving, isn);
+        let Content::Tcp(segment) = passed.frame.content else { unreachable!("a SYN is TCP") };
+        let frame = Frame { content: Content::Tcp(Segment { flags, ..segment }), ..passed.frame };
+        Sighting { side: Side::Machine, frame, ..passed }
+    }
+
+    /// Both nodes were passed something long ago, as any that answers must have been.
     fn verdict(sightings: Vec<Sighting>, case: &Case) -> Verdict {
-        judge(&Testimony { sightings, lost: 0 }, case)
+        let before = vec![entry(0, ONE, Segment::ACK, 0), entry(0, TWO, Segment::ACK, 0)];
+        judge(&Testimony { sightings: [before, sightings].concat(), lost: 0 }, case)
     }
 
     fn violations(sightings: Vec<Sighting>, case: &Case) -> Vec<Violation> {
@@ -355,7 +440,7 @@ mod tests {
 
     #[test]
     fn what_a_closed_node_lets_in_is_caught() {
-        let closed = Closed { node: ONE, from: BootTime(100), until: BootTime(200) };
+        let closed = Window { node: ONE, from: BootTime(100), until: BootTime(200) };
         let case = Case { closed: vec![closed], ..case() };
         let entries = [
             tcp(150, ONE, SYN_ACK, 70, 8),
@@ -379,8 +464,64 @@ mod tests {
     }
 
     #[test]
+    fn one_attempt_that_two_filters_pass_is_caught() {
+        let tried = |at| syn(at, Place::Client, Heading::Leaving, 7);
+        let first = vec![tcp(1, ONE, SYN_ACK, 70, 8), tried(2), entry(3, ONE, Segment::SYN, 7)];
+        let second = vec![entry(9, TWO, Segment::SYN, 7)];
+        let twice = [first.clone(), second.clone()].concat();
+        let found = violations(twice.clone(), &case());
+        assert!(
+            matches!(found[..], [Violation::PassedTwice(a, b)] if (a.place, b.place) == (ONE, TWO)),
+            "{found:?}"
+        );
+        let unfiltered = Case { unfiltered: vec![Window::always(TWO)], ..case() };
+        assert_eq!(verdict(twice, &unfiltered), Verdict::Upheld);
+        let again = [first.clone(), vec![tried(5)], second].concat();
+        assert_eq!(verdict(again, &case()), Verdict::Upheld, "the client tried again");
+        let same_node = [first.clone(), vec![entry(9, ONE, Segment::SYN, 7)]].concat();
+        assert_eq!(verdict(same_node, &case()), Verdict::Upheld, "one node may see it twice");
+        let of_a_connection = [first, vec![entry(9, TWO, Segment::ACK, 7)]].concat();
+        assert_eq!(verdict(of_a_connection, &case()), Verdict::Upheld, "only SYNs open connections");
+    }
+
+    #[test]
+    fn what_the_filter_of_a_closed_node_passes_is_caught_although_nobody_answers() {
+        let closed = Window { node: ONE, from: BootTime(100), until: BootTime(200) };
+        let case = Case { closed: vec![closed], ..case() };
+        let udp = |at| {
+            let datagram = seen(at, ONE, Heading::Arriving, Content::Udp(CLIENT, SERVICE));
+            Sighting { side: Side::Machine, ..datagram }
+        };
+        for passed in [entry(150, ONE, Segment::SYN, 7), entry(150, ONE, Segment::ACK, 7), udp(150)] {
+            let run = |at| vec![tcp(1, ONE, SYN_ACK, 70, 8), Sighting { at: BootTime(at), ..passed }];
+            assert!(
+                matches!(violations(run(150), &case)[..], [Violation::PassedWhileClosed(s)] if s == passed),
+                "{passed:?}"
+            );
+            assert_eq!(verdict(run(99), &case), Verdict::Upheld);
+            assert_eq!(verdict(run(201), &case), Verdict::Upheld);
+            let lost = Window { from: BootTime(140), until: BootTime(160), ..closed };
+            let exempt = Case { unfiltered: vec![lost], ..case.clone() };
+            assert_eq!(verdict(run(150), &exempt), Verdict::Upheld);
+            assert!(matches!(verdict(run(170), &exempt), Verdict::Broken(_)), "the filter was back");
+        }
+        let own = Sighting { side: Side::Machine, ..tcp(150, ONE, Segment::ACK, 71, 9) };
+        assert_eq!(verdict(vec![tcp(1, ONE, SYN_ACK, 70, 8), own], &case), Verdict::Upheld, "it left");
+    }
+
+    #[test]
+    fn a_node_that_answers_what_its_tap_did_not_see_is_void() {
+        let answer = vec![tcp(1, ONE, SYN_ACK, 70, 8)];
+        let judged = |sightings| judge(&Testimony { sightings, lost: 0 }, &case());
+        assert!(matches!(judged(answer.clone()), Verdict::Void(_)));
+        let other = vec![entry(0, TWO, Segment::SYN, 7)];
+        assert!(matches!(judged([other, answer.clone()].concat()), Verdict::Void(_)));
+        assert_eq!(judged([vec![entry(0, ONE, Segment::SYN, 7)], answer].concat()), Verdict::Upheld);
+    }
+
+    #[test]
     fn what_a_closed_node_sends_by_itself_is_no_entry() {
-        let closed = Closed { node: ONE, from: BootTime(100), until: BootTime(200) };
+        let closed = Window { node: ONE, from: BootTime(100), until: BootTime(200) };
         let case = Case { closed: vec![closed], ..case() };
         let run = vec![
             tcp(1, ONE, SYN_ACK, 70, 8),

@@ -1,6 +1,6 @@
 //! The witness: judges from the wire who accepted what. What a node's filter or daemon says about itself is not
 //! asked; a SYN-ACK, RST, echo reply or UDP answer with the virtual IP as source that leaves a node's cable is an
-//! acceptance that nobody can argue away. All namespaces share one clock, so acceptances are totally ordered.
+//! acceptance that nobody can argue away. What a tap behind the filter saw is judged besides. All namespaces share one clock, so acceptances are totally ordered.
 
 mod acceptance;
 mod frame;
@@ -11,7 +11,7 @@ mod time;
 
 pub use acceptance::{Acceptance, Kind, acceptances};
 pub use frame::{Arp, Content, Frame, Mac, Segment};
-pub use judge::{Case, Closed, Criterion, Expected, SYNS_MIN, Verdict, Violation, judge};
+pub use judge::{Case, Criterion, Expected, SYNS_MIN, Verdict, Violation, Window, judge};
 pub use syn::{Outcome, RunningSyns, Syn, SynStream, longest_gap, outcomes, owners};
 pub use tap::{Heading, Side, Sighting, Testimony, Witness};
 pub use time::BootTime;
