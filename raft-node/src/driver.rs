@@ -7,10 +7,12 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use farm_core::controller::{Controller, DrainState, Input, Observed};
+use farm_core::command::{Body, Command};
+use farm_core::controller::{Controller, DrainState, Effect, Input, Observed};
 use farm_core::id::{Leadership, NodeId};
-use farm_core::model::ModuleName;
-use farm_core::time::BootTime;
+use farm_core::lease::Timing;
+use farm_core::model::{ModuleName, Profile};
+use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use tokio::sync::mpsc;
 
@@ -25,8 +27,8 @@ pub const INPUTS_MAX: usize = 1024;
 /// What reaches the driver besides state, role and observations.
 #[derive(Debug)]
 pub enum Feedback {
-    /// An answer that the controller asked for.
-    Core(Input),
+    /// An answer that the controller of this leadership asked for; it means nothing to another one.
+    Core(Leadership, Input),
     /// A node's report of its sockets.
     Drain {
         /// The node.
@@ -49,6 +51,8 @@ pub struct Driver {
     heard: HeardBy,
     /// Since when no observation can have been missed, and when the last one was taken in.
     listening: (BootTime, BootTime),
+    /// A node heard again after this much silence is news: more than two renewals.
+    news: Span,
 }
 
 impl Driver {
@@ -56,7 +60,16 @@ impl Driver {
     #[must_use]
     pub fn new(me: NodeId, raft: Handle, effects: Effects, heard: HeardBy) -> Self {
         let listening = (now(), now());
-        Self { raft, effects, me, observed: Observed::default(), controller: None, heard, listening }
+        Self {
+            raft,
+            effects,
+            me,
+            observed: Observed::default(),
+            controller: None,
+            heard,
+            listening,
+            news: news(Profile::Standard),
+        }
     }
 
     /// Runs until the Raft handle goes away.
@@ -77,6 +90,7 @@ impl Driver {
                 input = input.or(self.heard(observation));
             }
             let snapshot = state.borrow_and_update().clone();
+            self.news = news(snapshot.state.profile);
             if let Some(input) = input {
                 self.step(&snapshot, input);
             }
@@ -93,7 +107,7 @@ impl Driver {
     /// An elector hears at least its own node every renewal: a longer break means that nothing was taken in.
     fn listening_since(&self) -> BootTime {
         let (since, last) = self.listening;
-        if now().since(last) < SILENCE_NEWS { since } else { now() }
+        if now().since(last) < self.news { since } else { now() }
     }
 
     /// Takes what an elector heard; asks for a step only when it can matter.
@@ -105,14 +119,17 @@ impl Driver {
         let news = before.is_none_or(|b| {
             b.applied != o.heard.applied
                 || b.incarnation != o.heard.incarnation
-                || b.at + SILENCE_NEWS < o.heard.at
+                || b.at + self.news < o.heard.at
         });
         news.then_some(Input::Tick)
     }
 
     fn feedback(&mut self, feedback: Feedback) -> Option<Input> {
         match feedback {
-            Feedback::Core(input) => Some(input),
+            Feedback::Core(leadership, input) => {
+                let asked = self.controller.as_ref().is_some_and(|c| c.leadership() == leadership);
+                asked.then_some(input)
+            }
             Feedback::Drain { node, module, state } => {
                 self.observed.drains.insert((node, module), state);
                 Some(Input::Tick)
@@ -139,13 +156,22 @@ impl Driver {
         let Some(controller) = &mut self.controller else { return };
         self.observed.last_applied = snapshot.last_applied;
         for effect in controller.step(now(), &snapshot.state, &self.observed, input) {
-            self.effects.execute(controller.leadership(), effect);
+            let takes_over = takes_from(&effect).iter().any(|loser| controller.is_silent(*loser));
+            self.effects.execute(controller.leadership(), effect, takes_over);
         }
     }
 }
 
-/// A node heard again after this much silence is news.
-const SILENCE_NEWS: farm_core::time::Span = farm_core::time::Span::millis(60);
+fn takes_from(effect: &Effect) -> &[NodeId] {
+    match effect {
+        Effect::Propose(Command { body: Body::Move { losers, .. }, .. }) => losers,
+        _ => &[],
+    }
+}
+
+fn news(profile: Profile) -> Span {
+    Span(Timing::of(profile).renewal.0 * 12 / 5)
+}
 
 fn now() -> BootTime {
     BootTime(boot_now())

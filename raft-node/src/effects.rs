@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farm_core::command::{Body, Command};
+use farm_core::command::Command;
 use farm_core::controller::{Effect, Input, Notice};
 use farm_core::id::{Leadership, NodeId};
 use farm_core::lease::{Ask, Expiry};
@@ -34,7 +34,7 @@ pub struct Means {
     pub peers: PeerClients,
     /// Where outcomes go.
     pub back: mpsc::Sender<Feedback>,
-    /// Told when a Move was applied.
+    /// Told when buckets were taken from a silent node.
     pub announce: mpsc::Sender<()>,
     /// The journal.
     pub journal: Arc<Journal>,
@@ -47,16 +47,16 @@ impl Effects {
         Self { inner: Arc::new(means) }
     }
 
-    /// Starts `effect`.
-    pub fn execute(&self, leadership: Leadership, effect: Effect) {
+    /// Starts `effect`, which takes over from a silent node or does not.
+    pub fn execute(&self, leadership: Leadership, effect: Effect, takes_over: bool) {
         let inner = self.inner.clone();
         tokio::spawn(async move {
             match effect {
-                Effect::Propose(command) => inner.propose(leadership, command).await,
-                Effect::AskExpiry { elector, ask } => inner.ask(elector, ask).await,
+                Effect::Propose(command) => inner.propose(leadership, command, takes_over).await,
+                Effect::AskExpiry { elector, ask } => inner.ask(leadership, elector, ask).await,
                 Effect::SetVoters(voters) => {
-                    log("voters", inner.raft.set_voters(voters).await);
-                    inner.tell(Input::VotersDone).await;
+                    log("voters", inner.raft.set_voters_as(leadership, voters).await);
+                    inner.tell(leadership, Input::VotersDone).await;
                 }
                 Effect::AddLearner(node) => inner.add_learner(node).await,
                 Effect::RemoveFromRaft(node) => log("removal", inner.raft.remove(node).await),
@@ -68,32 +68,31 @@ impl Effects {
 }
 
 impl Means {
-    async fn tell(&self, input: Input) {
+    async fn tell(&self, leadership: Leadership, input: Input) {
         // The driver is gone only when the daemon ends.
-        let _ = self.back.send(Feedback::Core(input)).await;
+        let _ = self.back.send(Feedback::Core(leadership, input)).await;
     }
 
-    async fn propose(&self, leadership: Leadership, command: Command) {
-        let takes_from_silent = matches!(command.body, Body::Move { .. });
+    async fn propose(&self, leadership: Leadership, command: Command, takes_over: bool) {
         match self.raft.propose_as(leadership, command).await {
             Ok(applied) => {
                 if !applied.outcome.is_applied() {
-                    return self.tell(Input::ProposalFailed).await;
+                    return self.tell(leadership, Input::ProposalFailed).await;
                 }
-                if takes_from_silent {
+                if takes_over {
                     // Full: an announcement is already on its way.
                     let _ = self.announce.try_send(());
                 }
-                self.tell(Input::ProposalDone).await;
+                self.tell(leadership, Input::ProposalDone).await;
             }
             Err(error) => {
                 tracing::debug!(%error, "proposal failed");
-                self.tell(Input::ProposalFailed).await;
+                self.tell(leadership, Input::ProposalFailed).await;
             }
         }
     }
 
-    async fn ask(&self, elector: NodeId, ask: Ask) {
+    async fn ask(&self, leadership: Leadership, elector: NodeId, ask: Ask) {
         let answer = if elector == self.me {
             self.lease.expiry(ask).await
         } else {
@@ -101,11 +100,11 @@ impl Means {
         };
         // Counted from receipt.
         let received = BootTime(boot_now());
-        self.tell(match answer {
+        let input = match answer {
             Some(Expiry::Remaining(left)) => Input::Expiry { elector, ask, expires_at: received + left },
             Some(Expiry::NotFenced) | None => Input::ExpiryUnknown { elector, ask },
-        })
-        .await;
+        };
+        self.tell(leadership, input).await;
     }
 
     fn notice(&self, notice: Notice) {

@@ -1,13 +1,17 @@
 //! The event journal: what happened, when by this node's clock, and what caused it. Kept in memory for
-//! `events` and appended to `events.jsonl`, which is bounded by rotation.
+//! `events` and appended to `events.jsonl`, which is bounded by rotation. A thread of its own writes the file, so
+//! that nobody who notes an event waits for a disk.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use farm_store::{DiskPressure, Gauge};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
@@ -15,6 +19,8 @@ use tokio::sync::broadcast;
 const KEPT: usize = 2000;
 /// Bytes after which the file is rotated; one older file is kept.
 const FILE_MAX: u64 = 8 << 20;
+/// Events that may wait for the disk: one that stalls for seconds in the worst incident. Later ones stay in memory only.
+const WAITING_MAX: usize = 1024;
 /// Events a slow follower may lag behind before it is told that it missed some.
 const FOLLOW_LAG: usize = 512;
 
@@ -45,14 +51,32 @@ pub struct Record {
 pub struct Journal {
     inner: Mutex<Inner>,
     follow: broadcast::Sender<Record>,
+    // Declared before the thread: it ends when nobody can send any more.
+    disk: Option<SyncSender<ToDisk>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 struct Inner {
     records: VecDeque<Record>,
-    path: PathBuf,
-    file: Option<File>,
     counter: u64,
     run: u64,
+}
+
+/// What the thread is told.
+enum ToDisk {
+    Write(Record),
+    /// From now on leave the disk alone when this says so.
+    Heed(Gauge),
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        drop(self.disk.take());
+        if let Some(writer) = self.writer.take() {
+            // A panic there has been reported by it.
+            let _ = writer.join();
+        }
+    }
 }
 
 impl Journal {
@@ -60,10 +84,22 @@ impl Journal {
     #[must_use]
     pub fn open(dir: &Path) -> Self {
         let path = dir.join("events.jsonl");
-        let records = read_back(&path);
-        let file = append_to(&path);
-        let inner = Inner { records, path, file, counter: 0, run: now_ms() };
-        Self { inner: Mutex::new(inner), follow: broadcast::channel(FOLLOW_LAG).0 }
+        let inner = Inner { records: read_back(&path), counter: 0, run: now_ms() };
+        let (disk, orders) = sync_channel(WAITING_MAX);
+        let file = JournalFile { file: append_to(&path), path, gauge: None };
+        let writer = std::thread::Builder::new().name("farm-journal".into()).spawn(move || file.run(&orders));
+        let writer = writer.map_err(|error| tracing::warn!(%error, "events are kept in memory only")).ok();
+        Self { inner: Mutex::new(inner), follow: broadcast::channel(FOLLOW_LAG).0, disk: Some(disk), writer }
+    }
+
+    /// Stops writing the file while `gauge` says that the disk is needed for the log.
+    pub fn heed(&self, gauge: Gauge) {
+        self.tell(ToDisk::Heed(gauge));
+    }
+
+    fn tell(&self, order: ToDisk) {
+        // Full or ended: the journal in memory goes on.
+        let _ = self.disk.as_ref().is_some_and(|disk| disk.try_send(order).is_ok());
     }
 
     /// Notes a local event and returns its id, to be given as cause of what follows from it.
@@ -97,8 +133,8 @@ impl Journal {
     /// Adds a record.
     pub fn put(&self, record: Record) {
         tracing::info!(kind = %record.kind, resource = %record.resource, cause = %record.cause, "{}", record.text);
+        self.tell(ToDisk::Write(record.clone()));
         let mut inner = self.lock();
-        inner.write(&record);
         if inner.records.len() == KEPT {
             inner.records.pop_front();
         }
@@ -120,7 +156,29 @@ impl Journal {
     }
 }
 
-impl Inner {
+/// The file, owned by the thread.
+struct JournalFile {
+    path: PathBuf,
+    file: Option<File>,
+    gauge: Option<Gauge>,
+}
+
+impl JournalFile {
+    fn run(mut self, orders: &Receiver<ToDisk>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                ToDisk::Write(record) if self.has_room() => self.write(&record),
+                ToDisk::Write(_) => {}
+                ToDisk::Heed(gauge) => self.gauge = Some(gauge),
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        // A file system that cannot be asked will refuse the write itself.
+        self.gauge.as_ref().is_none_or(|g| g.pressure().is_ok_and(|p| p == DiskPressure::Ok))
+    }
+
     fn write(&mut self, record: &Record) {
         let Ok(mut line) = serde_json::to_vec(record) else { return };
         line.push(b'\n');
@@ -128,7 +186,7 @@ impl Inner {
         match written {
             Some(Ok(meta)) if meta.len() > FILE_MAX => self.rotate(),
             Some(Ok(_)) | None => {}
-            // A full disk degrades logs first; the journal in memory goes on.
+            // The journal in memory goes on.
             Some(Err(_)) => self.file = None,
         }
     }
@@ -141,8 +199,11 @@ impl Inner {
     }
 }
 
+/// The file, at the start of a line: the last run may have died within one.
 fn append_to(path: &Path) -> Option<File> {
-    OpenOptions::new().create(true).append(true).open(path).ok()
+    let mut file = OpenOptions::new().create(true).append(true).open(path).ok()?;
+    let torn = file.metadata().is_ok_and(|m| m.len() > 0);
+    if torn { file.write_all(b"\n").ok().map(|()| file) } else { Some(file) }
 }
 
 fn read_back(path: &Path) -> VecDeque<Record> {
@@ -189,6 +250,8 @@ mod tests {
         let mut bytes = std::fs::read(&path).expect("written");
         bytes.extend_from_slice(b"{\"id\":\"half");
         std::fs::write(&path, bytes).expect("torn");
-        assert_eq!(Journal::open(dir.path()).tail(10).0.len(), 1);
+        Journal::open(dir.path()).note(1, "d", "b", "c", "");
+        let kinds: Vec<String> = Journal::open(dir.path()).tail(10).0.into_iter().map(|r| r.kind).collect();
+        assert_eq!(kinds, ["a", "d"]);
     }
 }

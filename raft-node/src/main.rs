@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn the_unit_starts_the_daemon_with_arguments_that_it_knows() {
         let unit = include_str!("../../conf/farmd.service");
-        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit starts it");
+        let start =
+            unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit starts it");
         let arguments = Arguments::try_parse_from(start.split_whitespace()).expect("known arguments");
         let example = include_str!("../../conf/farmd.toml").lines().next().expect("a first line");
         let installed = arguments.config.display().to_string();

@@ -17,9 +17,10 @@ use farm_core::model::{Membership, Node};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_store::{LogStore, Store};
+use futures::FutureExt;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::config::Config;
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
@@ -37,6 +38,8 @@ use crate::secret::Secret;
 
 /// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
 const HAND_OVER_MAX: Duration = Duration::from_secs(15);
+/// How long it then waits for another leader; electing one takes as long as not to wait.
+const HEIR_MAX: Duration = Duration::from_secs(1);
 /// A node that said nothing for this long is shown as silent: four renewals of the slowest profile.
 pub const SILENT: Span = Span::millis(1000);
 /// Alarms that may wait; one is as good as many.
@@ -92,6 +95,7 @@ pub struct Member {
     heard: HeardBy,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
+    coming_back: Mutex<Option<AbortHandle>>,
     follower: Mutex<Option<JoinHandle<()>>>,
     /// Driver and follower: what stands between an observation and the filter.
     control: Option<Runtime>,
@@ -114,13 +118,14 @@ impl Member {
     pub async fn start(setup: Setup) -> Result<Arc<Self>, Problem> {
         let me = setup.belonging.node;
         let listeners = bind_peers(&setup.config)?;
+        setup.journal.heed(setup.store.gauge());
         let (lease, observations) = start_lease(&setup)?;
         let (appended, appended_seen) = watch::channel(0);
         let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
         let raft = start_raft(&setup, fencing).await?;
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
         let peers = PeerClients::new(raft.gate().clone(), raft.state());
-        let proposer = Proposer { me, raft: raft.clone(), peers, disk: setup.store.clone() };
+        let proposer = Proposer { me, raft: raft.clone(), peers, disk: setup.store.gauge() };
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),
@@ -148,6 +153,7 @@ impl Member {
             heard: HeardBy::default(),
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
+            coming_back: Mutex::default(),
             follower: Mutex::default(),
             control: Some(control_runtime()?),
             config: setup.config,
@@ -178,9 +184,9 @@ impl Member {
         let follower = Follower::new(self.me, self.lease.clone(), host, self.journal.clone());
         let following = follower.run(self.raft.state(), alarms, announcements, self.stop.subscribe());
         let control = self.control.as_ref().expect("it goes with the member").handle();
-        *lock(&self.follower) = Some(control.spawn(following));
+        *lock(&self.follower) = Some(control.spawn(vital("follower", following)));
         let mut tasks = lock(&self.tasks);
-        tasks.spawn_on(driver.run(observations, inputs), control);
+        tasks.spawn_on(vital("driver", driver.run(observations, inputs)), control);
         // A survey walks every socket of the host: it must not go before ordinary work.
         tasks.spawn(self.clone().survey(feedback));
         tasks.spawn(node::watch_host(alarm));
@@ -262,43 +268,73 @@ impl Member {
     /// After a restart: tells the cluster where this node is now, and that it is back.
     pub fn come_back(self: &Arc<Self>, now: Node) {
         let member = self.clone();
-        lock(&self.tasks).spawn(async move {
-            let mut state = member.raft.state();
-            // The own entry in the state: before it nothing can be compared.
-            let known = state
-                .wait_for(|s| s.state.nodes.contains_key(&member.me))
-                .await
-                .map(|s| s.state.nodes[&member.me].clone());
-            let Ok(known) = known else { return };
-            let current = Node {
-                id: member.me,
-                membership: known.membership,
-                role: known.role,
-                name: known.name.clone(),
-                ..now
-            };
-            if current != known {
-                member.insist(Body::NodeUpdate(current)).await;
-            }
-            if known.membership == Membership::Away {
-                member.insist(Body::NodeBack(member.me)).await;
+        let task = lock(&self.tasks).spawn(async move {
+            if member.say_where(now).await.is_some() {
+                member.stay_back().await;
             }
         });
+        *lock(&self.coming_back) = Some(task);
     }
 
+    /// `None` when Raft has ended.
+    async fn say_where(&self, now: Node) -> Option<()> {
+        let known = self.own_entry(|_| true).await?;
+        if known.name != now.name {
+            let text = format!(
+                "farmd.toml calls this node {}, the cluster knows it as {}: the cluster's name holds until it leaves",
+                now.name, known.name
+            );
+            self.journal.note(self.me.0, "name_changed", &known.name, text, "");
+        }
+        let current = Node {
+            id: self.me,
+            membership: known.membership,
+            role: known.role,
+            name: known.name.clone(),
+            ..now
+        };
+        if current != known {
+            self.insist(Body::NodeUpdate(current)).await;
+        }
+        Some(())
+    }
+
+    /// Says that this node is back whenever the cluster thinks it is away: what it said before it stopped may reach
+    /// the log late.
+    async fn stay_back(&self) {
+        while self.own_entry(|me| me.membership == Membership::Away).await.is_some() {
+            self.insist(Body::NodeBack(self.me)).await;
+        }
+    }
+
+    /// This node as the state knows it, once `holds` is true of it.
+    async fn own_entry(&self, holds: impl Fn(&Node) -> bool) -> Option<Node> {
+        let mut state = self.raft.state();
+        let known = state.wait_for(|s| s.state.nodes.get(&self.me).is_some_and(&holds)).await;
+        known.ok().and_then(|s| s.state.nodes.get(&self.me).cloned())
+    }
+
+    /// Tries until the log has it, or the cluster refuses it.
     async fn insist(&self, body: Body) {
         let command = Command::any(body);
-        while let Err(error) = self.propose(command.clone()).await {
-            tracing::warn!(%error, "not said yet");
+        loop {
+            match self.propose(command.clone()).await {
+                Ok(Proposed { refused: None, .. }) => return,
+                Ok(Proposed { refused: Some(why), .. }) => {
+                    self.journal.note(self.me.0, &why.code, &self.config.name, why.fact, "");
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "not said yet"),
+            }
         }
     }
 
     /// Returns when the cluster has forgotten this node.
     pub async fn removed(&self) {
         let mut state = self.raft.state();
-        // Known first: before it joined the state does not name it either.
-        let known = state.wait_for(|s| s.state.nodes.contains_key(&self.me)).await.is_ok();
-        let gone = known && state.wait_for(|s| !s.state.nodes.contains_key(&self.me)).await.is_ok();
+        // An id is the index of the entry that gave it: before that the state does not name the node either.
+        let was_here = |s: &Snapshot| s.state.is_founded() && s.last_applied.index >= self.me.0;
+        let gone = state.wait_for(|s| was_here(s) && !s.state.nodes.contains_key(&self.me)).await.is_ok();
         if !gone {
             std::future::pending::<()>().await;
         }
@@ -306,6 +342,9 @@ impl Member {
 
     /// Before a planned stop: the buckets go elsewhere, the flows end or time out, the leadership is handed on.
     pub async fn hand_over(&self) {
+        if let Some(coming_back) = lock(&self.coming_back).take() {
+            coming_back.abort();
+        }
         let snapshot = self.snapshot();
         let alone = snapshot.state.nodes.len() <= 1;
         if alone || !snapshot.state.nodes.contains_key(&self.me) {
@@ -326,16 +365,12 @@ impl Member {
         self.insist(Body::NodeAway(self.me)).await;
         let mut state = self.raft.state();
         // An error means Raft has ended: then there is nothing to wait for.
-        let _ = state.wait_for(|s| node::holds_nothing(&s.state, self.me)).await;
-        let role = self.role();
-        let heir = role.voters.iter().find(|n| **n != self.me).copied();
-        if role.leader != Some(self.me) {
-            return;
-        }
-        if let Some(heir) = heir
-            && let Err(error) = self.raft.transfer(heir).await
-        {
-            tracing::warn!(%error, "leadership not handed on");
+        let _ = state.wait_for(|s| !s.state.is_party(self.me)).await;
+        // The controller hands the leadership on once nothing depends on this node but its vote.
+        let mut role = self.raft.role();
+        let led = role.wait_for(|r| r.leader.is_some_and(|leader| leader != self.me));
+        if tokio::time::timeout(HEIR_MAX, led).await.is_err() {
+            tracing::warn!("leadership not handed on");
         }
     }
 
@@ -361,9 +396,9 @@ struct Fencing {
 
 impl LogWatch for Fencing {
     fn appended(&self, entry: EntryId, command: &Command) {
-        let fences = command.fences();
-        if !fences.is_empty() {
-            self.lease.fence(entry, fences);
+        let (fences, lease) = (command.fences(), command.lease());
+        if !fences.is_empty() || lease.is_some() {
+            self.lease.fence(entry, fences, lease);
         }
         self.appended.send_replace(entry.index);
     }
@@ -389,6 +424,15 @@ fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, Problem> {
         TcpListener::bind(address).map_err(|e| refused(*ip, config.ports.peer, "tcp", &e))
     };
     config.addresses.values().map(bind).collect()
+}
+
+/// A daemon that looks alive but no longer decides, or no longer applies, is worse than none: the lease closes what
+/// this process served.
+async fn vital(what: &'static str, work: impl Future<Output = ()>) {
+    if std::panic::AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        tracing::error!("the {what} panicked");
+        std::process::abort();
+    }
 }
 
 fn control_runtime() -> Result<Runtime, Problem> {
@@ -451,7 +495,11 @@ async fn write_events(
 ) {
     loop {
         match events.recv().await {
-            Ok(happened) => journal.put(record(me, &happened, state.borrow().state.epoch.0)),
+            Ok(happened) => {
+                // Not held while the journal works: whoever publishes the state waits for its readers.
+                let epoch = state.borrow().state.epoch.0;
+                journal.put(record(me, &happened, epoch));
+            }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events lost for the journal");
             }
@@ -469,7 +517,8 @@ fn record(me: NodeId, happened: &raft::Happened, epoch: u64) -> Record {
         kind: event.kind.code().into(),
         resource: event.kind.resource(),
         text: event.kind.text(),
-        cause: event.cause.map(|e| format!("log-{}", e.index)).unwrap_or_default(),
+        // An entry's first event stands for it.
+        cause: event.cause.map(|e| format!("log-{}.0", e.index)).unwrap_or_default(),
         index: entry.index,
         epoch,
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farm_core::apply::{LEVEL, Refusal};
 use farm_core::command::{Body, Command};
 use farm_core::controller::DrainState;
-use farm_core::id::{Epoch, Leadership, NodeId};
+use farm_core::id::{Epoch, FeatureLevel, Leadership, NodeId};
 use farm_core::lease::{Ask, Expiry};
 use farm_core::model::{BucketSet, ModuleName, Node};
 use farm_core::time::{BootTime, Span};
@@ -256,16 +256,29 @@ impl PeerHandler for Serving {
     async fn join(&self, _: Caller, request: v1::JoinRequest) -> Result<v1::JoinResponse, Status> {
         let node =
             Node::from_wire(request.node.ok_or_else(|| Status::invalid_argument("no node"))?).map_err(bad)?;
+        let needs = self.proposer.raft.state().borrow().state.level;
+        if FeatureLevel(request.feature_level) < needs {
+            let fact = format!(
+                "{} knows feature level {}, the cluster uses {needs}",
+                node.name, request.feature_level
+            );
+            let refused = Refused { code: "old_version".into(), fact, cure: "farmd --version".into() };
+            return Ok(v1::JoinResponse {
+                refused: Some(refused.into_wire()),
+                ..v1::JoinResponse::default()
+            });
+        }
         let command = Command::any(Body::NodeJoin(node));
         let proposed = self.proposer.propose(command).await.map_err(|e| not_here(&e))?;
         let snapshot = self.proposer.raft.state().borrow().clone();
         Ok(v1::JoinResponse {
             node: proposed.node.map_or(0, |n| n.0),
-            cluster: snapshot.state.cluster.0.to_vec().into(),
+            // The log of a member that has just started may not have told it yet.
+            cluster: self.proposer.raft.gate().cluster().unwrap_or_default().0.to_vec().into(),
             cluster_name: snapshot.state.name.clone(),
             refused: proposed.refused.map(Refused::into_wire),
             profile: snapshot.state.profile.to_wire(),
-            generation: Some(snapshot.state.generation.to_wire()),
+            generation: Some(self.proposer.raft.gate().generation().to_wire()),
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::NodeId;
-use farm_store::{DiskPressure, Store};
+use farm_store::{DiskPressure, Gauge};
 
 use crate::peer::{self, PeerClients, Proposed, Refused};
 use crate::raft::{Handle, ProposeError};
@@ -24,7 +24,7 @@ pub struct Proposer {
     /// The way to a leader elsewhere.
     pub peers: PeerClients,
     /// The log's disk: a full one refuses what can wait, so that what cannot goes on.
-    pub disk: Store,
+    pub disk: Gauge,
 }
 
 impl Proposer {

@@ -158,7 +158,11 @@ impl SlotBuilder {
         below("link", link, LINKS)?;
         check_node(index)?;
         self.image.nodes[usize::from(link)][usize::from(index)] = node;
-        self.macs.push(MacCell { mac: node.mac, node: index, link });
+        let known = self.macs.iter().any(|cell| (cell.mac, cell.node) == (node.mac, index));
+        if !known {
+            // VLANs of one interface share its MAC; whose a MAC is does not depend on the link.
+            self.macs.push(MacCell { mac: node.mac, node: index, link });
+        }
         Ok(())
     }
 

@@ -12,10 +12,15 @@ use tonic::Status;
 use super::refuse::{self, invalid, status};
 use crate::daemon::{rehearse, set_aside};
 use crate::member::Member;
+use crate::peer::{Proposed, Refused};
 use crate::wire::{Wire, WireError};
 
 /// How long an address probe waits for a holder's answer: a few round trips of a busy LAN (RFC 5227 §1.1 waits 1 s per probe).
 const PROBE_WAIT: Duration = Duration::from_millis(500);
+
+/// Tries of a change that was made for an epoch which is over, and the pause between them: some steps of a change.
+const STALE_TRIES: u32 = 20;
+const STALE_PAUSE: Duration = Duration::from_millis(50);
 
 fn parsed<T>(result: Result<T, WireError>, cure: &str) -> Result<T, Status> {
     result.map_err(|e| invalid("bad_request", e.to_string(), cure))
@@ -23,11 +28,17 @@ fn parsed<T>(result: Result<T, WireError>, cure: &str) -> Result<T, Status> {
 
 /// Proposes `body` without a base epoch and answers with the epoch after it.
 async fn propose(member: &Member, body: Body) -> Result<v1::Done, Status> {
-    let command = Command::any(body);
-    let applied = member.propose(command).await.map_err(|e| refuse::not_proposed(&e))?;
-    match applied.refused {
+    done(ask(member, Command::any(body)).await?)
+}
+
+async fn ask(member: &Member, command: Command) -> Result<Proposed, Status> {
+    member.propose(command).await.map_err(|e| refuse::not_proposed(&e))
+}
+
+fn done(proposed: Proposed) -> Result<v1::Done, Status> {
+    match proposed.refused {
         Some(refusal) => Err(refuse::refused(&refusal)),
-        None => Ok(v1::Done { epoch: applied.epoch.0 }),
+        None => Ok(v1::Done { epoch: proposed.epoch.0 }),
     }
 }
 
@@ -50,16 +61,34 @@ pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<
 
 pub(super) async fn node_set(member: &Member, request: v1::NodeSetRequest) -> Result<v1::Done, Status> {
     let id = named(member, &request.node)?;
+    let addresses = request.addresses.into_iter().map(parsed_address).collect::<Result<Vec<_>, _>>()?;
+    let mut proposed = ask(member, with_addresses(member, id, &addresses)?).await?;
+    for _ in 0..STALE_TRIES {
+        // The epoch went on between reading the node and writing it; this node may still have to learn of that.
+        let Some(Refused { code, .. }) = &proposed.refused else { break };
+        if code != "stale_epoch" {
+            break;
+        }
+        tokio::time::sleep(STALE_PAUSE).await;
+        proposed = ask(member, with_addresses(member, id, &addresses)?).await?;
+    }
+    done(proposed)
+}
+
+fn parsed_address(address: v1::Address) -> Result<(String, IpAddr), Status> {
+    let ip = address.ip.parse().map_err(|_| {
+        let fact = format!("{} is not an IP address", address.ip);
+        invalid("bad_address", fact, "farmctl node set NODE --address NETWORK=IP")
+    })?;
+    Ok((address.network, ip))
+}
+
+/// The whole node is written: what somebody else changed meanwhile must not be undone.
+fn with_addresses(member: &Member, id: NodeId, addresses: &[(String, IpAddr)]) -> Result<Command, Status> {
     let snapshot = member.snapshot();
     let mut node = snapshot.state.nodes.get(&id).cloned().ok_or_else(refuse::not_member)?;
-    for address in request.addresses {
-        let ip: IpAddr = address.ip.parse().map_err(|_| {
-            let fact = format!("{} is not an IP address", address.ip);
-            invalid("bad_address", fact, "farmctl node set NODE --address NETWORK=IP")
-        })?;
-        node.addresses.insert(address.network, ip);
-    }
-    propose(member, Body::NodeUpdate(node)).await
+    node.addresses.extend(addresses.iter().cloned());
+    Ok(Command::at(snapshot.state.epoch, Body::NodeUpdate(node)))
 }
 
 pub(super) async fn service_add(member: &Member, request: v1::ServiceAddRequest) -> Result<v1::Done, Status> {

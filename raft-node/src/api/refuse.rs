@@ -58,7 +58,8 @@ pub fn not_proposed(error: &ProposeError) -> Status {
             Code::Unavailable,
             &Problem::new("no_leader", "no leader: a majority of the voters cannot talk to each other", cure),
         ),
-        ProposeError::Unknown | ProposeError::Malformed(_) | ProposeError::Stopped(_) => {
+        ProposeError::Malformed(_) => invalid("bad_request", error.to_string(), "farmctl help"),
+        ProposeError::Unknown | ProposeError::Stopped(_) => {
             status(Code::Unknown, &Problem::new("outcome_unknown", error.to_string(), cure))
         }
     }

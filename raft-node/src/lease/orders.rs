@@ -73,6 +73,8 @@ pub enum Order {
         entry: EntryId,
         /// Who loses buckets, and the target epoch.
         fences: Vec<(NodeId, Epoch)>,
+        /// Length of the leases that may be granted once it applies, if it changes that.
+        lease: Option<Span>,
         /// Told when the fences hold.
         done: mpsc::SyncSender<()>,
     },
@@ -165,9 +167,9 @@ impl LeaseHandle {
     }
 
     /// Installs the fences of a durable entry; returns when they hold.
-    pub fn fence(&self, entry: EntryId, fences: Vec<(NodeId, Epoch)>) {
+    pub fn fence(&self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, lease: Option<Span>) {
         let (done, wait) = mpsc::sync_channel(1);
-        self.give(Order::Appended { entry, fences, done });
+        self.give(Order::Appended { entry, fences, lease, done });
         // An error means the thread has ended, and with it all granting.
         let _ = wait.recv();
     }

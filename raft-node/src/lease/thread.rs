@@ -5,14 +5,15 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use farm_common::image::Image;
-use farm_core::id::{EntryId, Epoch, NodeId};
+use farm_core::id::{EntryId, Epoch, Generation, NodeId};
 use farm_core::lease::{AppliedFences, Elector, Expiry, Grant, Holder, Renewal, Timing};
-use farm_core::time::BootTime;
+use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
-use farm_dataplane::sink::TableSink;
+use farm_dataplane::sink::{GraceError, PublishRefused, TableSink};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
 
@@ -25,10 +26,14 @@ const BATCH: usize = 64;
 /// Longest sleep; only bounds how late a missed wake-up could be noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
+/// A node that is closed on order goes on renewing so long: what takes longer to mend is left to the others.
+const SHUT_MAX: Span = Span::millis(500);
+
 struct Machines {
     holder: Holder,
     elector: Elector,
     timing: Timing,
+    generation: Generation,
 }
 
 pub(super) struct LeaseThread {
@@ -40,9 +45,14 @@ pub(super) struct LeaseThread {
     machines: Option<Machines>,
     /// Fences of log entries that were recovered or appended before that.
     early: Vec<(EntryId, Vec<(NodeId, Epoch)>)>,
+    /// Longest lease that an entry of the log allows: this elector may have granted it in its last run.
+    longest: Span,
     routes: BTreeMap<NodeId, BTreeMap<String, SocketAddr>>,
     filter: Option<Box<dyn TableSink>>,
-    shut: bool,
+    /// A table that could not be published, or not completely; tried again in every round.
+    unpublished: Option<Image>,
+    /// Closed on order, since then.
+    shut: Option<BootTime>,
     /// What the filter works with, after the grace period.
     applied: Epoch,
 }
@@ -57,8 +67,10 @@ impl LeaseThread {
             machines: None,
             early: Vec::new(),
             routes: BTreeMap::new(),
+            longest: Span::ZERO,
             filter: None,
-            shut: false,
+            unpublished: None,
+            shut: None,
             applied: Epoch(0),
         }
     }
@@ -66,6 +78,7 @@ impl LeaseThread {
     /// Runs until [`Order::End`].
     pub(super) fn run(mut self) {
         while self.obey() {
+            self.publish_again();
             self.receive();
             self.renew_if_due();
             self.sleep();
@@ -87,15 +100,21 @@ impl LeaseThread {
         let mut bytes = [0; 64];
         // An error means that nobody woke us.
         let _ = (&self.end.wake).read(&mut bytes);
-        while let Ok(order) = self.end.orders.try_recv() {
+        loop {
+            let order = match self.end.orders.try_recv() {
+                Ok(order) => order,
+                Err(TryRecvError::Empty) => return true,
+                // Nobody is left to give orders: the member did not come up.
+                Err(TryRecvError::Disconnected) => return false,
+            };
             match order {
                 Order::Begin(state) => self.begin(*state),
                 Order::State(state) => self.state(*state),
                 Order::Filter(sink) => self.take_filter(sink),
-                Order::Publish(image) => self.publish(&image),
+                Order::Publish(image) => self.publish(image),
                 Order::Idle(epoch) => self.count_as_applied(epoch),
-                Order::Appended { entry, fences, done } => {
-                    self.appended(entry, fences);
+                Order::Appended { entry, fences, lease, done } => {
+                    self.appended(entry, fences, lease);
                     // The asker may have given up; the fence holds all the same.
                     let _ = done.try_send(());
                 }
@@ -113,10 +132,10 @@ impl LeaseThread {
                 Order::End => return false,
             }
         }
-        true
     }
 
-    fn appended(&mut self, entry: EntryId, fences: Vec<(NodeId, Epoch)>) {
+    fn appended(&mut self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, lease: Option<Span>) {
+        self.longest = self.longest.max(lease.unwrap_or_default());
         match &mut self.machines {
             Some(machines) => machines.elector.appended(entry, &fences),
             None => self.early.push((entry, fences)),
@@ -139,13 +158,14 @@ impl LeaseThread {
 
     fn begin(&mut self, state: LeaseState) {
         let LeaseState { electors, routes, timing, fences, generation, bound } = state;
+        let bound = bound.max(self.longest);
         let mut elector = Elector::start(self.identity.me, generation, timing, fences, bound, now());
         for (entry, fences) in self.early.drain(..) {
             elector.appended(entry, &fences);
         }
         let Identity { me, incarnation, .. } = self.identity;
         let holder = Holder::new(me, incarnation, generation, electors, timing, self.applied);
-        self.machines = Some(Machines { holder, elector, timing });
+        self.machines = Some(Machines { holder, elector, timing, generation });
         self.routes = routes;
     }
 
@@ -165,32 +185,49 @@ impl LeaseThread {
 
     fn take_filter(&mut self, sink: Box<dyn TableSink>) {
         let mut sink = sink;
+        let pinned = sink.pinned();
         // A predecessor may have flipped just before it died: a grace period comes before anything is written.
-        if let Err(error) = sink.grace() {
-            tracing::error!(%error, "no grace period after taking the filter up");
+        let settled = sink.grace();
+        let foreign = self.machines.as_ref().is_some_and(|m| m.generation.number != pinned.generation);
+        if foreign {
+            sink.close();
         }
-        let pinned = Epoch(sink.pinned().epoch);
         self.filter = Some(sink);
-        // A table that was taken up is what this node works with, whatever its log has replayed. An empty one accepts
-        // nothing, so it takes nothing back that was reported before.
-        self.count_as_applied(pinned.max(self.applied));
+        match settled {
+            // An empty table accepts nothing, so it takes nothing back that was reported before; nor does a closed one.
+            Ok(()) if foreign => self.count_as_applied(self.applied),
+            // A table that was taken up is what this node works with, whatever its log has replayed.
+            Ok(()) => self.count_as_applied(self.applied.max(Epoch(pinned.epoch))),
+            Err(error) => tracing::error!(%error, "no grace period after taking the filter up"),
+        }
     }
 
-    fn publish(&mut self, image: &Image) {
+    fn publish(&mut self, image: Image) {
         let Some(filter) = &mut self.filter else { return };
         let epoch = Epoch(image.head.epoch);
-        if let Err(refused) = filter.publish(image) {
-            tracing::debug!(%refused, ?epoch, "table not published");
-            return;
-        }
-        if let Err(error) = filter.grace() {
-            // Without the grace period nothing may be reported; the epoch stays unreported and the lease lapses if it is fenced.
-            tracing::error!(%error, ?epoch, "no grace period after publishing");
-            return;
+        self.unpublished = None;
+        match put_in_force(&mut **filter, &image) {
+            Ok(()) => {}
+            Err(NotInForce::Refused(refused)) => {
+                tracing::debug!(%refused, ?epoch, "table not published");
+                return;
+            }
+            Err(NotInForce::Grace(error)) => {
+                // Without the grace period nothing may be reported; the epoch stays unreported and the lease lapses if it is fenced.
+                tracing::error!(%error, ?epoch, "no grace period: trying again");
+                self.unpublished = Some(image);
+                return;
+            }
         }
         self.count_as_applied(epoch);
         if let Some(deadline) = self.deadline() {
             self.write_deadline(deadline);
+        }
+    }
+
+    fn publish_again(&mut self) {
+        if let Some(image) = self.unpublished.take() {
+            self.publish(image);
         }
     }
 
@@ -207,7 +244,7 @@ impl LeaseThread {
     }
 
     fn shut(&mut self, shut: bool) {
-        self.shut = shut;
+        self.shut = shut.then(|| self.shut.unwrap_or_else(now));
         if shut {
             self.close();
         } else if let Some(deadline) = self.deadline() {
@@ -223,7 +260,7 @@ impl LeaseThread {
 
     fn write_deadline(&self, deadline: BootTime) {
         self.end.readings.deadline.store(deadline.0, Ordering::Relaxed);
-        if self.shut {
+        if self.shut.is_some() {
             return;
         }
         if let Some(filter) = &self.filter {
@@ -238,6 +275,10 @@ impl LeaseThread {
             return;
         }
         let renewal = holder.renew(at);
+        if self.shut.is_some_and(|since| at.since(since) >= SHUT_MAX) {
+            // A node that cannot serve must not keep its buckets.
+            return;
+        }
         let bytes = self.sealer.seal(&LeaseMessage::Renewal(renewal));
         for elector in holder.electors().all() {
             match self.routes.get(&elector) {
@@ -310,6 +351,29 @@ impl LeaseThread {
             readings.lapses.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Why a table does not count as applied.
+enum NotInForce {
+    Refused(PublishRefused),
+    Grace(GraceError),
+}
+
+/// Flip and grace period; a grace period that an earlier flip still owes comes first.
+fn put_in_force(filter: &mut dyn TableSink, image: &Image) -> Result<(), NotInForce> {
+    let published = match filter.publish(image) {
+        Err(PublishRefused::GraceMissing) => {
+            filter.grace().map_err(NotInForce::Grace)?;
+            filter.publish(image)
+        }
+        published => published,
+    };
+    match published {
+        // It flipped the last time and only its grace period is owed.
+        Err(PublishRefused::NotNewer { pinned, offered }) if pinned == offered => {}
+        published => published.map_err(NotInForce::Refused)?,
+    }
+    filter.grace().map_err(NotInForce::Grace)
 }
 
 fn now() -> BootTime {

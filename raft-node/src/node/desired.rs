@@ -1,6 +1,6 @@
 //! What a state asks of this host: which virtual IPs on which interface, in which mode. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use farm_core::id::NodeId;
@@ -57,12 +57,24 @@ fn serves(node: &Node, module: &Module, me: NodeId) -> bool {
     willing || module.assignment.iter().any(|b| b.current == Some(me) || b.previous == Some(me))
 }
 
-/// Whether `me` serves, drains or still has to give up no bucket at all.
+/// Nodes that are about to go and own no bucket any more.
 #[must_use]
-pub fn holds_nothing(state: &ClusterState, me: NodeId) -> bool {
-    let mut buckets = state.modules.values().flat_map(|m| &m.assignment);
-    !buckets
-        .any(|b| b.current == Some(me) || b.previous == Some(me) || b.pending.iter().any(|p| p.node == me))
+pub fn handed_over(state: &ClusterState) -> BTreeSet<NodeId> {
+    let owners = owners(state);
+    let goes = |n: &&Node| n.membership != Membership::Member && !owners.contains(&n.id);
+    state.nodes.values().filter(goes).map(|n| n.id).collect()
+}
+
+/// Who announces itself in the place of a node that goes: the first that stays and serves.
+#[must_use]
+pub fn stand_in(state: &ClusterState) -> Option<NodeId> {
+    let owners = owners(state);
+    let stays = |n: &&Node| n.membership == Membership::Member && owners.contains(&n.id);
+    state.nodes.values().find(stays).map(|n| n.id)
+}
+
+fn owners(state: &ClusterState) -> BTreeSet<NodeId> {
+    state.modules.values().flat_map(|m| &m.assignment).filter_map(|b| b.current).collect()
 }
 
 /// Where every member's lease port is.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use farm_common::layout;
+use farm_core::id::Epoch;
 use farm_core::model::Mode;
 use farm_dataplane::attach::{AttachError, Filter, Options, Port, PortConfig, XdpMode};
 use farm_dataplane::bpffs;
@@ -30,6 +31,9 @@ pub enum HostError {
     /// The filter.
     #[error(transparent)]
     Attach(#[from] farm_dataplane::attach::AttachError),
+    /// The state cannot be made a table.
+    #[error("cannot render the filter's table: {0}")]
+    Table(#[from] farm_core::table::RenderError),
     /// Links, addresses, sysctls.
     #[error(transparent)]
     Host(#[from] farm_host::Error),
@@ -48,7 +52,8 @@ pub struct HostView {
     netlink: Netlink,
     names: Vec<String>,
     sound: AtomicBool,
-    filter: Mutex<Option<Filter>>,
+    /// Who only looks shares it: loading the probe of `explain` takes long.
+    filter: RwLock<Option<Filter>>,
     /// Link of each virtual IP.
     carried: Mutex<BTreeMap<IpAddr, usize>>,
 }
@@ -117,9 +122,14 @@ impl HostView {
         Ok(found)
     }
 
-    fn filter(&self) -> MutexGuard<'_, Option<Filter>> {
+    fn filter(&self) -> RwLockReadGuard<'_, Option<Filter>> {
         // A panic while asking the filter leaves it as it was.
-        self.filter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.filter.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts another filter, or none, in its place and gives the former one back.
+    fn exchange(&self, filter: Option<Filter>) -> Option<Filter> {
+        std::mem::replace(&mut *self.filter.write().unwrap_or_else(PoisonError::into_inner), filter)
     }
 }
 
@@ -134,6 +144,10 @@ pub struct FilterHost {
     restore: Vec<Restore>,
     announcer: Option<Arc<announce::Announcer>>,
     links: Vec<LinkInfo>,
+    /// Whether there was a filter: then one that is not there is lost.
+    attached_once: bool,
+    /// Epoch of the table that was found when the filter was taken up.
+    pinned: Epoch,
 }
 
 impl FilterHost {
@@ -146,7 +160,7 @@ impl FilterHost {
             netlink: Netlink::open()?,
             names: config.interfaces.clone(),
             sound: AtomicBool::new(true),
-            filter: Mutex::new(None),
+            filter: RwLock::new(None),
             carried: Mutex::default(),
         };
         let mode = match config.xdp_mode {
@@ -163,6 +177,8 @@ impl FilterHost {
             restore: Vec::new(),
             announcer: None,
             links: Vec::new(),
+            attached_once: false,
+            pinned: Epoch(0),
         })
     }
 
@@ -182,9 +198,11 @@ impl FilterHost {
     /// still hold a lease, and only who has the filter can answer for that. Virtual IPs that are no longer wanted
     /// go with the next [`FilterHost::after`].
     ///
+    /// Returns the epoch of the table that was found: a state before it knows less than the table.
+    ///
     /// # Errors
     /// [`HostError`]; try again before anything else is done here.
-    pub async fn inherit(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
+    pub async fn inherit(&mut self, lease: &LeaseHandle) -> Result<Epoch, HostError> {
         if Guard::left_behind(&self.table)?.is_some() {
             self.guard_also(std::iter::empty())?;
         }
@@ -193,7 +211,25 @@ impl FilterHost {
         if !self.attached() && bpffs::left_behind(pins).map_err(unread)? {
             self.attach(lease).await?;
         }
-        Ok(())
+        Ok(self.pinned)
+    }
+
+    /// Puts virtual IPs back that somebody took off `lo`; returns them.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn restore_addresses(
+        &self,
+        carried: &BTreeMap<IpAddr, Carried>,
+    ) -> Result<Vec<IpAddr>, HostError> {
+        let mut restored = Vec::new();
+        for vip in carried.iter().filter(|(_, c)| c.local).map(|(vip, _)| *vip) {
+            if !address::virtual_present(&self.view.netlink, vip).await? {
+                address::add_virtual(&self.view.netlink, vip).await?;
+                restored.push(vip);
+            }
+        }
+        Ok(restored)
     }
 
     /// Makes guard and filter ready for `wanted`, before a table opens any of it.
@@ -272,21 +308,25 @@ impl FilterHost {
 
     /// Takes the host back to where it was: addresses, filter, sysctls, guard.
     pub async fn take_down(mut self, carried: &BTreeMap<IpAddr, Carried>) {
+        let mut gone = true;
         for (vip, carried) in carried {
-            log("virtual IP", self.withdraw(*vip, carried, None).await);
+            gone &= done("virtual IP", self.withdraw(*vip, carried, None).await);
         }
         for inherited in self.vips.iter().filter(|vip| !carried.contains_key(vip)) {
-            log("virtual IP", address::remove_virtual(&self.view.netlink, *inherited).await);
+            gone &= done("virtual IP", address::remove_virtual(&self.view.netlink, *inherited).await);
         }
-        let filter = self.view.filter().take();
-        if let Some(filter) = filter {
-            log("filter", filter.detach_and_unpin());
+        if let Some(filter) = self.view.exchange(None) {
+            gone &= done("filter", filter.detach_and_unpin());
+        }
+        if !gone {
+            tracing::error!("sysctls and guard stay: they keep closed what could not be taken down");
+            return;
         }
         for restore in self.restore.drain(..).rev() {
-            log("sysctls", restore.restore());
+            done("sysctls", restore.restore());
         }
         if let Some(guard) = self.guard.take() {
-            log("guard", guard.remove());
+            done("guard", guard.remove());
         }
     }
 
@@ -303,8 +343,10 @@ impl FilterHost {
                 Err(error) => found.push(error.to_string()),
             }
         }
-        if let Some(filter) = self.view.filter().as_ref() {
-            found.extend(filter.verify().iter().map(ToString::to_string));
+        match self.view.filter().as_ref() {
+            Some(filter) => found.extend(filter.verify().iter().map(ToString::to_string)),
+            None if self.attached_once => found.push("the filter is not attached".into()),
+            None => {}
         }
         if !found.is_empty() {
             tracing::warn!(?alarm, ?found, "guard or filter is not in place");
@@ -325,9 +367,9 @@ impl FilterHost {
         if let Some(guard) = &self.guard {
             guard.reinstall()?;
         }
-        let lost = self.view.filter().as_ref().is_some_and(|f| !f.verify().is_empty());
-        if lost {
-            drop(self.view.filter().take());
+        let sound = self.view.filter().as_ref().is_some_and(|f| f.verify().is_empty());
+        if self.attached_once && !sound {
+            drop(self.view.exchange(None));
             self.attach(lease).await?;
         }
         self.guard_exactly(carried.keys().copied().collect())?;
@@ -338,16 +380,17 @@ impl FilterHost {
     async fn attach(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
         self.links = self.view.service_links().await?;
         self.options.ports = self.links.iter().zip(0u8..).map(port).collect();
-        let (filter, _) = Filter::take_up(&self.options)?;
+        let (filter, found) = Filter::take_up(&self.options)?;
+        self.pinned = Epoch(found.pinned_epoch);
         for link in &self.links {
             self.restore.push(sysctl::prepare(&link.name)?);
         }
         let writer = filter.writer().expect("a filter that was just taken up still has its writer");
-        *self.view.filter() = Some(filter);
-        // From here on the guard lets through what carries the proof.
-        self.sync_guard()?;
+        self.view.exchange(Some(filter));
+        self.attached_once = true;
         lease.give(Order::Filter(Box::new(writer)));
-        Ok(())
+        // From here on the guard lets through what carries the proof.
+        self.sync_guard()
     }
 
     fn guard_also(&mut self, vips: impl Iterator<Item = IpAddr>) -> Result<(), HostError> {
@@ -429,8 +472,6 @@ fn port((link, index): (&LinkInfo, u8)) -> PortConfig {
     PortConfig { ifindex: link.ifindex, name: link.name.clone(), mac: link.mac, link: index }
 }
 
-fn log<E: std::fmt::Display>(what: &str, result: Result<(), E>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "{what}: not taken down");
-    }
+fn done<E: std::fmt::Display>(what: &str, result: Result<(), E>) -> bool {
+    result.inspect_err(|error| tracing::warn!(%error, "{what}: not taken down")).is_ok()
 }

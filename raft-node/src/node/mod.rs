@@ -8,7 +8,7 @@ mod drains;
 mod filter;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use farm_core::state::ClusterState;
 use farm_host::sockets::SockDiag;
 use tokio::sync::{mpsc, watch as tokio_watch};
 
-pub use desired::{Carried, carried, holds_nothing, lease_state, routes};
+pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
 pub use drains::{draining, survey};
 pub use filter::{FilterHost, HostError, HostView};
 pub use watch::{Alarm, watch as watch_host};
@@ -42,10 +42,15 @@ pub struct Follower {
     journal: Arc<Journal>,
     /// Whether the lease machines have started: they need a founded state.
     begun: bool,
-    /// Whether what a predecessor left on this host was taken up; before that no epoch counts as applied.
-    inherited: bool,
+    /// Epoch of the table that a predecessor left on this host, once it was taken up; before that no epoch counts as
+    /// applied, and a state before it is only the log being read again.
+    inherited: Option<Epoch>,
     /// The last trouble, told once and not with every new try.
     trouble: Option<String>,
+    /// Nodes that are about to go, and own nothing any more.
+    gone: BTreeSet<NodeId>,
+    /// Closed because guard or filter are not in place; the event that said so.
+    shut: Option<String>,
     published: Epoch,
     carried: BTreeMap<IpAddr, Carried>,
 }
@@ -60,8 +65,10 @@ impl Follower {
             host,
             journal,
             begun: false,
-            inherited: false,
+            inherited: None,
+            gone: BTreeSet::new(),
             trouble: None,
+            shut: None,
             published: Epoch(0),
             carried: BTreeMap::new(),
         }
@@ -109,61 +116,81 @@ impl Follower {
 
     /// Done again with the next state or alarm where it fails.
     async fn carry_out(&mut self, state: &ClusterState) -> Result<(), HostError> {
-        if !self.inherited {
-            self.host.inherit(&self.lease).await?;
-            self.inherited = true;
-        }
-        if !state.nodes.contains_key(&self.me) {
+        let inherited = match self.inherited {
+            Some(epoch) => epoch,
+            None => *self.inherited.insert(self.host.inherit(&self.lease).await?),
+        };
+        if state.epoch < inherited || !state.nodes.contains_key(&self.me) {
             return Ok(());
         }
         let wanted = carried(state, self.me);
         // Guard and filter come before the table that opens an address, the address itself comes last.
-        if state.epoch != self.published {
+        if wanted != self.carried || !self.host.attached() {
             self.host.before(&wanted, &self.lease).await?;
-            self.publish(state);
+        }
+        if state.epoch != self.published {
+            self.publish(state)?;
             self.published = state.epoch;
         }
         self.host.after(&self.carried, &wanted).await?;
         self.carried = wanted;
+        self.stand_in(state);
         Ok(())
     }
 
-    fn publish(&mut self, state: &ClusterState) {
-        if !self.host.attached() {
-            self.lease.give(Order::Idle(state.epoch));
-            return;
+    /// Whoever sends to a node that is about to go must learn of another one while that one still sends it on.
+    fn stand_in(&mut self, state: &ClusterState) {
+        let gone = handed_over(state);
+        if !gone.is_subset(&self.gone) && stand_in(state) == Some(self.me) {
+            self.announce();
         }
-        match farm_core::table::render(state, self.me) {
-            Ok(image) => self.lease.give(Order::Publish(image)),
-            Err(error) => {
-                // A table that cannot be rendered must not leave an older one in force for ever: the fence closes it.
-                tracing::error!(%error, epoch = %state.epoch, "cannot render the table");
-            }
-        }
+        self.gone = gone;
+    }
+
+    /// A table that cannot be rendered leaves the older one in force, and its epoch unreported: the next fence closes it.
+    fn publish(&mut self, state: &ClusterState) -> Result<(), HostError> {
+        self.lease.give(if self.host.attached() {
+            Order::Publish(farm_core::table::render(state, self.me)?)
+        } else {
+            Order::Idle(state.epoch)
+        });
+        Ok(())
     }
 
     async fn alarm(&mut self, alarm: Alarm) {
+        self.restore_addresses().await;
         let findings = self.host.inspect(alarm).await;
-        if findings.is_empty() {
-            return;
+        if !findings.is_empty() && self.shut.is_none() {
+            self.lease.give(Order::Shut(true));
+            self.shut = Some(self.journal.note(self.me.0, "filter_lost", "filter", findings.join("; "), ""));
         }
-        self.lease.give(Order::Shut(true));
-        let cause = self.journal.note(self.me.0, "filter_lost", "filter", findings.join("; "), "");
+        // What could not be mended at the last alarm is tried again, also when nothing new is found.
+        let Some(cause) = self.shut.clone() else { return };
         match self.host.repair(&self.carried, &self.lease).await {
-            Ok(()) => {
-                // The table is published anew: a filter that was put back starts empty.
-                self.published = Epoch(0);
-                self.lease.give(Order::Shut(false));
-                self.journal.note(
-                    self.me.0,
-                    "filter_restored",
-                    "filter",
-                    "guard and filter are in place again",
-                    &cause,
-                );
-            }
+            Ok(()) => self.reopen(&cause),
             Err(error) => self.tell("filter_not_restored", &error),
         }
+    }
+
+    async fn restore_addresses(&mut self) {
+        match self.host.restore_addresses(&self.carried).await {
+            Ok(restored) => {
+                for vip in restored {
+                    let text = format!("{vip} had gone from lo and was put back");
+                    self.journal.note(self.me.0, "address_restored", &vip.to_string(), text, "");
+                }
+            }
+            Err(error) => self.tell("address_not_restored", &error),
+        }
+    }
+
+    fn reopen(&mut self, cause: &str) {
+        // The table is published anew: a filter that was put back starts empty.
+        self.published = Epoch(0);
+        self.shut = None;
+        self.lease.give(Order::Shut(false));
+        let text = "guard and filter are in place again";
+        self.journal.note(self.me.0, "filter_restored", "filter", text, cause);
     }
 
     fn announce(&mut self) {

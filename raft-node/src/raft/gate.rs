@@ -175,6 +175,12 @@ impl Gate {
 
     /// The generation that is spoken for.
     #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.inner.cluster
+    }
+
+    /// The highest generation that was seen.
+    #[must_use]
     pub fn generation(&self) -> Generation {
         *self.inner.generation.borrow()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farm_core::id::NodeId;
+use farm_core::id::{Leadership, NodeId};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -86,6 +86,18 @@ impl Handle {
         }
     }
 
+    /// As [`Handle::set_voters`], but only in exactly this leadership: what was decided in one may be wrong in the next.
+    ///
+    /// # Errors
+    /// [`MembersError`]; `NotLeader` also when this node leads again, in another term.
+    pub async fn set_voters_as(
+        &self,
+        only: Leadership,
+        voters: BTreeSet<NodeId>,
+    ) -> Result<(), MembersError> {
+        self.step_to(Some(only), voters).await
+    }
+
     /// Makes exactly `voters` vote, one node after the other. Leavers go first: the rest can confirm that alone,
     /// while a newcomer that dies half-way would hold up whatever follows. Ended early by an error, it may have
     /// done a part; call it again.
@@ -93,11 +105,15 @@ impl Handle {
     /// # Errors
     /// [`MembersError`]; a newcomer must be a learner that has caught up.
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembersError> {
+        self.step_to(None, voters).await
+    }
+
+    async fn step_to(&self, only: Option<Leadership>, voters: BTreeSet<NodeId>) -> Result<(), MembersError> {
         let wanted: BTreeSet<u64> = voters.iter().map(|n| n.0).collect();
         if wanted.is_empty() {
             return Err(MembersError::NoVoters);
         }
-        while let Some(step) = self.next_step(&wanted).await? {
+        while let Some(step) = self.next_step(only, &wanted).await? {
             step.0.commit(step.1).await?;
         }
         Ok(())
@@ -142,8 +158,16 @@ impl Handle {
     }
 
     /// The next single change on the way to `wanted`: a leaver, except the last one, then a newcomer.
-    async fn next_step(&self, wanted: &BTreeSet<u64>) -> Result<Option<(Changing<'_>, Step)>, MembersError> {
+    async fn next_step(
+        &self,
+        only: Option<Leadership>,
+        wanted: &BTreeSet<u64>,
+    ) -> Result<Option<(Changing<'_>, Step)>, MembersError> {
         let change = self.changing().await?;
+        let leads = Leadership { term: change.vote.leader_id().term, leader: self.me() };
+        if only.is_some_and(|only| only != leads) {
+            return Err(MembersError::NotLeader { leader: Some(self.me()) });
+        }
         let now: BTreeSet<u64> = change.members.voter_ids().collect();
         if let Some(leaver) = now.difference(wanted).next().filter(|_| now.len() > 1) {
             return Ok(Some((change, ChangeMembers::RemoveVoters(BTreeSet::from([*leaver])))));

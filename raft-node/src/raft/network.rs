@@ -69,7 +69,8 @@ impl PeerNetwork {
         Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let now = self.published.state.borrow().state.nodes.get(&NodeId(self.target)).map(Endpoint::of);
-        self.link.redirect(now.as_ref().unwrap_or(&self.joined_at));
+        // A mistyped address must not cost the majority that it takes to correct it.
+        self.link.redirect(&now.unwrap_or_default().or(&self.joined_at));
         self.link.call(timeout, call).await
     }
 

@@ -29,6 +29,14 @@ impl Endpoint {
     pub fn of(node: &Node) -> Self {
         node.addresses.values().map(|ip| SocketAddr::new(*ip, node.peer_port)).collect()
     }
+
+    /// These addresses, and behind them those of `other` that are not among them.
+    #[must_use]
+    pub fn or(mut self, other: &Self) -> Self {
+        let more: Vec<SocketAddr> = other.0.iter().filter(|a| !self.0.contains(a)).copied().collect();
+        self.0.extend(more);
+        self
+    }
 }
 
 impl FromIterator<SocketAddr> for Endpoint {

@@ -50,7 +50,7 @@ pub use log_store::{Bounds, Done, LogStore, Purged, Rewrite, Snapshot, wait};
 pub use open::Recovered;
 pub use options::{FatalHook, OpenOptions};
 pub use quarantine::quarantine;
-pub use space::DiskPressure;
+pub use space::{DiskPressure, Gauge};
 pub use store::Store;
 pub use transfer::{Item, export, import};
 

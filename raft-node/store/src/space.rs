@@ -38,9 +38,9 @@ pub enum DiskPressure {
     CommandsRefused,
 }
 
-/// How full the disk is, for anyone who asks.
+/// How full the disk is, for anyone who asks; it does not keep the store open.
 #[derive(Clone, Debug)]
-pub(crate) struct Gauge {
+pub struct Gauge {
     dir: PathBuf,
     ballast: Arc<AtomicU64>,
     target: u64,
@@ -49,7 +49,10 @@ pub(crate) struct Gauge {
 
 impl Gauge {
     /// Ok, or who must stop.
-    pub(crate) fn pressure(&self) -> io::Result<DiskPressure> {
+    ///
+    /// # Errors
+    /// The system's answer if the file system cannot be asked.
+    pub fn pressure(&self) -> io::Result<DiskPressure> {
         let spare = available(&self.dir)?.saturating_add(self.ballast.load(Ordering::Relaxed));
         Ok(match spare {
             spare if spare >= self.target.saturating_add(self.low_water) => DiskPressure::Ok,

@@ -46,6 +46,12 @@ impl Store {
         self.inner.gauge.pressure()
     }
 
+    /// What tells the pressure to those who shall not keep the store open.
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        self.inner.gauge.clone()
+    }
+
     /// Checks the handle, lets `prepare` check and apply the request to the promised state, and hands it on.
     fn change(&self, done: Done, prepare: impl FnOnce(&mut View) -> Result<Change, WriteError>) {
         let mut view = self.inner.shared.view();

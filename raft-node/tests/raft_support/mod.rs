@@ -190,7 +190,8 @@ impl Group {
         let mut group =
             Self { members: BTreeMap::new(), dir: tempfile::tempdir().expect("a scratch directory") };
         let me = NodeId(1);
-        group.begin(me, Generation::default()).await;
+        let address = free_address("first");
+        group.begin(me, Generation::default(), address).await;
         let founder = group.at(me);
         founder.handle().initialize(founder.endpoint()).await.expect("initialized");
         founder.sees("itself leading", |r| r.leader == Some(me)).await;
@@ -199,7 +200,7 @@ impl Group {
             name: "test".into(),
             hash_key: HashKey([1; 16]),
             profile: Profile::Fast,
-            node: node(me.0, "first"),
+            node: node(me.0, "first", address),
             nonce: 42,
         };
         group.do_at(me, body).await;
@@ -226,18 +227,18 @@ impl Group {
     pub async fn join(&mut self) -> NodeId {
         let leader = self.leader().await;
         let name = format!("node{}", self.members.len());
-        let applied = self.do_at(leader, Body::NodeJoin(node(0, &name))).await;
+        let address = free_address(&name);
+        let applied = self.do_at(leader, Body::NodeJoin(node(0, &name, address))).await;
         let id = applied.outcome.result.expect("it may join").node.expect("it has an id");
         let generation = self.at(leader).handle().gate().generation();
-        self.begin(id, generation).await;
+        self.begin(id, generation, address).await;
         let endpoint = self.at(id).endpoint();
         self.at(leader).handle().add_learner(id, endpoint).await.expect("a learner");
         self.at(leader).sees("the newcomer caught up", |r| r.caught_up.contains(&id)).await;
         id
     }
 
-    async fn begin(&mut self, id: NodeId, generation: Generation) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    async fn begin(&mut self, id: NodeId, generation: Generation, address: SocketAddr) {
         let dir = self.dir.path().join(id.to_string());
         let mut member = Member { id, address, notes: Arc::default(), dir, generation, handle: None };
         member.start().await;
@@ -298,17 +299,22 @@ pub fn weight_in(snapshot: &Snapshot) -> u16 {
     snapshot.state.modules[&web()].weights[&NodeId(1)].0
 }
 
-fn node(id: u64, name: &str) -> Node {
-    // Every node of the cluster has addresses of its own; the log's next index tells them apart well enough.
+/// A loopback address of its own for `name`, with a port that nobody uses.
+fn free_address(name: &str) -> SocketAddr {
     let last = name.bytes().fold(1u8, |sum, b| sum.wrapping_mul(31).wrapping_add(b));
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, last), 0)).expect("a free port");
+    listener.local_addr().expect("bound")
+}
+
+fn node(id: u64, name: &str, address: SocketAddr) -> Node {
     Node {
         id: NodeId(id),
         name: name.into(),
         role: NodeRole::Server,
         membership: Membership::Member,
-        addresses: BTreeMap::from([("lan".to_owned(), [10, 0, 0, last].into())]),
+        addresses: BTreeMap::from([("lan".to_owned(), address.ip())]),
         links: Vec::new(),
-        peer_port: 7601,
+        peer_port: address.port(),
         lease_port: 7601,
         api_port: 7600,
     }

@@ -245,6 +245,12 @@ impl Controller {
         self
     }
 
+    /// Whether this leader misses `node`'s renewals.
+    #[must_use]
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.presence.is_silent(node)
+    }
+
     /// The leadership it belongs to.
     #[must_use]
     pub fn leadership(&self) -> Leadership {

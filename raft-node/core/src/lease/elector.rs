@@ -182,8 +182,12 @@ impl Elector {
     }
 
     /// The own state reached `applied` ([`crate::state::ClusterState::applied_fences`]), by an entry or a snapshot.
-    /// From then on the state speaks for the log up to there, which may be purged.
+    /// From then on the state speaks for the log up to there, which may be purged. An older state than one that was
+    /// told before says nothing: the fences behind it would be in neither.
     pub fn applied(&mut self, applied: AppliedFences) {
+        if applied.index < self.applied.index {
+            return;
+        }
         self.log.retain(|index, _| *index > applied.index);
         self.applied = applied;
         self.recompute();
