@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use farm_lab::process::Process;
 use farm_lab::{LabName, Mode, Place, demo};
 
 /// Name of the lab that needs no name.
@@ -70,6 +71,9 @@ pub enum Command {
     Guard {
         #[command(flatten)]
         lab: Which,
+        /// Who owns the lab, as PID:START.
+        #[arg(long)]
+        owner: Process,
     },
 }
 

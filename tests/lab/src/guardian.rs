@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::lab;
 use crate::names::LabName;
+use crate::process::Process;
 use crate::{binaries, shell};
 
 /// Says that the lab stays although its owner ends.
@@ -26,7 +27,8 @@ impl Guardian {
     /// The program `farm-lab` is missing.
     pub fn start(name: &LabName) -> Result<Self> {
         let mut command = Command::new(binaries::find("farm-lab")?);
-        command.args(["guard", "--name", name.as_str()]);
+        let owner = Process::current()?.to_string();
+        command.args(["guard", "--owner", &owner, "--name", name.as_str()]);
         // A process group of its own: Ctrl-C in the terminal must reach the owner only.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().context("starting the guardian of the lab")?;
@@ -45,14 +47,14 @@ impl Guardian {
     }
 }
 
-/// The guardian's end: waits for the owner and takes the lab down unless it was let go.
+/// The guardian's end: waits for the owner and takes its lab down unless it was let go.
 ///
 /// # Errors
 /// The lab could not be taken down.
-pub fn watch(name: &LabName) -> Result<()> {
+pub fn watch(name: &LabName, owner: Process) -> Result<()> {
     let mut said = Vec::new();
     std::io::stdin().read_to_end(&mut said)?;
-    if said == [LET_GO] { Ok(()) } else { lab::down(name) }
+    if said == [LET_GO] { Ok(()) } else { lab::down_owned(name, owner) }
 }
 
 /// Waits until a lab is gone: for those who saw its owner end.

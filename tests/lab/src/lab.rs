@@ -224,9 +224,23 @@ pub fn exists(name: &LabName) -> Result<bool> {
 /// # Errors
 /// Something of it is still there.
 pub fn down(name: &LabName) -> Result<()> {
+    down_if(name, |_| true)
+}
+
+/// The same for the lab that `owner` owns: another of that name may have come after it.
+///
+/// # Errors
+/// As [`down`].
+pub(crate) fn down_owned(name: &LabName, owner: Process) -> Result<()> {
+    down_if(name, |record| record.owner == Some(owner))
+}
+
+/// What is meant is asked under the lock: before it a lab of that name may go and another come.
+fn down_if(name: &LabName, is_meant: impl Fn(&Record) -> bool) -> Result<()> {
     let directory = Directory::of(name);
     let _lock = directory.lock()?;
     match directory.read()? {
+        Some(record) if !is_meant(&record) => return Ok(()),
         Some(record) => tear_down(&record).with_context(|| format!("taking down lab {name}"))?,
         None => tracing::debug!(%name, "no lab to take down"),
     }
@@ -241,7 +255,7 @@ pub fn sweep() -> Result<()> {
     for name in Directory::existing()? {
         if Directory::of(&name).read()?.is_some_and(|record| record.orphaned()) {
             tracing::info!(%name, "removing what a crashed lab left");
-            down(&name)?;
+            down_if(&name, Record::orphaned)?;
         }
     }
     Ok(())

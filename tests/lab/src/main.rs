@@ -35,7 +35,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(demo) => show(demo),
         Command::Bench(bench) => measure(bench),
         Command::Pages { root } => page::write(&root),
-        Command::Guard { lab } => guardian::watch(&lab.name),
+        Command::Guard { lab, owner } => guardian::watch(&lab.name, owner),
     }
 }
 

@@ -161,8 +161,12 @@ impl Lab {
             .with_context(|| format!("{role:?} on {place} ended at once: {}", tail(log)))?;
         // Only this thread may wait for the child, and somebody must: else it stays a zombie.
         std::thread::spawn(move || child.wait());
-        self.directory.update(|record| record.processes.push(Started { place, role, process }))?;
-        Ok(process)
+        let noted = self.directory.update(|record| record.processes.push(Started { place, role, process }));
+        if noted.is_err() {
+            // The lab went down meanwhile: nobody else would end what is not written down.
+            process.kill()?;
+        }
+        noted.map(|()| process)
     }
 
     fn record(&self) -> Result<Record> {

@@ -4,10 +4,12 @@
     reason = "pidfd_open and pidfd_send_signal have no safe wrapper among our dependencies"
 )]
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -122,6 +124,22 @@ impl Process {
     }
 }
 
+/// As `PID:START`.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.pid, self.start)
+    }
+}
+
+impl FromStr for Process {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (pid, start) = text.split_once(':').with_context(|| format!("{text:?} is not PID:START"))?;
+        Ok(Self { pid: pid.parse()?, start: start.parse()? })
+    }
+}
+
 /// State of a process's first thread.
 #[derive(Clone, Copy)]
 struct State(char);
@@ -156,6 +174,14 @@ mod tests {
         assert!(!process.alive(), "a zombie counts as ended");
         child.wait()?;
         assert!(!process.signal(Signal::SIGKILL)?);
+        Ok(())
+    }
+
+    #[test]
+    fn an_identity_survives_as_text() -> Result<()> {
+        let process = Process::current()?;
+        assert_eq!(process.to_string().parse::<Process>()?, process);
+        assert!("17".parse::<Process>().is_err());
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! Labs without daemons: machines, cables, faults; and that nothing is left of them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,8 +15,20 @@ const CLIENT: Place = Place::Client;
 const NODE1: Place = Place::Node(1);
 const NODE2: Place = Place::Node(2);
 
+/// Every lab that comes up removes what a crashed one left: who looks at that must be alone.
+static CRASHES: RwLock<()> = RwLock::new(());
+
+fn shared() -> RwLockReadGuard<'static, ()> {
+    CRASHES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spec(prefix: &str) -> Result<Spec> {
+    Ok(Spec::new(LabName::unique(prefix)?, 2).second_network())
+}
+
 fn lab(prefix: &str) -> Result<Lab> {
-    Lab::build(Spec::new(LabName::unique(prefix)?, 2).second_network())
+    let _shared = shared();
+    Lab::build(spec(prefix)?)
 }
 
 fn reaches(lab: &Lab, from: Place, to: impl Into<IpAddr>) -> Result<bool> {
@@ -141,6 +154,7 @@ fn a_dropped_lab_leaves_nothing_not_even_foreign_processes_inside() -> Result<()
 #[test]
 fn a_second_lab_of_the_same_name_is_refused_and_the_first_stays() -> Result<()> {
     let lab = lab("twice")?;
+    let _shared = shared();
     let refused = Lab::build(lab.spec().clone()).expect_err("the name is taken").to_string();
     assert!(refused.contains("farm-lab down --name"), "{refused}");
     assert!(reaches(&lab, CLIENT, NODE1.address())?);
@@ -176,6 +190,7 @@ fn a_lab_that_is_up_is_shown_with_what_runs_in_it() -> Result<()> {
 
 #[test]
 fn a_kept_lab_stays_until_down() -> Result<()> {
+    let _shared = shared();
     let name = LabName::unique("kept")?;
     let up = farm_lab_program().args(["up", "--bare", "--nodes", "1", "--name", name.as_str()]).output()?;
     assert!(up.status.success(), "{up:?}");
@@ -189,22 +204,23 @@ fn a_kept_lab_stays_until_down() -> Result<()> {
     Ok(())
 }
 
-/// A process that owns a lab and waits to be ended.
-fn owner(name: &LabName) -> Result<(std::process::Child, Process)> {
+/// A process that owns a lab and waits to be ended, and what it prints: it must be able to.
+fn owner(name: &LabName) -> Result<(std::process::Child, Process, BufReader<ChildStdout>)> {
     let up = ["up", "--bare", "--foreground", "--nodes", "1", "--name", name.as_str()];
     let mut child = farm_lab_program().args(up).stdout(Stdio::piped()).spawn()?;
-    let out = BufReader::new(child.stdout.take().context("stdout is piped")?);
+    let mut out = BufReader::new(child.stdout.take().context("stdout is piped")?);
     let is_up = |line: &std::io::Result<String>| line.as_ref().is_ok_and(|l| l.contains("is up"));
-    out.lines().find(is_up).context("the owner ended early")??;
+    out.by_ref().lines().find(is_up).context("the owner ended early")??;
     let process = Process::of(i32::try_from(child.id())?)?;
-    Ok((child, process))
+    Ok((child, process, out))
 }
 
 #[test]
 fn an_owner_that_is_interrupted_or_killed_leaves_nothing() -> Result<()> {
+    let _shared = shared();
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let name = LabName::unique(&format!("owned-{}", signal as i32))?;
-        let (mut child, process) = owner(&name)?;
+        let (mut child, process, _out) = owner(&name)?;
         assert!(!traces(&name)?.is_empty());
         process.signal(signal)?;
         child.wait()?;
@@ -216,8 +232,9 @@ fn an_owner_that_is_interrupted_or_killed_leaves_nothing() -> Result<()> {
 
 #[test]
 fn what_a_crash_left_is_removed_by_the_next_lab() -> Result<()> {
+    let _alone = CRASHES.write().unwrap_or_else(PoisonError::into_inner);
     let name = LabName::unique("crashed")?;
-    let (mut child, process) = owner(&name)?;
+    let (mut child, process, _out) = owner(&name)?;
     // The machine was so broken that the guardian died as well.
     let guardians = guardians_of(&name)?;
     assert_eq!(guardians.len(), 1);
@@ -225,16 +242,34 @@ fn what_a_crash_left_is_removed_by_the_next_lab() -> Result<()> {
     process.kill()?;
     child.wait()?;
     assert!(!traces(&name)?.is_empty(), "nobody was left to clean up");
-    drop(lab("next")?);
+    drop(Lab::build(spec("next")?)?);
+    assert_eq!(traces(&name)?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_late_guardian_leaves_another_lab_of_the_same_name_alone() -> Result<()> {
+    let lab = lab("late")?;
+    let name = lab.spec().name.clone();
+    let guard = |owner: Process| -> Result<bool> {
+        let mut command = farm_lab_program();
+        command.args(["guard", "--owner", &owner.to_string(), "--name", name.as_str()]);
+        Ok(command.stdin(Stdio::null()).status()?.success())
+    };
+    let own = Process::current()?;
+    assert!(guard(Process { start: own.start - 1, ..own })?, "that owner has no lab of this name any more");
+    assert!(reaches(&lab, CLIENT, NODE1.address())?);
+    assert!(guard(own)?);
     assert_eq!(traces(&name)?, Vec::<String>::new());
     Ok(())
 }
 
 fn guardians_of(name: &LabName) -> Result<Vec<Process>> {
-    let wanted = format!("guard\0--name\0{name}\0");
+    let wanted = format!("\0--name\0{name}\0");
     let pids = std::fs::read_dir("/proc")?.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let guards = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.ends_with(&wanted))
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|c| c.contains("\0guard\0") && c.ends_with(&wanted))
     };
     pids.filter(guards).map(Process::of).collect()
 }
