@@ -79,7 +79,7 @@ pub fn write(rows: &[Row], path: &Path) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// It cannot be read, or has another shape.
