@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use farm_core::lease::Timing;
 use farm_core::model::Profile;
 
 /// How long stalls are looked for.
@@ -14,9 +15,8 @@ const STALL_WATCH: Duration = Duration::from_secs(2);
 const WRITES: usize = 50;
 /// A stall or write beyond this share of a profile's lease would cost renewals: three may be lost, so a quarter.
 const SHARE_OF_LEASE: u32 = 4;
-/// Lease lengths of the profiles (DESIGN §2).
-const LEASES: [(Profile, Duration); 2] =
-    [(Profile::Fast, Duration::from_millis(100)), (Profile::Standard, Duration::from_millis(500))];
+/// The profiles that ask something of the machine, the most demanding first.
+const DEMANDING: [Profile; 2] = [Profile::Fast, Profile::Standard];
 
 /// What was measured.
 #[derive(Clone, Debug)]
@@ -86,8 +86,9 @@ impl Measured {
             reasons.push("this clock may hide a pause of the virtual machine: keep leases short".into());
         }
         let worst = self.stall.max(self.sync);
-        let fits = LEASES.iter().find(|(_, lease)| worst * SHARE_OF_LEASE <= *lease);
-        (fits.map_or(Profile::Virtual, |(profile, _)| *profile), reasons)
+        let lease = |profile: Profile| Duration::from_nanos(Timing::of(profile).lease.0);
+        let fits = DEMANDING.into_iter().find(|profile| worst * SHARE_OF_LEASE <= lease(*profile));
+        (fits.unwrap_or(Profile::Virtual), reasons)
     }
 }
 

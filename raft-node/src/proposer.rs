@@ -103,6 +103,7 @@ fn can_wait(body: &Body) -> bool {
         | Body::Cancel(_)
         | Body::ElectorsJoint(_)
         | Body::ElectorsSeal { .. }
-        | Body::ElectorsFinal(_) => false,
+        | Body::ElectorsFinal(_)
+        | Body::ElectorsCancel => false,
     }
 }

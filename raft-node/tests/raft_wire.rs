@@ -166,6 +166,7 @@ fn changes() -> impl Strategy<Value = Body> {
         (any::<u64>(), vec(node_id(), 0..4))
             .prop_map(|(joint, nodes)| Body::ElectorsSeal { joint: Epoch(joint), nodes }),
         vec(evidence(), 0..4).prop_map(Body::ElectorsFinal),
+        Just(Body::ElectorsCancel),
     ]
 }
 

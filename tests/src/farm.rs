@@ -91,6 +91,17 @@ impl Farm {
         status.leader().context("the status has a leader")
     }
 
+    /// Who of `places` leads, in the eyes of the first of them.
+    ///
+    /// # Errors
+    /// None of them does.
+    pub fn leader_among(&self, places: &[Place]) -> Result<Place> {
+        let first = *places.first().context("somebody is left")?;
+        let led = |status: &Status| status.leader().is_some_and(|leader| places.contains(&leader));
+        let status = self.await_status(first, &format!("one of {places:?} leads"), LIMIT, led)?;
+        status.leader().context("the status has a leader")
+    }
+
     /// The nodes but one.
     #[must_use]
     pub fn others(&self, than: Place) -> Vec<Place> {

@@ -156,6 +156,9 @@ pub enum Body {
     },
     /// Step 3 (*epoch*).
     ElectorsFinal(Vec<Evidence>),
+    /// Takes a change of electors back that cannot be finished (*epoch*). Safe at any step before Final: until then
+    /// every lease and all evidence rest on a majority of the old set, as they do after it.
+    ElectorsCancel,
 }
 
 impl Command {
@@ -196,7 +199,8 @@ impl Command {
             | Body::Cancel(_)
             | Body::ElectorsJoint(_)
             | Body::ElectorsSeal { .. }
-            | Body::ElectorsFinal(_) => true,
+            | Body::ElectorsFinal(_)
+            | Body::ElectorsCancel => true,
         }
     }
 
@@ -213,6 +217,7 @@ impl Command {
                 | Body::ElectorsJoint(_)
                 | Body::ElectorsSeal { .. }
                 | Body::ElectorsFinal(_)
+                | Body::ElectorsCancel
         )
     }
 

@@ -42,6 +42,7 @@ pub enum Kind {
     ElectorsJoint { from: Vec<String>, to: Vec<String> },
     ElectorsSealed,
     ElectorsChanged { electors: Vec<String> },
+    ElectorsKept { electors: Vec<String> },
 }
 
 impl Kind {
@@ -72,6 +73,7 @@ impl Kind {
             Self::ElectorsJoint { .. } => "electors_joint",
             Self::ElectorsSealed => "electors_sealed",
             Self::ElectorsChanged { .. } => "electors_changed",
+            Self::ElectorsKept { .. } => "electors_kept",
         }
     }
 
@@ -97,9 +99,10 @@ impl Kind {
             | Self::Prepared { module, .. } => module.0.clone(),
             Self::Moved { losers, .. } => losers.join(","),
             Self::Activated { .. } | Self::Settled { .. } | Self::Cancelled { .. } => "buckets".into(),
-            Self::ElectorsJoint { .. } | Self::ElectorsSealed | Self::ElectorsChanged { .. } => {
-                "electors".into()
-            }
+            Self::ElectorsJoint { .. }
+            | Self::ElectorsSealed
+            | Self::ElectorsChanged { .. }
+            | Self::ElectorsKept { .. } => "electors".into(),
         }
     }
 
@@ -149,6 +152,9 @@ impl Kind {
             }
             Self::ElectorsSealed => "the change of electors is sealed".into(),
             Self::ElectorsChanged { electors } => format!("electors are {}", electors.join(", ")),
+            Self::ElectorsKept { electors } => {
+                format!("electors stay {}: of the new ones no majority is heard", electors.join(", "))
+            }
         }
     }
 }

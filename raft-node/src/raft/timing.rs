@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use farm_core::command::Body;
+use farm_core::lease;
 use farm_core::model::Profile;
+use farm_core::time::Span;
 
 /// Election and heartbeat times. openraft reads them once, at start: of its configuration only the switches for
 /// ticks, heartbeats, elections and pre-votes can change while it runs. A new profile therefore takes effect for
@@ -23,15 +25,11 @@ impl Timing {
     /// The times of a profile.
     #[must_use]
     pub const fn of(profile: Profile) -> Self {
-        let (heartbeat, min, max) = match profile {
-            Profile::Fast => (25, 75, 150),
-            Profile::Standard => (100, 300, 600),
-            Profile::Virtual => (250, 1_000, 2_000),
-        };
+        let profile = lease::Timing::of(profile);
         Self {
-            election_min: Duration::from_millis(min),
-            election_max: Duration::from_millis(max),
-            heartbeat: Duration::from_millis(heartbeat),
+            election_min: part(profile.election_min),
+            election_max: part(profile.election_max),
+            heartbeat: Duration::from_nanos(profile.renewal.0),
         }
     }
 
@@ -41,6 +39,12 @@ impl Timing {
     pub fn patience(&self) -> Duration {
         (self.election_max * 6).max(Duration::from_secs(2))
     }
+}
+
+/// openraft waits its leader's lease, which is `election_max`, *before* the election timeout: two thirds of the
+/// profile's times keep what a failover costs near them (docs/adr/0008).
+const fn part(of_profile: Span) -> Duration {
+    Duration::from_nanos(of_profile.0 / 3 * 2)
 }
 
 /// The profile a command sets, if any.

@@ -139,6 +139,7 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::ElectorsFinal(evidence) => {
             Proto::ElectorsFinal(v1::ElectorsFinal { evidence: all_to_wire(evidence) })
         }
+        Body::ElectorsCancel => Proto::ElectorsCancel(v1::ElectorsCancel {}),
     }
 }
 
@@ -186,6 +187,7 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             Body::ElectorsSeal { joint: Epoch(p.joint), nodes: parse_nodes("ElectorsSeal.nodes", p.nodes)? }
         }
         Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
+        Proto::ElectorsCancel(v1::ElectorsCancel {}) => Body::ElectorsCancel,
     })
 }
 

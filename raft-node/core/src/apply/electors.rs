@@ -1,4 +1,4 @@
-//! The change of electors (DESIGN L7): Joint, Seal, Final.
+//! The change of electors (DESIGN L7): Joint, Seal, Final; or Cancel in the place of one of the last two.
 
 use std::collections::BTreeSet;
 
@@ -49,6 +49,11 @@ impl ClusterState {
         }
         self.electors = Electors::new(change.next.clone());
         happened(Kind::ElectorsChanged { electors: self.names(&self.electors.current) })
+    }
+
+    pub(super) fn electors_cancel(&mut self) -> Done {
+        self.electors.change.take().ok_or_else(|| refuse("no change of electors is open"))?;
+        happened(Kind::ElectorsKept { electors: self.names(&self.electors.current) })
     }
 
     fn names(&self, nodes: &BTreeSet<NodeId>) -> Vec<String> {

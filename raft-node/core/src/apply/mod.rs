@@ -166,6 +166,7 @@ impl ClusterState {
             Body::ElectorsJoint(next) => self.electors_joint(next),
             Body::ElectorsSeal { joint, nodes } => self.electors_seal(*joint, nodes, entry),
             Body::ElectorsFinal(evidence) => self.electors_final(evidence),
+            Body::ElectorsCancel => self.electors_cancel(),
         }
     }
 }

@@ -136,7 +136,7 @@ impl ClusterState {
         })?;
         ensure(vip.is_ipv4(), || {
             let fact = format!("{vip} is an IPv6 address; this version serves IPv4 only");
-            Refusal::new("vip_ipv6", fact, "farmctl service add --help")
+            Refusal::new("vip_family", fact, "farmctl service add --help")
         })?;
         if let Some(node) = self.nodes.values().find(|n| own_addresses(n).any(|ip| ip == vip)) {
             let fact = format!("{vip} is an address of {}; a virtual IP must be unused", node.name);

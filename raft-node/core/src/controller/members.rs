@@ -7,6 +7,9 @@
 //! a node comes: AddLearner ─ caught up ─▶ SetVoters(V + n) ─▶ Joint ─▶ Seal ─▶ Final(E + n)
 //! a node goes:  Joint ─▶ Seal ─▶ Final(E − n) ─▶ SetVoters(V − n) ─ (if it left) ▶ NodeRemove ─▶ RemoveFromRaft
 //! ```
+//! No set is gone to of which no majority is heard: leases would end and no command could bring it back. A node that
+//! leaves then waits, until those that are silent are heard again or have gone themselves; a change that is under way
+//! is taken back (ElectorsCancel), which is safe at every step before Final.
 
 use std::collections::BTreeSet;
 
@@ -82,15 +85,17 @@ impl View<'_> {
         let wanted = self.wanted();
         let ready = |id: &&NodeId| wanted.contains(id) && self.observed.caught_up.contains(id);
         let goes = |id: &&NodeId| !wanted.contains(id) && **id != self.controller.me;
-        if let Some(id) = voters.difference(&electors.current).find(goes) {
-            return Some(Effect::SetVoters(without(voters, *id)));
-        }
-        if let Some(id) = electors.current.difference(voters).find(ready) {
-            return Some(Effect::SetVoters(with(voters, *id)));
-        }
-        let new = wanted.difference(voters).find(ready)?;
+        let former = voters.difference(&electors.current).find(goes).map(|id| without(voters, *id));
+        let missing = || electors.current.difference(voters).find(ready).map(|id| with(voters, *id));
         let free = *voters == electors.current && voters.len() < VOTERS_MAX;
-        free.then(|| Effect::SetVoters(with(voters, *new)))
+        let new = || wanted.difference(voters).find(ready).filter(|_| free).map(|id| with(voters, *id));
+        former.or_else(missing).or_else(new).filter(|next| self.is_viable(next)).map(Effect::SetVoters)
+    }
+
+    /// Whether a majority of `set` is heard, and did not say that it goes away.
+    fn is_viable(&self, set: &BTreeSet<NodeId>) -> bool {
+        let away = |id| self.state.nodes.get(id).is_some_and(|n| n.membership == Membership::Away);
+        set.iter().filter(|id| !self.is_silent(**id) && !away(id)).count() * 2 > set.len()
     }
 
     /// A leader that is about to go lets another voter lead, once nothing depends on it but its vote.
@@ -111,10 +116,10 @@ impl View<'_> {
     pub(super) fn change_electors(&self) -> Option<Body> {
         match &self.state.electors.change {
             None => self.next_electors().map(|next| Body::ElectorsJoint(next.into_iter().collect())),
-            Some(change) => match &change.seal {
-                None => self.seal(change),
-                Some(seal) => self.finish(seal),
-            },
+            Some(change) => {
+                let finished = change.seal.as_ref().and_then(|seal| self.finish(seal));
+                finished.or_else(|| self.take_back(change)).or_else(|| self.seal(change))
+            }
         }
     }
 
@@ -125,19 +130,20 @@ impl View<'_> {
             return None;
         }
         let wanted = self.wanted();
+        let viable = |next: &BTreeSet<NodeId>| self.is_viable(next);
         if let Some(id) = voters.difference(current).find(|id| wanted.contains(id)) {
-            return Some(with(current, *id));
+            return Some(with(current, *id)).filter(viable);
         }
         if let Some(id) = current.difference(voters).next() {
-            return Some(without(current, *id)).filter(|next| !next.is_empty());
+            return Some(without(current, *id)).filter(viable);
         }
         // Who comes, comes first.
         let ready = |id: &NodeId| self.observed.caught_up.contains(id);
         if voters != current || (voters.len() < VOTERS_MAX && wanted.difference(voters).any(ready)) {
             return None;
         }
-        let leaves = current.iter().find(|id| self.must_go(**id, &wanted))?;
-        Some(without(current, *leaves)).filter(|next| !next.is_empty())
+        let leavers = current.iter().filter(|id| self.must_go(**id, &wanted));
+        leavers.map(|id| without(current, *id)).find(viable)
     }
 
     /// An elector goes when it is gone or leaves, or to make room for a lower id that is ready. The leader does not
@@ -154,8 +160,14 @@ impl View<'_> {
         leaves || gone || (crowded && ready)
     }
 
+    /// A set without a majority that is heard grants no lease.
+    fn take_back(&self, change: &Change) -> Option<Body> {
+        let better = !self.is_viable(&change.next) && self.is_viable(&self.state.electors.current);
+        better.then_some(Body::ElectorsCancel)
+    }
+
     fn seal(&self, change: &Change) -> Option<Body> {
-        if !self.all_reported(change.joint) {
+        if change.seal.is_some() || !self.all_reported(change.joint) {
             return None;
         }
         if planted!(JointWithoutSeal) {

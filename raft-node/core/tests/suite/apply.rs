@@ -278,6 +278,10 @@ fn electors_change_one_at_a_time_in_three_steps() {
     assert_eq!(log.step(Body::ElectorsJoint(nodes(&[]))), Err("electors"));
     assert_eq!(log.step(Body::ElectorsJoint(nodes(&[1, 9]))), Err("unknown_node"));
     assert_eq!(log.step(Body::ElectorsSeal { joint: Epoch(1), nodes: nodes(&[1, 2, 3]) }), Err("electors"));
+    assert_eq!(log.step(Body::ElectorsCancel), Err("electors"), "nothing to take back");
+    log.step(Body::ElectorsJoint(nodes(&[1, 2]))).unwrap();
+    log.step(Body::ElectorsCancel).unwrap();
+    assert_eq!(log.state.electors.current, BTreeSet::from([NodeId(1)]));
     log.step(Body::ElectorsJoint(nodes(&[1, 2]))).unwrap();
     let joint = log.state.epoch;
     assert_eq!(log.step(Body::ElectorsJoint(nodes(&[1, 3]))), Err("electors"));
@@ -361,6 +365,7 @@ fn body() -> impl Strategy<Value = Body> {
         3 => prop::collection::vec(node_id(), 1..4).prop_map(Body::ElectorsJoint),
         3 => Just(Body::ElectorsSeal { joint: Epoch(0), nodes: vec![] }),
         3 => Just(Body::ElectorsFinal(vec![])),
+        1 => Just(Body::ElectorsCancel),
     ]
 }
 
