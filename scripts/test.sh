@@ -38,6 +38,7 @@ run() {
     step "build" cargo build "${ALL[@]}" --all-targets &&
         step "unit tests" cargo test "${ALL[@]}" --lib --bins &&
         step "examples in the documentation" cargo test "${ALL[@]}" --doc &&
+        step "planted bugs of the core" cargo test --locked -p farm-core --features planted --test suite planted &&
         step "simulation and model checks" cargo test "${CHAOS[@]}" &&
         step "tests of the parts, then end to end" cargo test "${ALL[@]}" --test '*'
 }

@@ -116,6 +116,10 @@ impl Daemon {
         let secret = Secret::load(&self.config.secret_file)?;
         // Before the cluster counts this node: what would keep it from starting.
         let store = self.open_store()?;
+        if raft::owner(&store).is_some() {
+            let fact = format!("{} holds the log of a membership that is over", self.store_dir().display());
+            return Err(Problem::new("old_log", fact, set_aside(&self.store_dir())));
+        }
         let gate = Gate::outsider(LEVEL, secret.peer_proof());
         let answer = peer::ask_to_join(gate, peer, &self.describe().await?).await?;
         if let Some(refused) = answer.refused {
@@ -290,9 +294,9 @@ pub fn rehearse(state: &ClusterState, command: &Command) -> Result<(), Problem> 
 fn store_cure(error: &OpenError, dir: &Path) -> String {
     let dir = dir.display();
     match error {
-        OpenError::Damaged { .. } | OpenError::LostWrites { .. } | OpenError::Hung { .. } => {
-            format!("mv {dir} {dir}.bad")
-        }
+        OpenError::Damaged { .. } | OpenError::LostWrites { .. } => format!("mv {dir} {dir}.bad"),
+        // Often only a disk that is slow for now; sound votes are not to be thrown away.
+        OpenError::Hung { .. } => "systemctl restart farmd".into(),
         OpenError::Locked { .. } => "systemctl stop farmd".into(),
         OpenError::Filesystem { .. } | OpenError::DiskFull { .. } => format!("df {dir}"),
         OpenError::Io { .. } => "dmesg".into(),

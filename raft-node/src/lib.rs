@@ -10,10 +10,12 @@
 //! * [`proposer`] — the way of a command into the log, from whichever member it starts.
 //! * [`driver`] → [`effects`] — what is observed goes into the core's controller, effects come out.
 //! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
+//! * [`condition`] — what is not green, and since when.
 //! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod condition;
 pub mod config;
 pub mod daemon;
 pub mod driver;

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
+use crate::condition;
 use crate::config::Config;
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
 use crate::effects::{Effects, Means};
@@ -38,6 +39,8 @@ use crate::secret::Secret;
 
 /// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
 const HAND_OVER_MAX: Duration = Duration::from_secs(15);
+/// Pace at which conditions are looked for when nobody asks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long it then waits for another leader; electing one takes as long as not to wait.
 const HEIR_MAX: Duration = Duration::from_secs(1);
 /// A node that said nothing for this long is shown as silent: four renewals of the slowest profile.
@@ -93,6 +96,7 @@ pub struct Member {
     raft: Handle,
     proposer: Proposer,
     heard: HeardBy,
+    dated: condition::Dated,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
     coming_back: Mutex<Option<AbortHandle>>,
@@ -151,6 +155,7 @@ impl Member {
             raft,
             proposer,
             heard: HeardBy::default(),
+            dated: condition::Dated::default(),
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
             coming_back: Mutex::default(),
@@ -190,6 +195,8 @@ impl Member {
         // A survey walks every socket of the host: it must not go before ordinary work.
         tasks.spawn(self.clone().survey(feedback));
         tasks.spawn(node::watch_host(alarm));
+        tasks.spawn(self.clone().keep_dates());
+        tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
     }
 
@@ -235,6 +242,38 @@ impl Member {
         let elects = self.snapshot().state.electors.all().contains(&self.me);
         let now = BootTime(boot_now());
         elects && self.heard(node).is_none_or(|h| now.since(h.at) > SILENT)
+    }
+
+    /// Everything that is not green, as this node sees it.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<farm_proto::v1::Condition> {
+        condition::conditions(self, &self.dated)
+    }
+
+    /// Looks now and then, so that a condition is as old as it is, not as old as the first question about it.
+    async fn keep_dates(self: Arc<Self>) {
+        loop {
+            drop(self.conditions());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A peer with a higher generation, or another one of the same number: what this node knows may be over.
+    async fn close_at_odds(self: Arc<Self>) {
+        let mut trouble = self.raft.gate().trouble();
+        let Ok(denied) = trouble.wait_for(Option::is_some).await.map(|d| d.as_ref().map(ToString::to_string))
+        else {
+            return;
+        };
+        // For good: what was repaired here must not open it again.
+        self.lease.give(Order::End);
+        self.journal.note(self.me.0, "peers_at_odds", "cluster", denied.unwrap_or_default(), "");
+    }
+
+    /// Why peers and this node refuse each other, if they do.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.raft.gate().trouble().borrow().as_ref().map(ToString::to_string)
     }
 
     /// Puts `command` into the log, here or through the leader; waits for a leader for a while.

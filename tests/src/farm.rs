@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use farm_lab::topology::mac_text;
 use farm_lab::witness::{BootTime, Mac};
-use farm_lab::{FIRST_VIP, Lab, LabName, Mode, Place, Spec, Status, WEB_MODULE, WEB_PORT, shell};
+use farm_lab::{FIRST_VIP, Lab, LabName, Mode, Network, Place, Spec, Status, WEB_MODULE, WEB_PORT, shell};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -47,8 +48,16 @@ impl Farm {
     /// # Errors
     /// The lab does not come up.
     pub fn up(prefix: &str, mode: Mode) -> Result<Self> {
+        Self::of(prefix, 3, |spec| spec.mode(mode))
+    }
+
+    /// As many nodes as `spec` says, which serve [`WEB`].
+    ///
+    /// # Errors
+    /// The lab does not come up.
+    pub fn of(prefix: &str, nodes: u8, spec: impl FnOnce(Spec) -> Spec) -> Result<Self> {
         let _alone = alone();
-        let lab = Lab::up(Spec::new(LabName::unique(prefix)?, 3).mode(mode))?;
+        let lab = Lab::up(spec(Spec::new(LabName::unique(prefix)?, nodes)))?;
         Ok(Self { lab, _alone })
     }
 
@@ -178,6 +187,17 @@ impl Farm {
             }
         }
         bail!("nobody on the link knows the hardware address of {vip}")
+    }
+
+    /// Everything from `from` enters at `node` from now on, as if that had answered the question for the address;
+    /// until somebody announces itself.
+    ///
+    /// # Errors
+    /// The client's entry cannot be set.
+    pub fn point_at(&self, from: Place, node: Place) -> Result<()> {
+        let mac = mac_text(node.mac(Network::Lan).context("nodes are on the link")?);
+        let entry = format!("neigh replace {FIRST_VIP} dev eth0 lladdr {mac} nud reachable\n");
+        self.namespace(from).ip(&entry)
     }
 
     /// Adds a service to the web module.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use farm_lab::witness::{
     BootTime, Case, Content, Criterion, Expected, Heading, RunningSyns, SYNS_MIN, Segment, Side, Sighting,
-    Syn, SynStream, Testimony, Verdict, Window, Witness, judge,
+    Syn, SynStream, Testimony, Verdict, Window, Witness, acceptances, judge, outcomes,
 };
 use farm_lab::{FIRST_VIP, Mode, Place};
 
@@ -26,6 +26,9 @@ const AROUND: Duration = Duration::from_secs(10);
 pub const LEASE: Duration = Duration::from_millis(100);
 /// From the clock's reading in the filter to the answer on the cable: a turn of the softirq on a busy machine.
 const ANSWER: Duration = Duration::from_millis(50);
+
+/// Longest way of an answer.
+const UNDER_WAY: Duration = Duration::from_millis(200);
 
 /// A stream of SYNs and the witness.
 #[derive(Debug)]
@@ -55,6 +58,15 @@ impl Seen {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         judge(&self.testimony, &self.case)
+    }
+
+    /// The attempts that nobody answered, but for those at the very end, whose answers may still be on their way.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<Syn> {
+        let accepted = acceptances(&self.testimony.sightings, &self.case.vips);
+        let end = self.sent.last().map_or(BootTime(0), |last| last.at - UNDER_WAY);
+        let lost = outcomes(&self.sent, &accepted).into_iter().filter(|o| o.answer.is_none());
+        lost.map(|o| o.syn).filter(|syn| syn.at <= end).collect()
     }
 }
 
@@ -146,6 +158,11 @@ impl<'a> Load<'a> {
     /// for the guard comes after it; the cable is judged all the same.
     pub fn expect_no_filter(&mut self, node: Place, since: BootTime) {
         self.unfiltered.push(Window { node, from: since, until: BootTime::now() });
+    }
+
+    /// As [`Load::expect_no_filter`], and nobody puts it back before the load ends.
+    pub fn expect_filter_gone(&mut self, node: Place, since: BootTime) {
+        self.unfiltered.push(Window { node, from: since, until: BootTime(u64::MAX) });
     }
 
     /// When a node whose daemon does nothing since `stopped` must have closed, its last answers being through.

@@ -20,7 +20,16 @@ const ALL: [Place; 3] = [ONE, TWO, THREE];
 
 #[test]
 fn a_node_is_closed_when_its_daemon_is_killed_frozen_or_stopped() -> Result<()> {
-    let farm = Farm::up("closed", Mode::Directed)?;
+    closed_in(Mode::Directed)
+}
+
+#[test]
+fn in_flood_mode_a_node_is_closed_when_its_daemon_is_killed_frozen_or_stopped() -> Result<()> {
+    closed_in(Mode::Flood)
+}
+
+fn closed_in(mode: Mode) -> Result<()> {
+    let farm = Farm::up("closed", mode)?;
     let mut load = Load::start(&farm, Place::Client)?;
 
     enter_at(&farm, &load, THREE)?;
@@ -38,7 +47,8 @@ fn a_node_is_closed_when_its_daemon_is_killed_frozen_or_stopped() -> Result<()> 
     std::fs::remove_dir_all(farm.spec().pin_dir(TWO))?;
     load.expect_closed(TWO, closed)?;
     ensure!(!filtered(&farm, TWO)?, "without pins and daemon there is no filter");
-    ensure!(guarded(&farm, TWO)? > 0, "the guard alone closed the node");
+    // Frames for the virtual MAC are somebody else's to a kernel without the filter, before the guard can count them.
+    ensure!(mode == Mode::Flood || guarded(&farm, TWO)? > 0, "the guard alone closed the node");
     farm.start_farmd(TWO)?;
     farm.await_shared_by(&ALL)?;
     load.expect_no_filter(TWO, lost);
@@ -97,8 +107,12 @@ fn a_filter_or_guard_that_is_lost_never_opens_the_node_and_is_put_back() -> Resu
     Ok(())
 }
 
-/// Lets the client send everything to `node`, whatever it is told, and waits until all are served that way.
+/// Lets the client send everything to `node`, whatever it is told, and waits until all are served that way. In flood
+/// mode every frame reaches every node anyway.
 fn enter_at(farm: &Farm, load: &Load<'_>, node: Place) -> Result<()> {
+    if farm.spec().mode == Mode::Flood {
+        return load.await_answers_of(&ALL);
+    }
     let mac = mac_text(node.mac(Network::Lan).context("nodes are on the link")?);
     let entry = format!("neigh replace {FIRST_VIP} dev eth0 lladdr {mac} nud permanent\n");
     farm.namespace(Place::Client).ip(&entry)?;
@@ -229,7 +243,10 @@ fn a_link_that_is_not_pinned_and_not_guarded_is_caught() -> Result<()> {
     ensure!(filtered(&farm, THREE)?, "the link lives as long as its holder");
     let dead = BootTime::now();
     end(holder)?;
-    ensure!(!filtered(&farm, THREE)?, "the link dies with its holder");
+    // The kernel lets go of the last reference a little later.
+    shell::await_value("the link dies with its holder", LIMIT, || {
+        Ok((!filtered(&farm, THREE)?).then_some(()))
+    })?;
     load.expect_closed(THREE, closed)?;
     farm.kill_farmd(THREE)?;
     let seen = load.stop(TWO)?;

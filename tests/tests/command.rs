@@ -118,6 +118,7 @@ fn four_steps(farm: &Farm, known: usize) -> Result<()> {
     let first = told(ONE)?;
     let steps: Vec<&str> = first.iter().skip(1).map(|e| e.kind.as_str()).collect();
     let order = ["buckets_prepared", "buckets_moved", "buckets_activated", "buckets_settled"];
+    ensure!(steps.first() == order.first(), "it begins with a Prepare: {steps:?}");
     let mut place = 0;
     for step in &steps {
         let at = order.iter().position(|o| o == step).with_context(|| format!("{step} among {steps:?}"))?;

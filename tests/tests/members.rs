@@ -1,9 +1,10 @@
 //! Members come, go and move while clients are served.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
-use farm_lab::topology::mac_text;
 use farm_lab::witness::{BootTime, Verdict};
-use farm_lab::{FIRST_VIP, Mode, Network, Place, shell};
+use farm_lab::{Mode, Place, Status, shell};
 use farm_tests::farm::{Farm, LIMIT};
 use farm_tests::load::Load;
 
@@ -18,6 +19,15 @@ fn two_followers(farm: &Farm) -> Result<(Place, Place)> {
     let followers: Vec<Place> = ALL.into_iter().filter(|node| *node != leader).collect();
     let [first, second] = followers[..] else { anyhow::bail!("{leader} leads, but is no node") };
     Ok((first, second))
+}
+
+/// Waits until all three grant leases, which a young farm comes to a little after all three serve.
+fn await_electors(farm: &Farm) -> Result<()> {
+    shell::await_value("all three are electors", LIMIT, || {
+        let all = |text: &str| ALL.iter().all(|node| text.contains(&node.to_string()));
+        let events = farm.events(ALL[0])?;
+        Ok(events.iter().any(|e| e.kind == "electors_changed" && all(&e.text)).then_some(()))
+    })
 }
 
 fn upheld(load: Load<'_>, teller: Place) -> Result<()> {
@@ -50,7 +60,7 @@ fn a_node_leaves_and_joins_again_through_a_member_that_does_not_lead() -> Result
         Ok((asked.status.code() == Some(NOT_A_MEMBER)).then_some(()))
     })?;
     farm.join(leaver, asked)?;
-    farm.await_shared_by(&[asked, leaver, farm.leader()?])?;
+    farm.await_shared_by(&ALL)?;
     let new = farm.names(asked)?;
     let id = new.iter().find(|(_, place)| **place == leaver).map(|(id, _)| *id).context("it is a member")?;
     ensure!(old.keys().all(|known| *known < id), "{id} is a new id: {old:?}");
@@ -68,18 +78,70 @@ fn who_sends_to_a_leader_that_is_told_to_stop_learns_of_another_node() -> Result
     let stay = farm.others(leader);
     let mut load = Load::start(&farm, Place::Client)?;
     load.await_answers_of(&ALL)?;
-    // As if the leader had answered the question for the address.
-    let mac = mac_text(leader.mac(Network::Lan).context("nodes are on the link")?);
-    let entry = format!("neigh replace {FIRST_VIP} dev eth0 lladdr {mac} nud reachable\n");
-    farm.namespace(Place::Client).ip(&entry)?;
+    farm.point_at(Place::Client, leader)?;
     let at = BootTime::now();
     farm.terminate_farmd(leader)?;
     load.await_answers_of(&stay)?;
     load.await_everybody()?;
+    load.expect_filter_gone(leader, at);
     stay.iter().for_each(|node| load.expect_change(leader, *node, at));
     let next = farm.leader_among(&stay)?;
     ensure!(next != leader, "somebody else leads");
     upheld(load, stay[0])
+}
+
+#[test]
+fn a_node_that_stops_in_good_order_costs_nobody_a_syn() -> Result<()> {
+    for mode in [Mode::Directed, Mode::Flood] {
+        let farm = Farm::up("lossless", mode)?;
+        await_electors(&farm)?;
+        let (leaver, teller) = two_followers(&farm)?;
+        let mut load = Load::start(&farm, Place::Client)?;
+        if mode == Mode::Directed {
+            // The dearest case: everything enters at the node that goes.
+            farm.point_at(Place::Client, leaver)?;
+        }
+        load.await_everybody()?;
+        let at = BootTime::now();
+        farm.terminate_farmd(leaver)?;
+        load.await_everybody()?;
+        load.expect_filter_gone(leaver, at);
+        let seen = load.stop(teller)?;
+        ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+        let lost: Vec<_> = seen.unanswered().into_iter().filter(|syn| syn.at >= at).collect();
+        ensure!(
+            lost.is_empty(),
+            "{} SYNs of {} got no answer in {mode:?}, from {:?} to {:?} after the signal: {:?}",
+            lost.len(),
+            seen.sent.len(),
+            lost.first().map(|syn| syn.at.since(at)),
+            lost.last().map(|syn| syn.at.since(at)),
+            lost.iter().map(|syn| syn.source.to_string()).collect::<Vec<_>>()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn five_vote_and_the_sixth_takes_the_place_of_one_that_is_gone() -> Result<()> {
+    let farm = Farm::of("six", 6, |spec| spec)?;
+    let all: Vec<Place> = farm.nodes().collect();
+    let voters = |status: &Status| -> BTreeSet<Place> {
+        status.nodes.iter().filter(|n| n.voter).filter_map(|n| status.place(n.node.id)).collect()
+    };
+    let status = farm.await_status(all[0], "five vote", LIMIT, |status| voters(status).len() == 5)?;
+    let vote = voters(&status);
+    let learner = *all.iter().find(|node| !vote.contains(node)).context("six are more than five")?;
+    let leader = farm.leader()?;
+    let victim = *vote.iter().find(|node| **node != leader && **node != all[0]).context("others vote")?;
+    farm.cut(victim)?;
+    let wanted: BTreeSet<Place> = all.iter().copied().filter(|node| *node != victim).collect();
+    let living: Vec<Place> = wanted.iter().copied().collect();
+    farm.await_status(all[0], "the sixth votes in its place", LIMIT, |status| {
+        voters(status) == wanted && status.settled("web", &living)
+    })?;
+    ensure!(wanted.contains(&learner), "{learner} followed before it voted");
+    Ok(())
 }
 
 #[test]

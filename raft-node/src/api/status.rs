@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farm_core::condition::{self, Condition, Since};
 use farm_core::id::NodeId;
 use farm_core::model::{Module, ModuleName, Phase, Role, Weight};
 use farm_core::state::ClusterState;
@@ -50,7 +49,7 @@ fn of(member: &Member) -> v1::StatusResponse {
         modules: state.modules.iter().map(|(name, m)| module(state, name, m)).collect(),
         electors: state.electors.all().iter().map(|n| n.0).collect(),
         voters: role.voters.iter().map(|n| n.0).collect(),
-        conditions: conditions(member, state),
+        conditions: member.conditions(),
         member: true,
     }
 }
@@ -94,41 +93,4 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module) -> v1::Modul
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-/// What is not green: what the state shows, and what only this node sees.
-fn conditions(member: &Member, state: &ClusterState) -> Vec<v1::Condition> {
-    let now = BootTime(boot_now());
-    let silent = state.nodes.keys().filter(|id| **id != member.me && member.silent(**id));
-    let silent = silent.map(|id| (*id, member.heard(*id).map_or(BootTime(0), |h| h.at))).collect();
-    let shared = condition::conditions(state, &silent).into_iter().map(|c| shown(c, now));
-    own(member).into_iter().chain(shared).collect()
-}
-
-fn own(member: &Member) -> Vec<v1::Condition> {
-    let condition = |code: &str, resource: &str, cause: &str, next: &str| v1::Condition {
-        code: code.into(),
-        resource: resource.into(),
-        since_ms: 0,
-        cause: cause.into(),
-        next: next.into(),
-    };
-    let mut found = Vec::new();
-    if member.role().leader.is_none() {
-        let cause = "no leader: a majority of the voters cannot talk to each other";
-        found.push(condition("no_leader", "cluster", cause, "farmctl node list"));
-    }
-    if !member.host.sound() {
-        let cause = "the filter or its guard is not in place on this node; it accepts nothing";
-        found.push(condition("filter_lost", "filter", cause, "farmctl events"));
-    }
-    found
-}
-
-fn shown(c: Condition, now: BootTime) -> v1::Condition {
-    let since_ms = match c.since {
-        Since::Time(at) => now.since(at).as_millis(),
-        Since::Epoch(_) | Since::Unknown => 0,
-    };
-    v1::Condition { code: c.code.into(), resource: c.resource, since_ms, cause: c.cause, next: c.next }
 }

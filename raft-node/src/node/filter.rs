@@ -194,6 +194,12 @@ impl FilterHost {
         self.view.attached()
     }
 
+    /// Whether guard and filter were in place when last looked at or mended.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        self.view.sound()
+    }
+
     /// Takes up what a daemon that died left here, wanted or not, before any epoch counts as applied: its table may
     /// still hold a lease, and only who has the filter can answer for that. Virtual IPs that are no longer wanted
     /// go with the next [`FilterHost::after`].
@@ -330,10 +336,10 @@ impl FilterHost {
         }
     }
 
-    /// What is not as it should be, in words; asked of the kernel. Virtual IPs elsewhere count too.
+    /// What is not as it should be, in words; asked of the kernel, and only about what raised the alarm.
     pub async fn inspect(&self, alarm: Alarm) -> Vec<String> {
         let mut found = Vec::new();
-        if let Some(guard) = &self.guard {
+        if let Some(guard) = self.guard.as_ref().filter(|_| alarm != Alarm::Link) {
             match guard.present() {
                 Ok(GuardState::Intact { .. }) => {}
                 Ok(GuardState::Missing) => found.push("the guard's nftables table is gone".into()),
@@ -344,6 +350,7 @@ impl FilterHost {
             }
         }
         match self.view.filter().as_ref() {
+            _ if alarm == Alarm::Ruleset => {}
             Some(filter) => found.extend(filter.verify().iter().map(ToString::to_string)),
             None if self.attached_once => found.push("the filter is not attached".into()),
             None => {}

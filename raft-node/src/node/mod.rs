@@ -86,8 +86,15 @@ impl Follower {
             let snapshot = state.borrow_and_update().clone();
             self.follow(&snapshot).await;
             tokio::select! {
+                // Who serves whom comes before everything else.
+                biased;
                 changed = state.changed() => if changed.is_err() { break },
-                Some(alarm) = alarms.recv() => self.alarm(alarm).await,
+                Some(alarm) = alarms.recv() => {
+                    // A burst (a firewall that is reloaded, containers that come and go) is looked at once.
+                    let also: Vec<Alarm> = std::iter::from_fn(|| alarms.try_recv().ok()).collect();
+                    let alarm = if also.iter().all(|a| *a == alarm) { alarm } else { Alarm::Routine };
+                    self.alarm(alarm).await;
+                }
                 Some(()) = announce.recv() => self.announce(),
                 () = stopped(&mut stop) => break,
             }
@@ -131,6 +138,7 @@ impl Follower {
         if state.epoch != self.published {
             self.publish(state)?;
             self.published = state.epoch;
+            self.reopen();
         }
         self.host.after(&self.carried, &wanted).await?;
         self.carried = wanted;
@@ -165,9 +173,12 @@ impl Follower {
             self.shut = Some(self.journal.note(self.me.0, "filter_lost", "filter", findings.join("; "), ""));
         }
         // What could not be mended at the last alarm is tried again, also when nothing new is found.
-        let Some(cause) = self.shut.clone() else { return };
+        if self.shut.is_none() {
+            return;
+        }
         match self.host.repair(&self.carried, &self.lease).await {
-            Ok(()) => self.reopen(&cause),
+            // The table is published anew, before the node opens: a filter that was put back starts empty.
+            Ok(()) => self.published = Epoch(0),
             Err(error) => self.tell("filter_not_restored", &error),
         }
     }
@@ -184,13 +195,12 @@ impl Follower {
         }
     }
 
-    fn reopen(&mut self, cause: &str) {
-        // The table is published anew: a filter that was put back starts empty.
-        self.published = Epoch(0);
-        self.shut = None;
+    /// Once guard and filter are in place again, and the table with them.
+    fn reopen(&mut self) {
+        let Some(cause) = self.shut.take_if(|_| self.host.sound()) else { return };
         self.lease.give(Order::Shut(false));
         let text = "guard and filter are in place again";
-        self.journal.note(self.me.0, "filter_restored", "filter", text, cause);
+        self.journal.note(self.me.0, "filter_restored", "filter", text, &cause);
     }
 
     fn announce(&mut self) {

@@ -173,13 +173,13 @@ impl Gate {
         }
     }
 
-    /// The generation that is spoken for.
+    /// The cluster; `None` for a node that asks to join.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
         self.inner.cluster
     }
 
-    /// The highest generation that was seen.
+    /// The generation that is spoken for.
     #[must_use]
     pub fn generation(&self) -> Generation {
         *self.inner.generation.borrow()

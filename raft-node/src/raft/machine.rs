@@ -70,7 +70,12 @@ pub(crate) struct Machine {
     state: ClusterState,
     last: Option<LogId>,
     members: StoredMembers,
+    kept: Kept,
 }
+
+/// Up to where the snapshot on the disk reaches. openraft builds one while it installs another: the older of the two
+/// must not come last, for the log is purged up to the newer one.
+type Kept = Arc<tokio::sync::Mutex<Option<LogId>>>;
 
 impl Machine {
     /// The machine as the last snapshot left it. `watch` has been told of it.
@@ -84,9 +89,11 @@ impl Machine {
         published: Published,
     ) -> io::Result<Self> {
         let (state, last, members) = (ClusterState::default(), None, StoredMembers::default());
-        let mut machine = Self { disk, watch, gate, published, state, last, members };
+        let mut machine = Self { disk, watch, gate, published, state, last, members, kept: Kept::default() };
         if let Some(snapshot) = machine.disk.snapshot()? {
-            machine.replace(&read_meta(&snapshot.meta)?, &snapshot.data)?;
+            let meta = read_meta(&snapshot.meta)?;
+            machine.replace(&meta, &snapshot.data)?;
+            machine.kept = Arc::new(tokio::sync::Mutex::new(meta.last_log_id));
         }
         Ok(machine)
     }
@@ -148,9 +155,21 @@ fn read_meta(bytes: &[u8]) -> io::Result<SnapshotMeta> {
     decode(bytes).map_err(invalid)
 }
 
-async fn store(disk: &Arc<dyn farm_store::LogStore>, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
+/// Keeps the snapshot, unless a newer one is kept already.
+async fn store(
+    disk: &Arc<dyn farm_store::LogStore>,
+    kept: &Kept,
+    meta: &SnapshotMeta,
+    data: Vec<u8>,
+) -> io::Result<()> {
+    let mut kept = kept.lock().await;
+    if *kept > meta.last_log_id {
+        return Ok(());
+    }
     let snapshot = farm_store::Snapshot { meta: bytes(meta).into(), data: data.into() };
-    durable(|done| disk.put_snapshot(snapshot, done)).await
+    durable(|done| disk.put_snapshot(snapshot, done)).await?;
+    *kept = meta.last_log_id;
+    Ok(())
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -182,13 +201,13 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let meta = SnapshotMeta { last_log_id: self.last, last_membership: self.members.clone() };
-        Builder { disk: self.disk.clone(), meta, state: self.state.clone() }
+        Builder { disk: self.disk.clone(), kept: self.kept.clone(), meta, state: self.state.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
         // Parsed before it is stored: what cannot be read must not become this node's past.
         decode::<ClusterState>(&data).map_err(invalid)?;
-        store(&self.disk, meta, data.clone()).await?;
+        store(&self.disk, &self.kept, meta, data.clone()).await?;
         self.replace(meta, &data)?;
         self.keep_generation().await
     }
@@ -202,6 +221,7 @@ impl RaftStateMachine<Types> for Machine {
 /// Writes the state of one moment as a snapshot, while the machine goes on.
 pub(crate) struct Builder {
     disk: Arc<dyn farm_store::LogStore>,
+    kept: Kept,
     meta: SnapshotMeta,
     state: ClusterState,
 }
@@ -211,7 +231,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let data = encode(&self.state);
-        store(&self.disk, &self.meta, data.clone()).await?;
+        store(&self.disk, &self.kept, &self.meta, data.clone()).await?;
         Ok(RaftSnapshot { meta: self.meta.clone(), snapshot: data })
     }
 }

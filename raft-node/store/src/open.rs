@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::check::{Content, check};
@@ -180,11 +180,29 @@ fn sync_new(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Reads from now on come from the disk. After a sync that failed the kernel keeps the pages that it could not write,
+/// and calls them clean: a store that was opened from them would vouch for batches that a power cut takes away.
+fn forget_cached(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == "db" || name.starts_with("snap.") {
+            let file = File::open(entry.path())?;
+            // Dirty pages cannot be forgotten, and those of a daemon that was only killed are whole.
+            file.sync_all()?;
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
+    }
+    Ok(())
+}
+
 fn open_engine(site: Site, options: &OpenOptions) -> io::Result<(Engine, bool)> {
     let Site { dir, lock } = site;
     // A crash while sled opened leaves these, and it takes them for whole ones.
     remove_files(&dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
     wait_for_release(&dir.join("db"))?;
+    forget_cached(&dir)?;
     let open = || guarded(|| Engine::open(&dir, options).map_err(to_io));
     let (engine, rebuilt) = match open() {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -26,6 +26,14 @@ impl Lab {
         self.ports(place).try_for_each(|port| self.set_port(&port, "down"))
     }
 
+    /// Pulls the cable of `place` in one network only.
+    ///
+    /// # Errors
+    /// It has no cable there.
+    pub fn cut_from(&self, place: Place, network: Network) -> Result<()> {
+        self.set_port(&network.port(place), "down")
+    }
+
     /// Plugs the cables of `place` in again and ends everything that was blocked to or from it.
     ///
     /// # Errors

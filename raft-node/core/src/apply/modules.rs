@@ -9,7 +9,7 @@ use super::{Done, Refusal, ensure, happened};
 use crate::event::{Event, Kind, mode_name, protocol_name};
 use crate::id::NodeId;
 use crate::limits;
-use crate::model::{BucketState, Mode, Module, ModuleKind, ModuleName, Role, Service, Weight};
+use crate::model::{BucketState, Mode, Module, ModuleKind, ModuleName, Node, Role, Service, Weight};
 use crate::state::{ClusterState, Retired, ServiceKey};
 
 impl ClusterState {
@@ -124,8 +124,21 @@ impl ClusterState {
             })?;
             check_same_vip(module, service, mode)?;
         }
+        self.check_covered(name, vip)?;
         self.check_room(vip)?;
         self.check_retired(service)
+    }
+
+    /// A node serves a module whole or not at all: one must reach the clients of all its virtual IPs.
+    fn check_covered(&self, name: &ModuleName, vip: IpAddr) -> Result<(), Refusal> {
+        let others = self.modules.get(name).into_iter().flat_map(|m| m.vips.keys());
+        let all: Vec<IpAddr> = others.copied().chain([vip]).collect();
+        let reaches = |n: &Node| all.iter().all(|vip| n.links.iter().any(|l| l.covers(*vip)));
+        ensure(self.nodes.values().any(|n| n.role == Role::Server && reaches(n)), || {
+            let fact =
+                format!("no server has links in the subnets of {vip} and of all other virtual IPs of {name}");
+            Refusal::new("module_uncovered", fact, "farmctl node list")
+        })
     }
 
     fn check_vip(&self, vip: IpAddr) -> Result<(), Refusal> {

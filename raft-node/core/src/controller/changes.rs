@@ -172,7 +172,7 @@ impl View<'_> {
         if !groups.iter().any(|g| self.needs_rescue(g)) {
             return Vec::new();
         }
-        let weights = self.weights(module, groups);
+        let weights = self.rescuers(module, groups);
         let mut claims = vec![Claim::Free; module.assignment.len()];
         let mut moves = BTreeMap::new();
         let mut free = BTreeSet::new();
@@ -224,15 +224,6 @@ impl View<'_> {
         }
         let live = |b: &usize| module.assignment[*b].current.is_some_and(|owner| !self.is_silent(owner));
         (plan(weights, &claims).into_iter().filter(|(b, _)| live(b)).collect(), waits)
-    }
-
-    /// Lag alone does not void a Prepare at once: the node gets as long as the previous owner's requests.
-    fn only_lags(&self, node: NodeId) -> bool {
-        let member = self.state.nodes.get(&node);
-        let stays = member.is_some_and(|n| n.membership == crate::model::Membership::Member);
-        stays
-            && !self.is_silent(node)
-            && self.controller.presence.lags_for(node, self.now) < self.controller.patience.requests
     }
 
     fn without_requests(&self, module: &ModuleName, group: &Group) -> Vec<usize> {

@@ -83,13 +83,18 @@ impl View<'_> {
             return None;
         }
         let wanted = self.wanted();
-        let ready = |id: &&NodeId| wanted.contains(id) && self.observed.caught_up.contains(id);
+        let ready = |id: &&NodeId| wanted.contains(id) && self.is_ready(**id);
         let goes = |id: &&NodeId| !wanted.contains(id) && **id != self.controller.me;
         let former = voters.difference(&electors.current).find(goes).map(|id| without(voters, *id));
         let missing = || electors.current.difference(voters).find(ready).map(|id| with(voters, *id));
         let free = *voters == electors.current && voters.len() < VOTERS_MAX;
         let new = || wanted.difference(voters).find(ready).filter(|_| free).map(|id| with(voters, *id));
         former.or_else(missing).or_else(new).filter(|next| self.is_viable(next)).map(Effect::SetVoters)
+    }
+
+    /// Whether a node could vote at once: it has the log, and is heard.
+    fn is_ready(&self, id: NodeId) -> bool {
+        self.observed.caught_up.contains(&id) && !self.is_silent(id)
     }
 
     /// Whether a majority of `set` is heard, and did not say that it goes away.
@@ -117,8 +122,8 @@ impl View<'_> {
         match &self.state.electors.change {
             None => self.next_electors().map(|next| Body::ElectorsJoint(next.into_iter().collect())),
             Some(change) => {
-                let finished = change.seal.as_ref().and_then(|seal| self.finish(seal));
-                finished.or_else(|| self.take_back(change)).or_else(|| self.seal(change))
+                let finish = || change.seal.as_ref().and_then(|seal| self.finish(seal));
+                self.take_back(change).or_else(finish).or_else(|| self.seal(change))
             }
         }
     }
@@ -138,7 +143,7 @@ impl View<'_> {
             return Some(without(current, *id)).filter(viable);
         }
         // Who comes, comes first.
-        let ready = |id: &NodeId| self.observed.caught_up.contains(id);
+        let ready = |id: &NodeId| self.is_ready(*id);
         if voters != current || (voters.len() < VOTERS_MAX && wanted.difference(voters).any(ready)) {
             return None;
         }
@@ -155,8 +160,7 @@ impl View<'_> {
         let leaves = self.state.nodes.get(&id).is_none_or(|n| n.membership == Membership::Leaving);
         let gone = self.controller.presence.silent_for(id, self.now) >= self.controller.patience.evict;
         let crowded = self.state.electors.current.len() >= VOTERS_MAX;
-        let ready =
-            wanted.difference(&self.state.electors.current).any(|n| self.observed.caught_up.contains(n));
+        let ready = wanted.difference(&self.state.electors.current).any(|n| self.is_ready(*n));
         leaves || gone || (crowded && ready)
     }
 

@@ -45,17 +45,41 @@ impl<'a> View<'a> {
         self.state.electors.majority(|e| !self.is_silent(e))
     }
 
-    /// Nodes that may have buckets of `module`, with their weights: members that serve, follow the epochs, reach its
-    /// clients, and are either let in or were so before.
+    /// Nodes that may have buckets of `module` by plan, with their weights: members that serve, reach its clients, and
+    /// are either let in or own some of it; an owner may lag for a while, for taking its buckets would end its lease.
     pub(super) fn weights(&self, module: &Module, groups: &[Group]) -> BTreeMap<NodeId, Weight> {
         let presence = &self.controller.presence;
-        let owner = |id| groups.iter().any(|g| g.state.current == Some(id));
+        self.servers(module, |id| {
+            presence.is_eligible(id, self.now)
+                || (owns(groups, id) && (presence.is_current(id) || self.only_lags(id)))
+        })
+    }
+
+    /// Nodes that may take over what a dead one leaves: those that follow the epochs and are let in or own some of the
+    /// module. Where there is none, damping is forgotten, then lag too: any server is better than none.
+    pub(super) fn rescuers(&self, module: &Module, groups: &[Group]) -> BTreeMap<NodeId, Weight> {
+        let presence = &self.controller.presence;
+        let first = |id| presence.is_eligible(id, self.now) || (presence.is_current(id) && owns(groups, id));
+        let second = |id| presence.is_current(id);
+        let last = |id| !self.is_silent(id);
+        let choices: [&dyn Fn(NodeId) -> bool; 3] = [&first, &second, &last];
+        let found = choices.into_iter().map(|there| self.servers(module, there)).find(|w| !w.is_empty());
+        found.unwrap_or_default()
+    }
+
+    fn servers(&self, module: &Module, there: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Weight> {
         let may = |n: &&Node| {
-            let there = presence.is_eligible(n.id, self.now) || (presence.is_current(n.id) && owner(n.id));
-            n.role == Role::Server && n.membership == Membership::Member && there && covers(n, module)
+            n.role == Role::Server && n.membership == Membership::Member && covers(n, module) && there(n.id)
         };
         let weight = |n: &Node| module.weights.get(&n.id).copied().unwrap_or(Weight::DEFAULT);
         self.state.nodes.values().filter(may).map(|n| (n.id, weight(n))).filter(|(_, w)| w.0 > 0).collect()
+    }
+
+    /// Lag alone ends nothing at once: the node gets as long as the previous owner's requests.
+    pub(super) fn only_lags(&self, node: NodeId) -> bool {
+        let stays = self.state.nodes.get(&node).is_some_and(|n| n.membership == Membership::Member);
+        let lags_for = self.controller.presence.lags_for(node, self.now);
+        stays && !self.is_silent(node) && lags_for < self.controller.patience.requests
     }
 
     /// Whether `node` reported `epoch`.
@@ -83,6 +107,10 @@ impl<'a> View<'a> {
     pub(super) fn renewals(&self, count: u64) -> Span {
         Span(self.timing.renewal.0 * count)
     }
+}
+
+fn owns(groups: &[Group], id: NodeId) -> bool {
+    groups.iter().any(|g| g.state.current == Some(id))
 }
 
 /// Whether the node's links reach the clients of every virtual IP of the module.

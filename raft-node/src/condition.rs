@@ -1,0 +1,124 @@
+//! What is not green as this node sees it, and since when: what the replicated state shows, and what only this node
+//! knows of itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use farm_core::condition::{self, Condition, Since};
+use farm_core::time::BootTime;
+use farm_dataplane::clock::boot_now;
+use farm_proto::v1;
+
+use crate::member::Member;
+
+/// When each condition was first seen. The state has no clock, so whoever looks at it keeps the time.
+#[derive(Default)]
+pub struct Dated {
+    first: Mutex<BTreeMap<Key, BootTime>>,
+}
+
+/// Code and resource.
+type Key = (String, String);
+
+impl Dated {
+    /// Sets `since_ms` where it is not known otherwise; forgets what is green again.
+    fn date(&self, mut found: Vec<v1::Condition>, now: BootTime) -> Vec<v1::Condition> {
+        // A panic elsewhere leaves the map whole: it is replaced in one step.
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |c: &v1::Condition| (c.code.clone(), c.resource.clone());
+        let seen = |c: &v1::Condition| first.get(&key(c)).copied().unwrap_or(now);
+        let dated: BTreeMap<Key, BootTime> = found.iter().map(|c| (key(c), seen(c))).collect();
+        for condition in found.iter_mut().filter(|c| c.since_ms == 0) {
+            condition.since_ms = now.since(dated[&key(condition)]).as_millis();
+        }
+        *first = dated;
+        found
+    }
+}
+
+/// Everything that is not green.
+#[must_use]
+pub fn conditions(member: &Member, dated: &Dated) -> Vec<v1::Condition> {
+    let (snapshot, now) = (member.snapshot(), BootTime(boot_now()));
+    let state = &snapshot.state;
+    let silent = state.nodes.keys().filter(|id| **id != member.me && member.silent(**id));
+    let silent = silent.map(|id| (*id, member.heard(*id).map_or(BootTime(0), |h| h.at))).collect();
+    let shared = condition::conditions(state, &silent).into_iter().map(|c| shown(c, now));
+    dated.date(own(member, now).into_iter().chain(shared).collect(), now)
+}
+
+fn shown(c: Condition, now: BootTime) -> v1::Condition {
+    let since_ms = match c.since {
+        // Zero: never heard, since this node began to listen.
+        Since::Time(at) if at != BootTime(0) => now.since(at).as_millis(),
+        Since::Time(_) | Since::Epoch(_) | Since::Unknown => 0,
+    };
+    v1::Condition { code: c.code.into(), resource: c.resource, since_ms, cause: c.cause, next: c.next }
+}
+
+fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
+    let condition = |code: &str, resource: &str, cause: String, next: &str| v1::Condition {
+        code: code.into(),
+        resource: resource.into(),
+        since_ms: 0,
+        cause,
+        next: next.into(),
+    };
+    let mut found = Vec::new();
+    if member.role().leader.is_none() {
+        let cause = "no leader: a majority of the voters cannot talk to each other".into();
+        found.push(condition("no_leader", "cluster", cause, "farmctl node list"));
+    }
+    if let Some(denied) = member.trouble() {
+        found.push(condition("peers_at_odds", "cluster", denied, "farmctl events"));
+    }
+    if !member.host.sound() {
+        let cause = "the filter or its guard is not in place on this node; it accepts nothing".into();
+        found.push(condition("filter_lost", "filter", cause, "farmctl events"));
+    }
+    if member.host.attached() && BootTime(member.lease.deadline()) <= now {
+        let cause = format!("{} has no lease and accepts nothing: {}", member.config.name, ungranted(member));
+        found.push(condition("no_lease", &member.config.name, cause, "farmctl node list"));
+    }
+    found
+}
+
+/// Who would have to grant.
+fn ungranted(member: &Member) -> String {
+    let snapshot = member.snapshot();
+    let names = |set: &mut dyn Iterator<Item = &farm_core::id::NodeId>| -> String {
+        set.map(|id| snapshot.state.name_of(*id)).collect::<Vec<_>>().join(", ")
+    };
+    let electors = &snapshot.state.electors;
+    let current = names(&mut electors.current.iter());
+    electors.change.as_ref().map_or_else(
+        || format!("no majority of {current} grants one"),
+        |change| {
+            let next = names(&mut change.next.iter());
+            format!("no majority of {current}, and of {next}, grants one")
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(code: &str, since_ms: u64) -> v1::Condition {
+        v1::Condition { code: code.into(), resource: "web".into(), since_ms, ..v1::Condition::default() }
+    }
+
+    fn ages(conditions: &[v1::Condition]) -> Vec<u64> {
+        conditions.iter().map(|c| c.since_ms).collect()
+    }
+
+    #[test]
+    fn a_condition_is_as_old_as_its_first_sight() {
+        let dated = Dated::default();
+        let at = |ms: u64| BootTime(ms * 1_000_000);
+        assert_eq!(ages(&dated.date(vec![found("a", 0)], at(1_000))), [0]);
+        assert_eq!(ages(&dated.date(vec![found("a", 0), found("b", 70)], at(1_500))), [500, 70]);
+        assert_eq!(ages(&dated.date(vec![found("b", 0)], at(1_600))), [100], "known better before");
+        assert_eq!(ages(&dated.date(vec![found("a", 0)], at(2_000))), [0], "it was green in between");
+    }
+}

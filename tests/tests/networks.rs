@@ -1,0 +1,84 @@
+//! Several cluster networks, and where the daemons listen.
+
+use anyhow::{Context, Result, ensure};
+use farm_lab::witness::Verdict;
+use farm_lab::{Network, Place, shell};
+use farm_tests::farm::{Event, Farm, LIMIT};
+use farm_tests::load::Load;
+
+const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
+/// Nothing of the farm itself passes the first network at this node; clients do.
+const DEAF: &str = "table inet deaf {
+ chain input { type filter hook input priority 0; policy accept; iifname eth0 meta l4proto { tcp, udp } th dport 7601 drop; }
+ chain output { type filter hook output priority 0; policy accept; oifname eth0 meta l4proto { tcp, udp } th dport 7601 drop; }
+}
+";
+
+fn moves(events: &[Event]) -> Vec<&Event> {
+    events.iter().filter(|e| e.kind == "buckets_moved" || e.kind == "node_silent").collect()
+}
+
+/// Waits until `node` reaches the others on the second network.
+fn second_works(farm: &Farm, node: Place) -> Result<()> {
+    for other in farm.others(node) {
+        let host = other.host().context("it is a node")?;
+        let address = Network::Second.address(host).to_string();
+        let what = format!("{node} reaches {other} on the second network");
+        shell::await_value(&what, LIMIT, || {
+            let answered = farm.exec(node, "ping", &["-n", "-c", "1", "-W", "1", &address])?;
+            Ok(answered.status.success().then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_loss_of_one_of_two_networks_moves_nothing() -> Result<()> {
+    let farm = Farm::of("networks", 3, farm_lab::Spec::second_network)?;
+    // What is judged are networks, not how busy this machine is: a node is missed after 300 ms here, not after 75.
+    farm.farmctl(ALL[0], &["cluster", "profile", "standard"])?;
+    let leader = farm.leader()?;
+    let follower = *farm.others(leader).first().context("two follow")?;
+    let load = Load::start(&farm, Place::Client)?;
+    load.await_answers_of(&ALL)?;
+    let known = farm.events(follower)?.len();
+    // The second one of each in turn, then the first one of each.
+    for node in [follower, leader] {
+        farm.cut_from(node, Network::Second)?;
+        load.await_everybody()?;
+        load.await_everybody()?;
+        farm.heal(node)?;
+        // A carrier that is back takes a while to be believed; two networks at once are not to be lost here.
+        second_works(&farm, node)?;
+    }
+    for node in [follower, leader] {
+        shell::feed(farm.command(node, "nft")?.args(["-f", "-"]), DEAF)?;
+        load.await_everybody()?;
+        load.await_everybody()?;
+        shell::run(farm.command(node, "nft")?.args(["delete", "table", "inet", "deaf"]))?;
+    }
+    farm.await_shared_by(&ALL)?;
+    let events = farm.events(follower)?.split_off(known);
+    ensure!(moves(&events).is_empty(), "nobody was missed and nothing moved: {events:?}");
+    let seen = load.stop(follower)?;
+    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    Ok(())
+}
+
+#[test]
+fn a_daemon_listens_on_its_own_addresses_only() -> Result<()> {
+    let farm = Farm::of("listens", 3, farm_lab::Spec::second_network)?;
+    for node in ALL {
+        let host = node.host().context("it is a node")?;
+        let own = [Network::Lan, Network::Second].map(|network| network.address(host).to_string());
+        let listed = shell::run(farm.command(node, "ss")?.args(["-H", "-l", "-n", "-t", "-u", "-p"]))?;
+        let farms: Vec<&str> = listed.lines().filter(|line| line.contains("farmd")).collect();
+        ensure!(farms.len() >= 2 * own.len(), "leases, peers and clients on each network: {listed}");
+        for line in farms {
+            let local =
+                line.split_whitespace().nth(4).and_then(|at| at.rsplit_once(':')).context("an address")?;
+            ensure!(own.iter().any(|ip| ip == local.0), "{node} listens on {}: {line}", local.0);
+        }
+    }
+    Ok(())
+}
