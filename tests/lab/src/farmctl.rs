@@ -14,6 +14,8 @@ use crate::shell;
 
 /// Buckets of a module.
 pub const BUCKETS: u32 = 4096;
+/// Most nodes that vote and grant leases.
+const ELECTORS_MAX: usize = 5;
 /// Module of the lab's web service.
 pub const WEB_MODULE: &str = "web";
 /// Peer port of the daemons.
@@ -33,6 +35,8 @@ pub struct Status {
     pub answered_by: u64,
     /// Members.
     pub nodes: Vec<NodeStatus>,
+    /// Raft ids of those who grant leases.
+    pub electors: Vec<u64>,
     /// Modules.
     pub modules: Vec<ModuleStatus>,
     /// Everything that is not green.
@@ -143,6 +147,13 @@ impl Status {
     pub fn buckets(&self, name: &str, place: Place) -> u32 {
         let shares = self.module(name).map(|m| m.shares.as_slice()).unwrap_or_default();
         shares.iter().filter(|s| self.place(s.node) == Some(place)).map(|s| s.buckets).sum()
+    }
+
+    /// Do as many grant leases as may, and does every filter work with the newest epoch? Then nothing is on the way.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        let applied = self.nodes.iter().all(|n| n.applied >= self.epoch);
+        applied && self.electors.len() == self.nodes.len().min(ELECTORS_MAX) && self.conditions.is_empty()
     }
 
     /// Is every bucket of module `name` with one of `places`, evenly, and none on the way?
@@ -263,7 +274,7 @@ impl Lab {
     }
 
     /// Adds the service of the web servers: the first virtual IP, TCP port 80, by source port; waits until every
-    /// node serves its share.
+    /// node serves its share, and all that a young farm still has to do is done.
     ///
     /// # Errors
     /// The cluster refused, or the shares do not settle.
@@ -278,6 +289,6 @@ impl Lab {
         self.farmctl(first, &args)?;
         let all: Vec<Place> = self.nodes().collect();
         let what = "every node serves its share of the web service";
-        self.await_status(first, what, LIMIT, |status| status.settled(WEB_MODULE, &all)).map(drop)
+        self.await_status(first, what, LIMIT, |s| s.settled(WEB_MODULE, &all) && s.at_rest()).map(drop)
     }
 }
