@@ -86,18 +86,15 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
 /// Who would have to grant.
 fn ungranted(member: &Member) -> String {
     let snapshot = member.snapshot();
-    let names = |set: &mut dyn Iterator<Item = &farm_core::id::NodeId>| -> String {
-        set.map(|id| snapshot.state.name_of(*id)).collect::<Vec<_>>().join(", ")
-    };
-    let electors = &snapshot.state.electors;
-    let current = names(&mut electors.current.iter());
-    electors.change.as_ref().map_or_else(
-        || format!("no majority of {current} grants one"),
-        |change| {
-            let next = names(&mut change.next.iter());
+    let (state, electors) = (&snapshot.state, &snapshot.state.electors);
+    let current = state.names(&electors.current).join(", ");
+    match &electors.change {
+        None => format!("no majority of {current} grants one"),
+        Some(change) => {
+            let next = state.names(&change.next).join(", ");
             format!("no majority of {current}, and of {next}, grants one")
-        },
-    )
+        }
+    }
 }
 
 #[cfg(test)]

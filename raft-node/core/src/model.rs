@@ -114,6 +114,14 @@ pub struct Node {
     pub api_port: u16,
 }
 
+impl Node {
+    /// Whether one of its links carries `vip`: whether it reaches the clients of that address.
+    #[must_use]
+    pub fn reaches(&self, vip: IpAddr) -> bool {
+        self.links.iter().any(|link| link.covers(vip))
+    }
+}
+
 /// Kind of a module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ModuleKind {

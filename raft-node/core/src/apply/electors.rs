@@ -56,7 +56,9 @@ impl ClusterState {
         happened(Kind::ElectorsKept { electors: self.names(&self.electors.current) })
     }
 
-    fn names(&self, nodes: &BTreeSet<NodeId>) -> Vec<String> {
+    /// The names of `nodes`, as [`ClusterState::name_of`] gives them.
+    #[must_use]
+    pub fn names(&self, nodes: &BTreeSet<NodeId>) -> Vec<String> {
         nodes.iter().map(|n| self.name_of(*n)).collect()
     }
 }

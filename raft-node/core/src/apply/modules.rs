@@ -133,8 +133,8 @@ impl ClusterState {
     fn check_covered(&self, name: &ModuleName, vip: IpAddr) -> Result<(), Refusal> {
         let others = self.modules.get(name).into_iter().flat_map(|m| m.vips.keys());
         let all: Vec<IpAddr> = others.copied().chain([vip]).collect();
-        let reaches = |n: &Node| all.iter().all(|vip| n.links.iter().any(|l| l.covers(*vip)));
-        ensure(self.nodes.values().any(|n| n.role == Role::Server && reaches(n)), || {
+        let serves = |n: &Node| n.role == Role::Server && all.iter().all(|vip| n.reaches(*vip));
+        ensure(self.nodes.values().any(serves), || {
             let fact =
                 format!("no server has links in the subnets of {vip} and of all other virtual IPs of {name}");
             Refusal::new("module_uncovered", fact, "farmctl node list")
@@ -155,7 +155,7 @@ impl ClusterState {
             let fact = format!("{vip} is an address of {}; a virtual IP must be unused", node.name);
             return Err(Refusal::new("vip_is_node_address", fact, "farmctl node list"));
         }
-        ensure(self.nodes.values().any(|n| n.links.iter().any(|l| l.covers(vip))), || {
+        ensure(self.nodes.values().any(|n| n.reaches(vip)), || {
             let fact = format!("{vip} lies in no subnet of a member's service links");
             Refusal::new("vip_uncovered", fact, "farmctl node list")
         })

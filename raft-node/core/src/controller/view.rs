@@ -115,5 +115,5 @@ fn owns(groups: &[Group], id: NodeId) -> bool {
 
 /// Whether the node's links reach the clients of every virtual IP of the module.
 fn covers(node: &Node, module: &Module) -> bool {
-    module.vips.keys().all(|vip| node.links.iter().any(|l| l.covers(*vip)))
+    module.vips.keys().all(|vip| node.reaches(*vip))
 }
