@@ -71,6 +71,16 @@ impl Farm {
         Ok(Self { lab, _alone })
     }
 
+    /// Machines and cables of three nodes; [`Lab::run_farm`] makes them a farm that serves [`WEB`].
+    ///
+    /// # Errors
+    /// The lab does not come up.
+    pub fn unborn(prefix: &str, mode: Mode) -> Result<Self> {
+        let _alone = alone();
+        let lab = Lab::build(Spec::new(LabName::unique(prefix)?, 3).mode(mode))?;
+        Ok(Self { lab, _alone })
+    }
+
     /// Waits until `places` share the web service evenly and nothing is on the way, in the eyes of the first of them.
     ///
     /// # Errors

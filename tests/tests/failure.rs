@@ -126,3 +126,19 @@ fn a_daemon_that_is_told_to_stop_hands_over_first() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_farm_is_born_under_load() -> Result<()> {
+    for mode in [Mode::Flood, Mode::Directed] {
+        let farm = Farm::unborn("born", mode)?;
+        let mut load = Load::start(&farm, Place::Client)?;
+        farm.run_farm()?;
+        // Until it had a service, no node had a filter.
+        ALL.iter().for_each(|node| load.expect_no_filter(*node, BootTime::default()));
+        load.await_answers_of(&ALL)?;
+        load.await_everybody()?;
+        let verdict = load.stop(ALL[0])?.verdict();
+        ensure!(verdict == Verdict::Upheld, "{verdict:?}");
+    }
+    Ok(())
+}

@@ -184,7 +184,7 @@ fn answered_by_their_owners(
             // The client of `resolve` is not among those that were explained.
             Kind::Icmp => pinged.get(a.client.ip()).copied(),
             Kind::Datagram => owners.get(&(a.client, Service { at: a.service, protocol: "udp" })).copied(),
-            Kind::Opened(_) | Kind::Refused | Kind::Established => {
+            Kind::Opened(_) | Kind::Refused | Kind::Established(_) => {
                 owners.get(&(a.client, Service { at: a.service, protocol: "tcp" })).copied()
             }
         };
@@ -204,7 +204,7 @@ fn answered_by_their_owners(
 fn kind_only(kind: Kind) -> Kind {
     match kind {
         Kind::Opened(_) => Kind::Opened(0),
-        Kind::Refused | Kind::Datagram | Kind::Icmp | Kind::Established => kind,
+        Kind::Refused | Kind::Datagram | Kind::Icmp | Kind::Established(_) => kind,
     }
 }
 

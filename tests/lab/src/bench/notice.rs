@@ -104,7 +104,7 @@ mod tests {
             accepted(90, 2, CLIENT, Kind::Opened(1)),
             accepted(110, 3, CLIENT, Kind::Opened(2)),
             accepted(120, 2, stranger, Kind::Opened(3)),
-            accepted(130, 2, CLIENT, Kind::Established),
+            accepted(130, 2, CLIENT, Kind::Established(8)),
             accepted(240, 1, CLIENT, Kind::Opened(4)),
             accepted(250, 2, CLIENT, Kind::Opened(5)),
         ];

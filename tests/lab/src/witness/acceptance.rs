@@ -38,8 +38,9 @@ pub enum Kind {
     Datagram,
     /// An ICMP message.
     Icmp,
-    /// A segment of a connection: proves who holds the socket, not that something was let in just now.
-    Established,
+    /// A segment of a connection that acknowledges what the client sent before this sequence number: proves who holds
+    /// the socket, not that something was let in just now.
+    Established(u32),
 }
 
 impl Kind {
@@ -48,7 +49,7 @@ impl Kind {
     pub fn is_entry(self) -> bool {
         match self {
             Self::Opened(_) | Self::Refused | Self::Datagram | Self::Icmp => true,
-            Self::Established => false,
+            Self::Established(_) => false,
         }
     }
 }
@@ -65,7 +66,7 @@ pub fn acceptances(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Vec<Acceptance>
     });
     read.filter(|a| match a.kind {
         Kind::Opened(isn) => opened.insert((a.node, a.client, a.service, isn)),
-        Kind::Refused | Kind::Datagram | Kind::Icmp | Kind::Established => true,
+        Kind::Refused | Kind::Datagram | Kind::Icmp | Kind::Established(_) => true,
     })
     .collect()
 }
@@ -92,7 +93,7 @@ fn tcp_answer(segment: &Segment) -> Option<Kind> {
         RST_ACK if segment.sequence == 0 => Some(Kind::Refused),
         // A socket that its owner closed in a hurry: nothing was let in for it.
         RST_ACK => None,
-        Segment::ACK => Some(Kind::Established),
+        Segment::ACK => Some(Kind::Established(segment.acknowledgement)),
         _ => None,
     }
 }

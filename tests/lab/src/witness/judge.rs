@@ -265,17 +265,24 @@ fn tries(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Attempts<BootTime> {
     tried
 }
 
-/// A connection in which two nodes speak. It begins with the answer to its SYN.
+/// A connection in which two nodes speak. It begins with the answer to its SYN. A port may be used again while a node
+/// still has the half-open connection that was there before: what that node acknowledges tells whose segment it is.
 fn two_speakers(accepted: &[Acceptance]) -> Vec<Violation> {
-    let mut holder: BTreeMap<(SocketAddrV4, SocketAddrV4), Acceptance> = BTreeMap::new();
+    let mut connections: BTreeMap<(SocketAddrV4, SocketAddrV4), Vec<(u32, Acceptance)>> = BTreeMap::new();
     let mut found = Vec::new();
     for a in accepted {
+        let known = connections.entry((a.client, a.service)).or_default();
         match a.kind {
-            Kind::Opened(_) => drop(holder.insert((a.client, a.service), *a)),
-            Kind::Established => {
-                let first = *holder.entry((a.client, a.service)).or_insert(*a);
-                if first.node != a.node {
-                    found.push(Violation::TwoSpeakers(first, *a));
+            Kind::Opened(isn) => known.push((isn, *a)),
+            Kind::Established(acknowledged) => {
+                let sent = |(isn, _): &&(u32, Acceptance)| acknowledged.wrapping_sub(*isn);
+                match known.iter().rev().min_by_key(sent) {
+                    Some((_, first)) if first.node != a.node => {
+                        found.push(Violation::TwoSpeakers(*first, *a))
+                    }
+                    Some(_) => {}
+                    // Opened before anybody looked.
+                    None => known.push((acknowledged, *a)),
                 }
             }
             Kind::Refused | Kind::Datagram | Kind::Icmp => {}
@@ -308,7 +315,8 @@ fn out_of_order(accepted: &[Acceptance], criterion: Criterion, epochs: &[BootTim
 }
 
 /// ARP that left a node and names a virtual IP. Right are: the answer (its own or the virtual hardware address), the
-/// announcement in request form (sender and target are the virtual IP), and a client's request that is sent on.
+/// announcement in request form (sender and target are the virtual IP), a client's request that is sent on, and the
+/// probe whether somebody has the address already (RFC 5227 §2.1.1: it has no sender, so nobody learns from it).
 fn wrong_arp(sighting: &Sighting, case: &Case) -> Option<Violation> {
     let Frame { source, content: Content::Arp(arp), .. } = sighting.frame else { return None };
     let leaves_a_node = sighting.side == Side::Cable && sighting.heading == Heading::Leaving;
@@ -323,6 +331,7 @@ fn wrong_arp(sighting: &Sighting, case: &Case) -> Option<Violation> {
         && match arp.operation {
             Arp::REPLY => tells_where,
             Arp::REQUEST if arp.sender == arp.target => tells_where,
+            Arp::REQUEST if arp.sender.is_unspecified() => for_vip && arp.sender_mac == own,
             Arp::REQUEST => for_vip && !from_vip && arp.sender_mac != own,
             _ => false,
         };
@@ -436,6 +445,16 @@ mod tests {
             tcp(3, TWO, Segment::ACK, 71, 9),
         ];
         assert!(matches!(violations(run, &case())[..], [Violation::TwoSpeakers(..)]));
+    }
+
+    #[test]
+    fn a_half_open_connection_of_before_is_no_second_speaker() {
+        let before = vec![tcp(1, TWO, SYN_ACK, 70, 8)];
+        let since = vec![tcp(2, ONE, SYN_ACK, 90, 1_000_008), tcp(3, ONE, Segment::ACK, 91, 1_000_009)];
+        let run = |last| [before.clone(), since.clone(), vec![last]].concat();
+        assert_eq!(verdict(run(tcp(4, TWO, Segment::ACK, 71, 8)), &case()), Verdict::Upheld);
+        let second = violations(run(tcp(4, TWO, Segment::ACK, 71, 1_000_009)), &case());
+        assert!(matches!(second[..], [Violation::TwoSpeakers(a, b)] if (a.node, b.node) == (ONE, TWO)));
     }
 
     #[test]
@@ -598,6 +617,7 @@ mod tests {
             arp(Arp::REQUEST, own, VIP, VIP),
             arp(Arp::REQUEST, client_mac, client, VIP),
             arp(Arp::REQUEST, own, ONE.address(), client),
+            arp(Arp::REQUEST, own, Ipv4Addr::UNSPECIFIED, VIP),
         ];
         for run in right {
             assert_eq!(verdict(run, &case), Verdict::Upheld);
@@ -605,6 +625,7 @@ mod tests {
         let wrong = [
             arp(Arp::REQUEST, own, VIP, client),
             arp(Arp::REQUEST, own, ONE.address(), VIP),
+            arp(Arp::REQUEST, client_mac, Ipv4Addr::UNSPECIFIED, VIP),
             arp(Arp::REPLY, client_mac, VIP, client),
             arp(Arp::REPLY, own, client, VIP),
         ];

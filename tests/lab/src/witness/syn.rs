@@ -1,4 +1,5 @@
-//! A stream of SYNs from many clients, each with a sequence number of its own, and who answered which.
+//! A stream of SYNs from many clients, each with a sequence number of its own, and who answered which. Streams of the
+//! same clients do not share numbers either: a kernel that lost a client's RST repeats its answer for half a minute.
 //! The client's kernel routes them and resolves addresses as for any program; it has no socket for the answers, so
 //! it ends each half-open connection with a RST, and no node keeps a request socket.
 
@@ -79,6 +80,7 @@ impl SynStream {
 
     fn send(&self, socket: &Socket, stop: &AtomicBool) -> Result<Vec<Syn>> {
         let (begin, mut sent) = (Instant::now(), Vec::new());
+        let first_isn = BootTime::now().0 as u32;
         for (isn, source) in (0u32..).zip(self.sources.iter().cycle()) {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -86,7 +88,7 @@ impl SynStream {
             let due = begin + Duration::from_secs(1) * isn / self.rate;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             // Far apart, so that a port used again is taken for a new connection.
-            let isn = isn.wrapping_mul(0x0100_0000 | 0x3_1415).wrapping_add(0x1000_0000);
+            let isn = isn.wrapping_mul(0x0100_0000 | 0x3_1415).wrapping_add(first_isn);
             let at = BootTime::now();
             match socket.send_to(&packet(*source, self.service, isn), &self.service.into()) {
                 Ok(_) => {}
