@@ -41,9 +41,9 @@ impl Dated {
 pub fn conditions(member: &Member, dated: &Dated) -> Vec<v1::Condition> {
     let (snapshot, now) = (member.snapshot(), BootTime(boot_now()));
     let state = &snapshot.state;
-    let silent = state.nodes.keys().filter(|id| **id != member.me && member.silent(**id));
-    let silent = silent.map(|id| (*id, member.heard(*id).map_or(BootTime(0), |h| h.at))).collect();
-    let shared = condition::conditions(state, &silent).into_iter().map(|c| shown(c, now));
+    let others = state.nodes.keys().filter(|id| **id != member.me);
+    let absent = others.filter_map(|id| Some((*id, member.absence(*id)?))).collect();
+    let shared = condition::conditions(state, &absent).into_iter().map(|c| shown(c, now));
     dated.date(own(member, now).into_iter().chain(shared).collect(), now)
 }
 

@@ -118,6 +118,7 @@ impl Driver {
         let before = self.observed.heard.insert(o.node, o.heard);
         let news = before.is_none_or(|b| {
             b.applied != o.heard.applied
+                || b.leased != o.heard.leased
                 || b.incarnation != o.heard.incarnation
                 || b.at + self.news < o.heard.at
         });
@@ -156,7 +157,7 @@ impl Driver {
         let Some(controller) = &mut self.controller else { return };
         self.observed.last_applied = snapshot.last_applied;
         for effect in controller.step(now(), &snapshot.state, &self.observed, input) {
-            let takes_over = takes_from(&effect).iter().any(|loser| controller.is_silent(*loser));
+            let takes_over = takes_from(&effect).iter().any(|loser| !controller.serves(*loser));
             self.effects.execute(controller.leadership(), effect, takes_over);
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use farm_common::layout;
 use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
+use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
 use farm_core::model::{Membership, Node};
@@ -236,12 +237,18 @@ impl Member {
         lock(&self.heard).get(&node).copied()
     }
 
-    /// Whether this node's elector should hear `node` and does not.
+    /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.
     #[must_use]
-    pub fn silent(&self, node: NodeId) -> bool {
-        let elects = self.snapshot().state.electors.all().contains(&self.me);
-        let now = BootTime(boot_now());
-        elects && self.heard(node).is_none_or(|h| now.since(h.at) > SILENT)
+    pub fn absence(&self, node: NodeId) -> Option<Absence> {
+        if !self.snapshot().state.electors.all().contains(&self.me) {
+            return None;
+        }
+        match self.heard(node) {
+            Some(heard) if BootTime(boot_now()).since(heard.at) <= SILENT => {
+                (!heard.leased).then_some(Absence::Idle)
+            }
+            heard => Some(Absence::Silent(heard.map_or(BootTime(0), |h| h.at))),
+        }
     }
 
     /// Everything that is not green, as this node sees it.

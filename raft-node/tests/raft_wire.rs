@@ -292,7 +292,7 @@ proptest! {
         (seq, epoch, lease) in any::<(u64, u64, u32)>(),
     ) {
         let incarnation = Incarnation(incarnation);
-        survives(&Renewal { generation, node: a, incarnation, seq: Seq(seq), applied: Epoch(epoch) });
+        survives(&Renewal { generation, node: a, incarnation, seq: Seq(seq), applied: Epoch(epoch), leased: seq % 2 == 0 });
         let lease = Span::millis(lease.into());
         survives(&Grant { generation, elector: a, node: b, incarnation, seq: Seq(seq), lease, epoch: Epoch(epoch) });
     }

@@ -33,11 +33,20 @@ pub enum Since {
     Unknown,
 }
 
-/// What is not green in `state`, and of the nodes that are `silent` (with the instant they were last heard).
+/// Why a node cannot serve, as others see it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Absence {
+    /// It is not heard, since this instant of the asking node's clock.
+    Silent(BootTime),
+    /// It is heard, and says that it holds no lease.
+    Idle,
+}
+
+/// What is not green in `state`, and of the nodes that are `absent`.
 #[must_use]
-pub fn conditions(state: &ClusterState, silent: &BTreeMap<NodeId, BootTime>) -> Vec<Condition> {
+pub fn conditions(state: &ClusterState, absent: &BTreeMap<NodeId, Absence>) -> Vec<Condition> {
     let mut found: Vec<Condition> = state.modules.iter().filter_map(|(name, m)| unowned(name, m)).collect();
-    found.extend(silent.iter().map(|(node, heard)| silence(state, *node, *heard)));
+    found.extend(absent.iter().map(|(node, absence)| away(state, *node, *absence)));
     found.extend(state.nodes.values().filter_map(|n| going(&n.name, n.membership)));
     found.extend(state.modules.iter().filter_map(|(name, m)| moving(name, m)));
     found.extend(electors(state));
@@ -62,18 +71,17 @@ fn unowned(name: &ModuleName, module: &Module) -> Option<Condition> {
     })
 }
 
-fn silence(state: &ClusterState, node: NodeId, heard: BootTime) -> Condition {
+fn away(state: &ClusterState, node: NodeId, absence: Absence) -> Condition {
     let name = state.name_of(node);
     let owns = |b: &&BucketState| b.loser() == Some(node);
     let left = state.modules.values().flat_map(|m| &m.assignment).filter(owns).count();
     let rest = if left > 0 { format!("; nobody serves its {left} buckets yet") } else { String::new() };
-    Condition {
-        code: "node_silent",
-        cause: format!("{name} does not renew its lease{rest}"),
-        resource: name,
-        since: Since::Time(heard),
-        next: "farmctl node list".into(),
-    }
+    let (code, since, fact) = match absence {
+        Absence::Silent(heard) => ("node_silent", Since::Time(heard), "does not renew its lease"),
+        Absence::Idle => ("node_idle", Since::Unknown, "is heard, but holds no lease and accepts nothing"),
+    };
+    let cause = format!("{name} {fact}{rest}");
+    Condition { code, resource: name, since, cause, next: "farmctl node list".into() }
 }
 
 fn going(name: &str, membership: Membership) -> Option<Condition> {

@@ -121,6 +121,7 @@ mod tests {
             incarnation: Incarnation([9; 16]),
             seq: Seq(42),
             applied: Epoch(5),
+            leased: true,
         })
     }
 

@@ -221,10 +221,11 @@ impl Handle {
     }
 
     /// As [`Handle::propose`], but only in exactly this leadership: what a leader learned in one must not be said in
-    /// the next.
+    /// the next. Waits as long as that leadership lasts: until then, what no majority confirms may still come about.
     ///
     /// # Errors
-    /// [`ProposeError`]; `NotLeader` also when this node leads again, in another term.
+    /// [`ProposeError`]; `NotLeader` also when this node leads again, in another term; `Unknown` when the leadership
+    /// ended first.
     pub async fn propose_as(
         &self,
         leadership: Leadership,
@@ -242,8 +243,19 @@ impl Handle {
             request = request.with_leader(LeaderId { term: l.term, node_id: l.leader.0 });
         }
         request.await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
-        let written =
-            tokio::time::timeout(self.patience(), reply).await.map_err(|_| ProposeError::Unknown)?;
+        let mut role = self.role();
+        let patience = async {
+            match only {
+                None => tokio::time::sleep(self.patience()).await,
+                // Raft's end ends it too.
+                Some(l) => drop(role.wait_for(|role| role.leadership != Some(l)).await),
+            }
+        };
+        let written = tokio::select! {
+            biased;
+            written = reply => written,
+            () = patience => return Err(ProposeError::Unknown),
+        };
         let response = written.map_err(|_| ProposeError::Unknown)?.map_err(not_written)?;
         let outcome = response.data.expect("only entries of Raft itself have no outcome");
         Ok(Applied { entry: entry_id(&response.log_id), outcome })

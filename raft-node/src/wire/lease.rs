@@ -17,6 +17,7 @@ impl Wire for Renewal {
             incarnation: self.incarnation.0.to_vec().into(),
             seq: self.seq.0,
             applied: self.applied.0,
+            leased: self.leased,
         }
     }
 
@@ -27,6 +28,7 @@ impl Wire for Renewal {
             incarnation: Incarnation(text::array("Renewal.incarnation", &p.incarnation)?),
             seq: Seq(p.seq),
             applied: Epoch(p.applied),
+            leased: p.leased,
         })
     }
 }

@@ -60,6 +60,11 @@ pub enum RaftMessage {
         /// In which round.
         round: Round,
     },
+    /// No vote: who is asked has seen this term, and a candidate of an older one can never win.
+    Denial {
+        /// That term.
+        term: u64,
+    },
     /// The leader tells a voter to stand at once.
     Stand {
         /// The leader's term.
@@ -308,6 +313,8 @@ impl Raft {
                 self.asked(term, candidate, last, round, now);
             }
             RaftMessage::Vote { term, from, round } => self.voted(term, from, round, now),
+            RaftMessage::Denial { term } if term > self.term => self.follow(term, now),
+            RaftMessage::Denial { .. } => {}
             RaftMessage::Stand { term } if term == self.term => self.stand(now, Round::Forced),
             RaftMessage::Stand { .. } => {}
         }
@@ -425,7 +432,12 @@ impl Raft {
 
     fn asked(&mut self, term: u64, candidate: NodeId, last: EntryId, round: Round, now: BootTime) {
         let content = self.leads().is_some() || now.since(self.heard_leader) < self.timing.election_min;
-        if term < self.term || (content && round != Round::Forced) {
+        if content && round != Round::Forced {
+            return;
+        }
+        let denial = RaftMessage::Denial { term: self.term };
+        if term < self.term {
+            self.out.push((candidate, denial));
             return;
         }
         let mine = self.last();
@@ -433,8 +445,8 @@ impl Raft {
         let free = || term > self.term || self.vote.is_none_or(|v| v == candidate);
         let vote = RaftMessage::Vote { term, from: self.me, round };
         if round == Round::Pre {
-            if complete && free() {
-                self.out.push((candidate, vote));
+            if complete {
+                self.out.push((candidate, if free() { vote } else { denial }));
             }
             return;
         }

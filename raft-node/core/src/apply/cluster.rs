@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Done, LEVEL, Refusal, ensure, happened};
+use super::{Done, Refusal, ensure, happened};
 use crate::electors::Electors;
 use crate::event::Kind;
 use crate::id::{ClusterId, EntryId, FeatureLevel, Generation, NodeId};
@@ -16,6 +16,8 @@ pub(super) struct Founding<'a> {
     pub name: &'a str,
     pub hash_key: HashKey,
     pub nonce: u64,
+    /// Of the command: the level of the founder's build.
+    pub level: FeatureLevel,
 }
 
 impl ClusterState {
@@ -44,7 +46,7 @@ impl ClusterState {
         self.name = founding.name.to_owned();
         self.hash_key = founding.hash_key;
         self.generation = Generation { number: 1, survivor: id, nonce: founding.nonce };
-        self.level = LEVEL;
+        self.level = founding.level;
         self.profile = profile;
         self.lease_bound = Timing::of(profile).lease;
         self.electors = Electors::new(BTreeSet::from([id]));
@@ -60,9 +62,8 @@ impl ClusterState {
     }
 
     pub(super) fn finalize_level(&mut self, level: FeatureLevel) -> Done {
-        ensure(level > self.level && level <= LEVEL, || {
-            let fact =
-                format!("feature level {level} is not above {} or not known to this version", self.level);
+        ensure(level > self.level, || {
+            let fact = format!("feature level {level} is not above {}, which all members share", self.level);
             Refusal::new("bad_level", fact, "farmctl cluster status")
         })?;
         self.level = level;

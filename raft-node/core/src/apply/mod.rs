@@ -92,10 +92,15 @@ impl ClusterState {
     /// Applies `command`, which is `entry` of the log. A refused command changes nothing.
     ///
     /// # Errors
-    /// [`UnknownLevel`]: the caller must stop applying.
+    /// [`UnknownLevel`], also where a level is finalised that this build does not know: the caller must stop applying.
     pub fn apply(&mut self, command: &Command, entry: EntryId) -> Result<Outcome, UnknownLevel> {
-        if command.level > LEVEL {
-            return Err(UnknownLevel { needs: command.level, knows: LEVEL });
+        // Nothing else in here may depend on what this build knows: all builds must come to the same state.
+        let needs = match command.body {
+            Body::FinalizeLevel(level) => level.max(command.level),
+            _ => command.level,
+        };
+        if needs > LEVEL {
+            return Err(UnknownLevel { needs, knows: LEVEL });
         }
         let done = self.admit(command).and_then(|()| self.dispatch(command, entry));
         Ok(match done {
@@ -141,8 +146,9 @@ impl ClusterState {
     fn dispatch(&mut self, command: &Command, entry: EntryId) -> Done {
         match &command.body {
             Body::Found { cluster, name, hash_key, profile, node, nonce } => {
+                let level = command.level;
                 let founding =
-                    cluster::Founding { cluster: *cluster, name, hash_key: *hash_key, nonce: *nonce };
+                    cluster::Founding { cluster: *cluster, name, hash_key: *hash_key, nonce: *nonce, level };
                 self.found(&founding, *profile, node, entry)
             }
             Body::NodeJoin(node) => self.node_join(node, entry),

@@ -43,7 +43,7 @@ impl Picked {
 }
 
 impl View<'_> {
-    /// Takes buckets from silent nodes, gives first owners to new ones, and fences nodes because of removed services:
+    /// Takes buckets from nodes that cannot serve them, gives first owners to new ones, and fences nodes because of removed services:
     /// all in one entry.
     pub(super) fn move_now(&self) -> Option<Body> {
         let transfers: Vec<Transfer> =
@@ -125,7 +125,7 @@ impl View<'_> {
             let weights = self.weights(module, groups);
             let void = |g: &&&Group| {
                 let may = g.state.current.is_some_and(|c| weights.contains_key(&c) || self.only_lags(c));
-                !may && g.state.previous.is_some_and(|p| !self.is_silent(p))
+                !may && g.state.previous.is_some_and(|p| self.serves(p))
             };
             picked.add(
                 name,
@@ -194,7 +194,7 @@ impl View<'_> {
     /// Whether nobody serves new flows of these buckets, or soon would. A leader that does not hear a majority of
     /// the electors is itself the one that is cut off: what it proposed would only hurt when its network comes back.
     fn needs_rescue(&self, group: &Group) -> bool {
-        group.state.loser().is_none_or(|n| self.is_silent(n) && self.hears_majority())
+        group.state.loser().is_none_or(|n| !self.serves(n) && self.hears_majority())
     }
 
     /// Who gets a bucket whose owner died in an open change: the other party, if it lives.
@@ -204,7 +204,7 @@ impl View<'_> {
             Phase::Prepare => group.state.current,
             Phase::Move | Phase::MoveClosed | Phase::Activate => group.state.previous,
         };
-        other.filter(|n| !self.is_silent(*n))
+        other.filter(|n| self.serves(*n))
     }
 
     fn planned(
@@ -222,7 +222,7 @@ impl View<'_> {
                 if known { claim(group) } else { group.state.current.map_or(Claim::Free, Claim::Held) };
             group.buckets.iter().for_each(|b| claims[b] = claim);
         }
-        let live = |b: &usize| module.assignment[*b].current.is_some_and(|owner| !self.is_silent(owner));
+        let live = |b: &usize| module.assignment[*b].current.is_some_and(|owner| self.serves(owner));
         (plan(weights, &claims).into_iter().filter(|(b, _)| live(b)).collect(), waits)
     }
 

@@ -27,6 +27,8 @@ use crate::time::BootTime;
 const VOTERS_MAX: usize = 5;
 /// Renewals between two requests to change Raft's membership (fast: 500 ms): it takes a few round trips.
 const RAFT_RENEWALS: u64 = 20;
+/// Renewals for which a leader that hears no majority of the electors leads on (fast: 500 ms).
+const DEAF_RENEWALS: u64 = 20;
 
 impl Controller {
     pub(super) fn change_raft(
@@ -36,6 +38,10 @@ impl Controller {
         observed: &Observed,
         timing: &Timing,
     ) -> Vec<Effect> {
+        // A state without this leader's first entry may lack what its log holds: a Joint, for one.
+        if observed.last_applied.by != self.leadership {
+            return Vec::new();
+        }
         let view = View::new(self, now, state, observed, timing);
         let recent = self.raft_asked.is_some_and(|at| now.since(at) < view.renewals(RAFT_RENEWALS));
         if recent || self.voters_in_flight {
@@ -43,6 +49,9 @@ impl Controller {
         }
         let effect = view.raft_effect();
         if let Some(effect) = &effect {
+            if let Effect::TransferLeader(to) = effect {
+                self.offered = Some(*to);
+            }
             self.voters_in_flight = matches!(effect, Effect::SetVoters(_));
             self.raft_asked = Some(now);
         }
@@ -59,7 +68,11 @@ impl View<'_> {
     }
 
     fn raft_effect(&self) -> Option<Effect> {
-        self.forget().or_else(|| self.learn()).or_else(|| self.set_voters()).or_else(|| self.hand_over())
+        self.forget()
+            .or_else(|| self.learn())
+            .or_else(|| self.set_voters())
+            .or_else(|| self.hand_over())
+            .or_else(|| self.give_up())
     }
 
     fn forget(&self) -> Option<Effect> {
@@ -115,6 +128,18 @@ impl View<'_> {
             **id != me && member && !self.is_silent(**id)
         };
         self.observed.voters.iter().find(stays).map(|id| Effect::TransferLeader(*id))
+    }
+
+    /// A leader that hears no majority of the electors cannot tell who lives, though its log may go on: leases travel
+    /// by other ways. Whoever has the log is offered the lead in turn.
+    fn give_up(&self) -> Option<Effect> {
+        let me = self.controller.me;
+        let deaf =
+            self.controller.deaf_since.is_some_and(|at| self.now.since(at) >= self.renewals(DEAF_RENEWALS));
+        let last = self.controller.offered.unwrap_or(me);
+        let others = || self.observed.voters.intersection(&self.observed.caught_up).filter(|id| **id != me);
+        let next = || others().find(|id| **id > last).or_else(|| others().next());
+        deaf.then(next).flatten().map(|id| Effect::TransferLeader(*id))
     }
 
     /// The next entry of an elector change, or its first.

@@ -104,7 +104,8 @@ pub enum Input {
     },
     /// The proposal was applied; the state given with this input shows it.
     ProposalDone,
-    /// The proposal was refused by `apply`, did not get into the log, or its fate is unknown.
+    /// The proposal was refused by `apply`, or did not get into the log and never will. One whose fate is unknown is
+    /// still in flight: it ends with the leadership at the latest.
     ProposalFailed,
     /// Raft finished [`Effect::SetVoters`], well or badly.
     VotersDone,
@@ -147,6 +148,16 @@ pub enum Notice {
         /// The node.
         node: NodeId,
     },
+    /// A node asks for a lease again and again, and gets none.
+    NodeIdle {
+        /// The node.
+        node: NodeId,
+    },
+    /// It has one again.
+    NodeLeased {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl Notice {
@@ -156,6 +167,8 @@ impl Notice {
         match self {
             Self::NodeSilent { .. } => "node_silent",
             Self::NodeHeard { .. } => "node_heard",
+            Self::NodeIdle { .. } => "node_idle",
+            Self::NodeLeased { .. } => "node_leased",
         }
     }
 
@@ -163,7 +176,10 @@ impl Notice {
     #[must_use]
     pub const fn node(&self) -> NodeId {
         match self {
-            Self::NodeSilent { node } | Self::NodeHeard { node } => *node,
+            Self::NodeSilent { node }
+            | Self::NodeHeard { node }
+            | Self::NodeIdle { node }
+            | Self::NodeLeased { node } => *node,
         }
     }
 
@@ -172,7 +188,9 @@ impl Notice {
     pub fn text(&self, name: &str) -> String {
         match self {
             Self::NodeSilent { .. } => format!("{name} does not renew its lease"),
-            Self::NodeHeard { .. } => format!("{name} renews its lease again"),
+            Self::NodeHeard { .. } => format!("{name} renews its lease"),
+            Self::NodeIdle { .. } => format!("{name} is heard, but has no lease: it serves nobody"),
+            Self::NodeLeased { .. } => format!("{name} has a lease again"),
         }
     }
 }
@@ -206,6 +224,10 @@ pub struct Controller {
     /// Last request for a change of Raft's membership.
     raft_asked: Option<BootTime>,
     voters_in_flight: bool,
+    /// No majority of the electors is heard since.
+    deaf_since: Option<BootTime>,
+    /// Whom a deaf leader wanted to hand over to last.
+    offered: Option<NodeId>,
     next: BootTime,
 }
 
@@ -233,6 +255,8 @@ impl Controller {
             at_rest: None,
             raft_asked: None,
             voters_in_flight: false,
+            deaf_since: None,
+            offered: None,
             next: now,
         }
     }
@@ -245,10 +269,10 @@ impl Controller {
         self
     }
 
-    /// Whether this leader misses `node`'s renewals.
+    /// Whether `node` can serve clients, as far as this leader sees: its renewals come, and it holds a lease.
     #[must_use]
-    pub fn is_silent(&self, node: NodeId) -> bool {
-        self.presence.is_silent(node)
+    pub fn serves(&self, node: NodeId) -> bool {
+        self.presence.serves(node)
     }
 
     /// The leadership it belongs to.
@@ -279,6 +303,8 @@ impl Controller {
         }
         let notices = self.presence.update(now, state, observed, &timing);
         self.refresh(now, state);
+        let deaf = !View::new(self, now, state, observed, &timing).hears_majority();
+        self.deaf_since = deaf.then(|| self.deaf_since.unwrap_or(now));
         let mut effects: Vec<Effect> = notices.into_iter().map(Effect::Notice).collect();
         effects.extend(self.ask(now, state, observed, &timing));
         effects.extend(self.change_raft(now, state, observed, &timing));

@@ -41,6 +41,10 @@ impl<'a> View<'a> {
         self.controller.presence.is_silent(node)
     }
 
+    pub(super) fn serves(&self, node: NodeId) -> bool {
+        self.controller.presence.serves(node)
+    }
+
     pub(super) fn hears_majority(&self) -> bool {
         self.state.electors.majority(|e| !self.is_silent(e))
     }
@@ -61,7 +65,7 @@ impl<'a> View<'a> {
         let presence = &self.controller.presence;
         let first = |id| presence.is_eligible(id, self.now) || (presence.is_current(id) && owns(groups, id));
         let second = |id| presence.is_current(id);
-        let last = |id| !self.is_silent(id);
+        let last = |id| self.serves(id);
         let choices: [&dyn Fn(NodeId) -> bool; 3] = [&first, &second, &last];
         let found = choices.into_iter().map(|there| self.servers(module, there)).find(|w| !w.is_empty());
         found.unwrap_or_default()
@@ -79,7 +83,7 @@ impl<'a> View<'a> {
     pub(super) fn only_lags(&self, node: NodeId) -> bool {
         let stays = self.state.nodes.get(&node).is_some_and(|n| n.membership == Membership::Member);
         let lags_for = self.controller.presence.lags_for(node, self.now);
-        stays && !self.is_silent(node) && lags_for < self.controller.patience.requests
+        stays && self.serves(node) && lags_for < self.controller.patience.requests
     }
 
     /// Whether `node` reported `epoch`.
@@ -88,11 +92,14 @@ impl<'a> View<'a> {
     }
 
     /// Whether every node that may hold a lease reported `epoch`. A lease is over W after the last renewal that any
-    /// elector can have granted, and this one hears what the others hear.
+    /// elector can have granted, and this one hears what the others hear. One that is heard but does not follow is not
+    /// waited for longer than connections are: fences keep it from harm, and the others must go on.
     pub(super) fn all_reported(&self, epoch: Epoch) -> bool {
+        let (presence, now) = (&self.controller.presence, self.now);
         let wait = timing::wait(self.state.lease_bound);
-        let gone = |id| self.now.since(self.controller.presence.last_heard(id, self.observed)) > wait;
-        self.state.nodes.keys().all(|id| self.reported(*id, epoch) || gone(*id))
+        let gone = |id| now.since(presence.last_heard(id, self.observed)) > wait;
+        let stuck = |id| presence.lags_for(id, now) >= self.controller.patience.drain;
+        self.state.nodes.keys().all(|id| self.reported(*id, epoch) || gone(*id) || stuck(*id))
     }
 
     /// Since when the leader has known an epoch.

@@ -61,6 +61,15 @@ pub struct Heard {
     pub applied: Epoch,
     /// Run that reported it.
     pub incarnation: Incarnation,
+    /// Whether it said that it holds a lease.
+    pub leased: bool,
+}
+
+impl Heard {
+    fn by(renewal: &Renewal, at: BootTime) -> Self {
+        let Renewal { applied, incarnation, leased, .. } = *renewal;
+        Self { at, applied, incarnation, leased }
+    }
 }
 
 /// A leader's question: how long until what was granted to `node` before the fence of `entry` has run out?
@@ -249,7 +258,7 @@ impl Elector {
 impl Known {
     fn new(renewal: &Renewal, now: BootTime) -> Self {
         Self {
-            heard: Heard { at: now, applied: renewal.applied, incarnation: renewal.incarnation },
+            heard: Heard::by(renewal, now),
             seq: renewal.seq,
             superseded: VecDeque::new(),
             granted: None,
@@ -272,7 +281,7 @@ impl Known {
             return Ok(());
         }
         self.seq = renewal.seq;
-        self.heard = Heard { at: now, applied: renewal.applied, incarnation: renewal.incarnation };
+        self.heard = Heard::by(renewal, now);
         Ok(())
     }
 

@@ -95,6 +95,7 @@ impl Holder {
             incarnation: self.incarnation,
             seq: self.seq,
             applied: self.applied,
+            leased: now < self.deadline,
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Renewal {
     pub seq: Seq,
     /// Epoch its filter works with, after the flip and its grace period.
     pub applied: Epoch,
+    /// Whether it held a lease when it sent this. One that asks without ever holding any does not serve: no answer
+    /// reaches it, or too few electors do.
+    pub leased: bool,
 }
 
 /// An elector's answer to exactly one renewal.

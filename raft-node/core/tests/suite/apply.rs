@@ -215,6 +215,8 @@ fn a_command_of_a_higher_level_stops_the_reader() {
     let entry = log.entry();
     let unknown = UnknownLevel { needs: FeatureLevel(2), knows: LEVEL };
     assert_eq!(log.state.apply(&command, entry), Err(unknown));
+    let finalized = Command::any(Body::FinalizeLevel(FeatureLevel(2)));
+    assert_eq!(log.state.apply(&finalized, entry), Err(unknown), "the others go on at that level");
     assert_eq!(log.state, before);
 }
 

@@ -35,6 +35,7 @@ fn renewal(words: &[&str]) -> Renewal {
         incarnation: Incarnation([run; 16]),
         seq: Seq(number(words, 2)),
         applied: Epoch(number(words, 3)),
+        leased: !words.contains(&"unleased"),
     }
 }
 

@@ -55,7 +55,13 @@ fn holder_transcript() {
         }
         "renew" => {
             let renewal = holder.renew(at(words, 1));
-            format!("seq {} applied {} next {}", renewal.seq, renewal.applied, ms(holder.next_renewal()))
+            let held = if renewal.leased { "held" } else { "not held" };
+            format!(
+                "seq {} applied {} {held} next {}",
+                renewal.seq,
+                renewal.applied,
+                ms(holder.next_renewal())
+            )
         }
         "grant" => {
             let grown = holder.granted(&grant(words), at(words, 3));

@@ -44,6 +44,10 @@ pub struct Server {
     pub cut: bool,
     /// Whether the log does not reach it, though leases do.
     pub deaf: bool,
+    /// Whether leases that are granted to it get lost.
+    pub ungranted: bool,
+    /// Whether it hears nobody's renewals but its own, though the log goes on.
+    pub unaware: bool,
     /// Whether its connections never end.
     pub busy: bool,
     log: Vec<Entry>,
@@ -133,6 +137,8 @@ impl Server {
             runs: true,
             cut: false,
             deaf: false,
+            ungranted: false,
+            unaware: false,
             busy: false,
             log: Vec::new(),
             term: 0,
@@ -155,8 +161,8 @@ impl Server {
     fn restart(&mut self, run: u8, now: BootTime) {
         let fresh = Self::new(self.id, self.state.buckets, run, now);
         let (log, table) = (std::mem::take(&mut self.log), self.table.clone());
-        let (term, deadline, cut, busy) = (self.term, self.deadline, self.cut, self.busy);
-        *self = Self { log, table, term, deadline, cut, busy, ..fresh };
+        let Self { term, deadline, cut, deaf, ungranted, unaware, busy, .. } = *self;
+        *self = Self { log, table, term, deadline, cut, deaf, ungranted, unaware, busy, ..fresh };
         let generation = Generation { number: 1, survivor: NodeId(1), nonce: 5 };
         let (timing, electors) = (Timing::of(Profile::Fast), Electors::default());
         self.holder =
@@ -413,6 +419,8 @@ impl World {
         let now = self.now;
         let server = self.servers.get_mut(&to).unwrap();
         match packet {
+            Packet::Renewal(renewal) if server.unaware && renewal.node != to => {}
+            Packet::Grant(_) if server.ungranted => {}
             Packet::Renewal(renewal) => {
                 if let Ok(grant) = server.elector.renewal(&renewal, now) {
                     self.send(to, renewal.node, Packet::Grant(grant));
