@@ -221,7 +221,8 @@ impl Handle {
     }
 
     /// As [`Handle::propose`], but only in exactly this leadership: what a leader learned in one must not be said in
-    /// the next. Waits as long as that leadership lasts: until then, what no majority confirms may still come about.
+    /// the next. Waits while that leadership lasts: what no majority has confirmed
+    /// may still come about in it.
     ///
     /// # Errors
     /// [`ProposeError`]; `NotLeader` also when this node leads again, in another term; `Unknown` when the leadership
@@ -245,11 +246,11 @@ impl Handle {
         request.await.map_err(|e| ProposeError::Stopped(e.to_string()))?;
         let mut role = self.role();
         let patience = async {
-            match only {
-                None => tokio::time::sleep(self.patience()).await,
+            if let Some(l) = only {
                 // Raft's end ends it too.
-                Some(l) => drop(role.wait_for(|role| role.leadership != Some(l)).await),
+                drop(role.wait_for(|role| role.leadership != Some(l)).await);
             }
+            tokio::time::sleep(self.patience()).await;
         };
         let written = tokio::select! {
             biased;
