@@ -1,8 +1,8 @@
 //! Several cluster networks, and where the daemons listen.
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::witness::Verdict;
-use farm_lab::{Network, Place, shell};
+use farm_lab::witness::{BootTime, Verdict};
+use farm_lab::{Mode, Network, Place, Status, shell};
 use farm_tests::farm::{Event, Farm, LIMIT};
 use farm_tests::load::Load;
 
@@ -11,6 +11,12 @@ const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
 const DEAF: &str = "table inet deaf {
  chain input { type filter hook input priority 0; policy accept; iifname eth0 meta l4proto { tcp, udp } th dport 7601 drop; }
  chain output { type filter hook output priority 0; policy accept; oifname eth0 meta l4proto { tcp, udp } th dport 7601 drop; }
+}
+";
+
+/// No lease message reaches this node: neither what others ask it, nor what they grant. All else does.
+const UNGRANTED: &str = "table inet ungranted {
+ chain input { type filter hook input priority 0; policy accept; udp dport 7601 drop; }
 }
 ";
 
@@ -62,6 +68,32 @@ fn the_loss_of_one_of_two_networks_moves_nothing() -> Result<()> {
     ensure!(moves(&events).is_empty(), "nobody was missed and nothing moved: {events:?}");
     let seen = load.stop(follower)?;
     ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    Ok(())
+}
+
+#[test]
+fn a_leader_that_leases_do_not_reach_neither_leads_nor_serves() -> Result<()> {
+    let farm = Farm::up("ungranted", Mode::Directed)?;
+    let victim = farm.leader()?;
+    let survivors = farm.others(victim);
+    let mut load = Load::start(&farm, Place::Client)?;
+    load.await_answers_of(&ALL)?;
+    let at = BootTime::now();
+    shell::feed(farm.command(victim, "nft")?.args(["-f", "-"]), UNGRANTED)?;
+    farm.await_shared_by(&survivors)?;
+    farm.leader_among(&survivors)?;
+    let told =
+        |s: &Status| s.conditions.iter().any(|c| c.code == "node_idle" && c.resource == victim.to_string());
+    farm.await_status(survivors[0], "the node without a lease is named", LIMIT, told)?;
+    load.await_answers_of(&survivors)?;
+    load.await_everybody()?;
+    survivors.iter().for_each(|survivor| load.expect_change(victim, *survivor, at));
+    shell::run(farm.command(victim, "nft")?.args(["delete", "table", "inet", "ungranted"]))?;
+    farm.await_shared_by(&ALL)?;
+    load.await_answers_of(&ALL)?;
+    load.await_everybody()?;
+    let verdict = load.stop(survivors[0])?.verdict();
+    ensure!(verdict == Verdict::Upheld, "{verdict:?}");
     Ok(())
 }
 
