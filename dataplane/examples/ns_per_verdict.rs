@@ -6,13 +6,13 @@
 #[path = "../tests/program_support/mod.rs"]
 mod program_support;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use farm_common::image::Image;
 use farm_common::verdict::{Mode, Phase};
-use program_support::{Kernel, VIP, in_namespace, ingress, node_mac, segment, table};
-use serde_json::json;
+use program_support::{Kernel, VIP, VIP6, in_namespace, node_mac, port, segment, segment6, table};
+use serde_json::{Value, json};
 
 /// Runs per measurement; the best of [`ROUNDS`] counts, the others were disturbed.
 const REPEAT: u32 = 1_000_000;
@@ -20,40 +20,63 @@ const ROUNDS: usize = 5;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
+/// How a family writes its frames.
+struct Wire {
+    name: &'static str,
+    vip: IpAddr,
+    segment: fn([u8; 6], u16, u8, u32, u32) -> Vec<u8>,
+    /// Where the source address and where the destination's last byte lie.
+    source: usize,
+    last: usize,
+}
+
+const WIRES: [Wire; 2] = [
+    Wire { name: "ipv4", vip: IpAddr::V4(VIP), segment, source: 26, last: 33 },
+    Wire { name: "ipv6", vip: IpAddr::V6(VIP6), segment: segment6, source: 22, last: 53 },
+];
+
 fn main() {
     let figures = in_namespace(|| {
-        let syn = segment(node_mac(1), 40000, SYN, 1, 0);
-        let empty = best(|| empty_loop(&syn));
+        let empty = best(|| empty_loop(&segment(node_mac(1), 40000, SYN, 1, 0)));
         let net = |figure: f64| ((figure - empty) * 10.0).round() / 10.0;
-        let time = |kernel: &Kernel, frame: &[u8]| net(best(|| kernel.time(frame, REPEAT)));
-        let mut kernel = Kernel::load(ingress(1).port);
-
-        kernel.publish(&table(1, Mode::Flood, Phase::Stable, 0, 2));
-        let foreign = {
-            let mut frame = syn.clone();
-            frame[33] = 1;
-            time(&kernel, &frame)
-        };
-        let not_owner = time(&kernel, &syn);
-        kernel.publish(&table(1, Mode::Directed, Phase::Stable, 0, 1));
-        let accept = time(&kernel, &syn);
-        kernel.publish(&to_oneself());
-        let forward = time(&kernel, &syn);
-
-        kernel.publish(&table(1, Mode::Directed, Phase::Move, 1, 2));
-        let _listener = TcpListener::bind((VIP, 80)).expect("the namespace is ours");
-        let connection = TcpStream::connect((VIP, 80)).expect("the listener is there");
-        let port = connection.local_addr().expect("it is connected").port();
-        let mut held = segment(node_mac(1), port, ACK, 1, 1);
-        // The connection came from the virtual IP itself: that is the source a process on the node gets.
-        held[26..30].copy_from_slice(&VIP.octets());
-        let accept_socket = time(&kernel, &held);
-        json!({
-            "unit": "ns", "loop": empty, "pass_foreign": foreign, "drop_not_owner": not_owner,
-            "accept": accept, "forward": forward, "accept_with_socket_lookup": accept_socket,
-        })
+        let mut kernel = Kernel::load(port(1));
+        let mut figures = json!({ "unit": "ns", "loop": empty });
+        for wire in &WIRES {
+            figures[wire.name] = measure(&mut kernel, wire, net);
+        }
+        figures
     });
     println!("{figures}");
+}
+
+fn measure(kernel: &mut Kernel, wire: &Wire, net: impl Fn(f64) -> f64) -> Value {
+    let time = |kernel: &Kernel, frame: &[u8]| net(best(|| kernel.time(frame, REPEAT)));
+    let syn = (wire.segment)(node_mac(1), 40000, SYN, 1, 0);
+    kernel.publish(&table(1, Mode::Flood, Phase::Stable, 0, 2));
+    let mut foreign = syn.clone();
+    foreign[wire.last] ^= 1;
+    let (foreign, not_owner) = (time(kernel, &foreign), time(kernel, &syn));
+    kernel.publish(&table(1, Mode::Directed, Phase::Stable, 0, 1));
+    let accept = time(kernel, &syn);
+    kernel.publish(&to_oneself());
+    let forward = time(kernel, &syn);
+
+    kernel.publish(&table(1, Mode::Directed, Phase::Move, 1, 2));
+    let _listener = TcpListener::bind((wire.vip, 80)).expect("the namespace is ours");
+    let connection = TcpStream::connect((wire.vip, 80)).expect("the listener is there");
+    let port = connection.local_addr().expect("it is connected").port();
+    let mut held = (wire.segment)(node_mac(1), port, ACK, 1, 1);
+    // The connection came from the virtual IP itself: that is the source a process on the node gets.
+    let source = match wire.vip {
+        IpAddr::V4(vip) => vip.octets().to_vec(),
+        IpAddr::V6(vip) => vip.octets().to_vec(),
+    };
+    held[wire.source..wire.source + source.len()].copy_from_slice(&source);
+    let accept_socket = time(kernel, &held);
+    json!({
+        "pass_foreign": foreign, "drop_not_owner": not_owner, "accept": accept, "forward": forward,
+        "accept_with_socket_lookup": accept_socket,
+    })
 }
 
 /// The runs of one measurement work on one buffer, so a forwarded frame must again be one to forward: the

@@ -46,7 +46,7 @@ impl FakeFilter {
     }
 
     /// What the program would decide about `frame`.
-    pub fn judge(&self, ingress: Option<&Ingress>, frame: &[u8], env: &impl Env) -> Verdict {
+    pub fn judge(&self, ingress: Option<&Ingress<'_>>, frame: &[u8], env: &impl Env) -> Verdict {
         let state = self.state();
         judge(&state.slots[state.in_force], ingress, frame, env)
     }

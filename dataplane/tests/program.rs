@@ -16,7 +16,7 @@ use farm_common::rewrite::rewrite;
 use farm_common::verdict::{BootTime, Criterion, Mode, Phase, Reason, Socket, Verdict};
 use serde::Deserialize;
 
-use program_support::{Kernel, Outcome, in_namespace, ingress};
+use program_support::{Kernel, Outcome, in_namespace, port};
 
 /// `tests/oracle/cases.json`, as `oracle.py` writes it.
 #[derive(Deserialize)]
@@ -68,6 +68,7 @@ struct NodeSpec {
     index: u8,
     link: u8,
     address: std::net::Ipv4Addr,
+    address6: std::net::Ipv6Addr,
     mac: String,
 }
 
@@ -113,8 +114,8 @@ impl World {
             builder.service(vips[service.vip], service.protocol, service.port, criterion).unwrap();
         }
         for node in &self.nodes {
-            let (address4, mac) = (node.address.octets(), mac(&node.mac));
-            let value = Node { address6: [0; 16], address4, mac, reserved: [0; 6] };
+            let (address6, address4) = (node.address6.octets(), node.address.octets());
+            let value = Node { address6, address4, mac: mac(&node.mac), reserved: [0; 6] };
             builder.node(node.link, node.index, value).unwrap();
         }
         let phase = phase(&self.step).into();
@@ -127,9 +128,8 @@ impl World {
         image
     }
 
-    fn ingress(&self) -> Ingress {
-        let port = Port { mac: mac(&self.port.mac), proof: mac(&self.port.proof), ifindex: 1 };
-        Ingress { link: self.port.link, port }
+    fn port(&self) -> Port {
+        Port { mac: mac(&self.port.mac), proof: mac(&self.port.proof), ifindex: 1 }
     }
 
     fn expected_bytes(&self) -> Vec<u8> {
@@ -166,14 +166,14 @@ fn phase(step: &str) -> Phase {
 }
 
 /// The same in user space; the kernel has no sockets in these tests, and has been up for more than 1 ns.
-fn in_user_space(slot: &Slot, ingress: &Ingress, frame: &[u8]) -> (Verdict, Outcome) {
+fn in_user_space(slot: &Slot, ingress: &Ingress<'_>, frame: &[u8]) -> (Verdict, Outcome) {
     let given = Given { socket: Socket::None, now: BootTime(1000) };
     let verdict = judge(slot, Some(ingress), frame, &given);
     let mut frame = frame.to_vec();
     rewrite(&verdict, slot, ingress, &mut frame[..]).unwrap();
     let action = match verdict {
         Verdict::Pass | Verdict::Accept(_) => "pass",
-        Verdict::Forward { .. } | Verdict::AnswerArp { .. } => "tx",
+        Verdict::Forward { .. } | Verdict::Answer => "tx",
         Verdict::Drop(_) => "drop",
     };
     (verdict, Outcome { action, frame })
@@ -207,12 +207,13 @@ fn tables_are_laid_out_as_the_oracle_packs_them() {
 fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
     let oracle = oracle();
     in_namespace(|| {
-        let mut kernel = Kernel::load(oracle.worlds[0].ingress().port);
+        let mut kernel = Kernel::load(oracle.worlds[0].port());
         let (mut count, mut wrong) = (0, vec![]);
         for world in &oracle.worlds {
-            let (slot, ingress) = (world.table(), world.ingress());
+            let (slot, port) = (world.table(), world.port());
+            let ingress = Ingress { link: world.port.link, port: &port };
             kernel.publish(&slot);
-            kernel.set_port(ingress.port);
+            kernel.set_port(*ingress.port);
             for (name, frame, action, after) in &world.cases {
                 let frame = hex(frame);
                 let expected =
@@ -304,14 +305,15 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
     let known: Vec<_> = frames.filter(|frame| frame.len() >= 34).collect();
     in_namespace(|| {
         let mut random = Random(20);
-        let mut kernel = Kernel::load(ingress(1).port);
+        let mut kernel = Kernel::load(port(1));
         let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
         for round in 0..ROUNDS {
             let mut slot = oracle.worlds[random.below(oracle.worlds.len())].table();
             random.spoil(&mut slot);
-            let ingress = ingress(slot.head.me);
+            let port = port(slot.head.me);
+            let ingress = Ingress { link: 0, port: &port };
             kernel.publish(&slot);
-            kernel.set_port(ingress.port);
+            kernel.set_port(*ingress.port);
             for number in 0..FRAMES {
                 let mut frame = random.frame(&known);
                 if random.below(2) == 0 {
@@ -345,11 +347,11 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
 fn nothing_for_a_virtual_ip_passes_where_no_link_is() {
     in_namespace(|| {
         let slot = program_support::table(2, Mode::Directed, Phase::Stable, 0, 2);
-        let mut kernel = Kernel::load(ingress(2).port);
+        let mut kernel = Kernel::load(port(2));
         kernel.publish(&slot);
         let syn = program_support::segment(program_support::node_mac(2), 40000, 2, 1, 0);
         assert_eq!(kernel.run(&syn).action, "pass");
-        kernel.set_port(Port { ifindex: 0, ..ingress(2).port });
+        kernel.set_port(Port { ifindex: 0, ..port(2) });
         assert_eq!(kernel.run(&syn), Outcome { action: "drop", frame: syn.clone() });
         assert!(kernel.counters().contains(&(Reason::NoPort, 1)));
     });
@@ -358,7 +360,7 @@ fn nothing_for_a_virtual_ip_passes_where_no_link_is() {
 #[test]
 fn a_fresh_program_is_closed_and_passes_what_is_not_its_own() {
     in_namespace(|| {
-        let kernel = Kernel::load(ingress(1).port);
+        let kernel = Kernel::load(port(1));
         let syn = program_support::segment(program_support::node_mac(1), 40000, 2, 1, 0);
         assert_eq!(
             kernel.run(&syn),

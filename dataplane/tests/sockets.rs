@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use program_support::{CLIENT, Kernel, VIP, in_namespace, ingress, node_mac, segment, shell, table};
+use program_support::{CLIENT, Kernel, VIP, in_namespace, node_mac, port, segment, shell, table};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -21,7 +21,7 @@ const ACK: u8 = 0x10;
 const ME: u8 = 1;
 
 fn leaving() -> Kernel {
-    let mut kernel = Kernel::load(ingress(ME).port);
+    let mut kernel = Kernel::load(port(ME));
     kernel.publish(&table(ME, Mode::Directed, Phase::Move, ME, 2));
     kernel
 }

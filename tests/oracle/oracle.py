@@ -20,6 +20,11 @@ import sys
 
 from scapy.all import ARP, ICMP, IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPerror, IPOption_NOP, IPv6, Raw, TCPerror, UDPerror
 from scapy.layers.inet import ICMPerror
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6MLReport, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_Redirect,
+    ICMPv6ND_RS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, ICMPv6PacketTooBig, ICMPv6ParamProblem,
+    ICMPv6TimeExceeded, ICMPv6Unknown, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN,
+)
 
 # --- numbers of the contract ------------------------------------------------------------------------------
 
@@ -122,7 +127,8 @@ def pack(world):
         low = int.from_bytes(mac, "little")
         macs.append((0, low, mac + bytes([node["index"], node["link"]])))
         address = ipaddress.ip_address(node["address"]).packed
-        grid[node["link"]][node["index"]] = bytes(16) + address + mac + bytes(6)
+        address6 = ipaddress.ip_address(node["address6"]).packed
+        grid[node["link"]][node["index"]] = address6 + address + mac + bytes(6)
     vip_seed, vip_table = place(vips, VIP_CELLS, 32)
     service_seed, service_table = place(services, SERVICE_CELLS, 8)
     mac_seed, mac_table = place(macs, MAC_CELLS, 8)
@@ -161,12 +167,15 @@ def runs(data):
 
 KEY = bytes.fromhex("8f1c3a5b79e2d4064711c0ffee15600d")
 VIP, OTHER_LINK_VIP, VIP6 = "10.77.0.100", "10.78.0.100", "fd77::100"
-VMAC = "02:fa:00:00:01:00"
+VMAC, VMAC6 = "02:fa:00:00:01:00", "02:fa:00:00:01:02"
 PROOF = "02:9a:bc:de:f0:12"
-CLIENT, CLIENT_MAC = "10.77.0.50", "02:00:00:00:0c:01"
+CLIENT, CLIENT6, CLIENT_MAC = "10.77.0.50", "fd77::50", "02:00:00:00:0c:01"
 STRANGER_MAC = "02:00:00:00:99:99"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-NODE = {n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "mac": f"02:00:00:00:00:{n:02x}"} for n in (1, 2, 3, 4)}
+NODE = {
+    n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "address6": f"fd77::{n}", "mac": f"02:00:00:00:00:{n:02x}"}
+    for n in (1, 2, 3, 4)
+}
 TCP_PORT, UDP_PORT, BY_PORT = 80, 53, 443
 
 
@@ -185,12 +194,15 @@ def make_world(mode, step, me, lease=True):
         "vips": [
             {"address": VIP, "vmac": VMAC, "module": 0, "mode": mode, "link": 0},
             {"address": OTHER_LINK_VIP, "vmac": "02:fa:00:00:01:01", "module": 0, "mode": mode, "link": 1},
-            {"address": VIP6, "vmac": "02:fa:00:00:01:02", "module": 0, "mode": mode, "link": 0},
+            {"address": VIP6, "vmac": VMAC6, "module": 0, "mode": mode, "link": 0},
         ],
         "services": [
             {"vip": 0, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
             {"vip": 0, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
             {"vip": 0, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
+            {"vip": 2, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
+            {"vip": 2, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
+            {"vip": 2, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
         ],
         "nodes": [NODE[n] for n in sorted(NODE)],
         "port": {"mac": NODE[me]["mac"], "proof": PROOF, "link": 0},
@@ -246,24 +258,32 @@ def change(mode, step, me, sender, kind):
     return to(C) if step == "activate" else to(P)
 
 
-def addressed(mode, me, destination, arp=False):
+def addressed(mode, me, frame, asks=False):
+    """A solicitation comes to everybody: ARP by broadcast, neighbour discovery to a group."""
+    destination = frame[Ether].dst
     if destination == NODE[me]["mac"]:
         return True
-    if destination == BROADCAST:
-        return arp
-    return mode == "flood" and destination == VMAC
+    if asks and (destination.startswith("33:33:") if IPv6 in frame else destination == BROADCAST):
+        return True
+    return mode == "flood" and destination == (VMAC6 if IPv6 in frame else VMAC)
 
 
 def set_dscp(frame, dscp):
     if IP in frame:
         frame[IP].tos = dscp << 2 | frame[IP].tos & 3
         del frame[IP].chksum
+    elif IPv6 in frame:
+        frame[IPv6].tc = dscp << 2 | frame[IPv6].tc & 3
+
+
+def dscp_of(frame):
+    return (frame[IP].tos if IP in frame else frame[IPv6].tc) >> 2
 
 
 def outcome(world, frame, sender, kind):
     """Action and resulting frame. `frame` is a scapy frame for the virtual IP, `kind` None if unservable."""
     mode, step, me = world["mode"], world["step"], world["me"]
-    if kind is None or not addressed(mode, me, frame[Ether].dst):
+    if kind is None or not addressed(mode, me, frame):
         return DROP
     what = change(mode, step, me, sender, kind)
     if what == "drop" or world["deadline"] != U64:
@@ -277,7 +297,7 @@ def outcome(world, frame, sender, kind):
         out[Ether].dst, marked = NODE[what[0]]["mac"], what[1]
     if marked:
         set_dscp(out, MARK)
-    elif out[IP].tos >> 2 == MARK:
+    elif dscp_of(out) == MARK:
         set_dscp(out, 0)
     return ("pass" if what == "accept" else "tx", out)
 
@@ -286,7 +306,7 @@ def arp_outcome(world, frame, sender_is_node):
     """A request for the virtual IP by somebody else."""
     mode, step, me = world["mode"], world["step"], world["me"]
     answers = {"stable": 2, "prepare": 1, "move": 1, "closed": None, "activate": 2}[step]
-    if answers is None or world["deadline"] != U64 or not addressed(mode, me, frame[Ether].dst, arp=True):
+    if answers is None or world["deadline"] != U64 or not addressed(mode, me, frame, asks=True):
         return DROP
     if answers == me:
         request, mac = frame[ARP], NODE[me]["mac"]
@@ -295,6 +315,31 @@ def arp_outcome(world, frame, sender_is_node):
         )
         padding = bytes(frame)[42:]
         return ("tx", answer / Raw(padding) if padding else answer)
+    if mode == "directed" and frame[Ether].dst == NODE[me]["mac"] and not sender_is_node:
+        out = frame.copy()
+        out[Ether].src, out[Ether].dst = NODE[me]["mac"], NODE[answers]["mac"]
+        return ("tx", out)
+    return DROP
+
+
+def nd_outcome(world, frame, sender_is_node, names_asker=True):
+    """A neighbour solicitation for the virtual IP by somebody else; one that was sent on must name who asks."""
+    mode, step, me = world["mode"], world["step"], world["me"]
+    answers = {"stable": 2, "prepare": 1, "move": 1, "closed": None, "activate": 2}[step]
+    if answers is None or world["deadline"] != U64 or not addressed(mode, me, frame, asks=True):
+        return DROP
+    if sender_is_node and not names_asker:
+        return DROP
+    if answers == me:
+        question, mac = frame[IPv6], NODE[me]["mac"]
+        free = question.src == "::"
+        asker = frame[ICMPv6NDOptSrcLLAddr].lladdr if names_asker else frame[Ether].src
+        answer = Ether(src=mac, dst="33:33:00:00:00:01" if free else asker)
+        answer /= IPv6(src=VIP6, dst="ff02::1" if free else question.src, hlim=255, tc=question.tc, fl=question.fl)
+        answer /= ICMPv6ND_NA(R=0, S=0 if free else 1, O=1, tgt=VIP6)
+        if names_asker:
+            answer /= ICMPv6NDOptDstLLAddr(lladdr=mac if mode == "directed" else VMAC6)
+        return ("tx", answer)
     if mode == "directed" and frame[Ether].dst == NODE[me]["mac"] and not sender_is_node:
         out = frame.copy()
         out[Ether].src, out[Ether].dst = NODE[me]["mac"], NODE[answers]["mac"]
@@ -361,8 +406,74 @@ def packets():
     foreign = IPerror(src="10.77.0.101", dst=CLIENT)
     yield "unreachable, quotes another sender", error(type=3) / foreign / TCPerror(sport=80, dport=40001), None
     fragment = IPerror(src=VIP, dst=CLIENT, frag=3, proto=6)
-    yield "unreachable, quotes a later fragment", error(type=3, code=4) / fragment / Raw(bytes(8)), None
+    yield "unreachable, quotes a later fragment", error(type=3, code=4) / fragment / Raw(bytes(8)), OLD
     yield "unreachable, quote cut short", error(type=3, code=4) / Raw(bytes(quoted)[:18]), None
+
+
+def packets6():
+    """The same for IPv6 (RFC 8200, RFC 4443)."""
+    ip = lambda **k: IPv6(src=CLIENT6, dst=VIP6, **k)
+    tcp = lambda flags, port=TCP_PORT: TCP(sport=40001, dport=port, flags=flags, seq=7)
+    udp = lambda **k: UDP(sport=40002, dport=UDP_PORT, **k)
+    pad = lambda n=4: PadN(optdata=bytes(n))
+    body = Raw(b"0123456789abcdefghijklmn")
+    yield "syn", ip() / tcp("S"), NEW
+    yield "syn by port", ip(tc=1, fl=0xABCDE) / tcp("S", BY_PORT), NEW
+    yield "syn, client set the mark", ip(tc=MARK << 2 | 2, fl=0xFFFFF) / tcp("S"), NEW
+    yield "syn, client set another code point", ip(tc=46 << 2) / tcp("S"), NEW
+    yield "ack", ip() / tcp("A"), OLD
+    yield "fin-ack with data", ip() / tcp("FA") / body, OLD
+    yield "udp", ip() / udp() / body, NEW
+    yield "echo request", ip() / ICMPv6EchoRequest(id=5, seq=1) / body, NEW
+    yield "syn, hop-by-hop options", ip() / IPv6ExtHdrHopByHop(options=[pad()]) / tcp("S"), NEW
+    yield "syn, long destination options", ip() / IPv6ExtHdrDestOpt(options=[pad(248), pad(248)]) / tcp("S"), NEW
+    routing = IPv6ExtHdrRouting(type=4, segleft=0)
+    yield "ack, routing header", ip() / routing / tcp("A"), OLD
+    six = IPv6ExtHdrHopByHop(options=[pad()]) / IPv6ExtHdrDestOpt(options=[pad()]) / routing
+    six = six / IPv6ExtHdrFragment(id=9) / IPv6ExtHdrDestOpt(options=[pad()]) / IPv6ExtHdrDestOpt(options=[pad(12)])
+    yield "syn, six extension headers", ip() / six / tcp("S"), NEW
+    yield "syn, seven extension headers", ip() / six / IPv6ExtHdrDestOpt(options=[pad()]) / tcp("S"), None
+    yield "syn, atomic fragment", ip() / IPv6ExtHdrFragment(id=9) / tcp("S"), NEW
+    yield "udp, first fragment", ip() / IPv6ExtHdrFragment(m=1, id=9) / udp(len=1000, chksum=1) / body, NEW
+    yield "udp, last fragment", ip() / IPv6ExtHdrFragment(offset=9, nh=17, id=9) / body, NEW
+    yield "icmp fragment", ip() / IPv6ExtHdrFragment(offset=9, nh=58, id=9) / body, NEW
+    yield "tcp, first fragment", ip() / IPv6ExtHdrFragment(m=1, id=9) / tcp("A") / body, TCP_FRAGMENT
+    yield "tcp, last fragment", ip() / IPv6ExtHdrFragment(offset=40, nh=6, id=9) / body, TCP_FRAGMENT
+    yield "tcp, fragmented syn", ip() / IPv6ExtHdrFragment(m=1, id=9) / tcp("S") / body, None
+    yield "tcp, fragment that overwrites the flags", ip() / IPv6ExtHdrFragment(offset=1, nh=6, id=9) / body, None
+    yield "fragment of an extension header", ip() / IPv6ExtHdrFragment(offset=3, nh=60, id=9) / body, None
+    yield "syn to a port without service", ip() / tcp("S", 81), None
+    yield "ospf", ip(nh=89) / body, None
+    yield "esp", ip(nh=50) / body, None
+    yield "authentication header", ip(nh=51) / body, None
+    yield "no next header", ip(nh=59) / body, None
+    yield "icmp for IPv4", ip(nh=1) / Raw(b"\x08" + bytes(7)), None
+    yield "echo reply", ip() / ICMPv6EchoReply(id=5, seq=1), None
+    yield "redirect", ip(hlim=255) / ICMPv6ND_Redirect(tgt="fd77::1", dst=CLIENT6), None
+    yield "router solicitation", ip(hlim=255) / ICMPv6ND_RS(), None
+    yield "advertisement to the virtual IP", ip(hlim=255) / ICMPv6ND_NA(tgt=CLIENT6), None
+    yield "listener report", ip() / ICMPv6MLReport(), None
+    yield "short tcp", ip(nh=6) / Raw(b"\x9c\x41\x00\x50"), None
+    yield "short icmp", ip(nh=58) / Raw(b"\x80\x00\x00"), None
+    yield "extension header cut short", ip(nh=60) / Raw(b"\x06"), None
+    yield "version 5", ip(version=5) / tcp("S"), None
+    error = IPv6(src="fd09::9", dst=VIP6)
+    quoted = IPv6(src=VIP6, dst=CLIENT6)
+    answer = lambda sport: TCP(sport=sport, dport=40001, flags="A")
+    yield "too big, tcp", error / ICMPv6PacketTooBig(mtu=1280) / quoted / answer(80), OLD
+    yield "too big, tcp by port", error / ICMPv6PacketTooBig(mtu=1280) / quoted / answer(443), OLD
+    yield "unreachable, udp", error / ICMPv6DestUnreach(code=4) / quoted / UDP(sport=53, dport=40002), OLD
+    yield "time exceeded, tcp", error / ICMPv6TimeExceeded() / quoted / answer(80), OLD
+    yield "parameter problem, tcp", error / ICMPv6ParamProblem() / quoted / answer(80), OLD
+    yield "too big, echo reply", error / ICMPv6PacketTooBig() / quoted / ICMPv6EchoReply(id=5), OLD
+    yield "too big, quotes a first fragment", error / ICMPv6PacketTooBig() / quoted / IPv6ExtHdrFragment(m=1) / answer(80), OLD
+    later = IPv6ExtHdrFragment(offset=9, nh=6)
+    yield "too big, quotes a later fragment", error / ICMPv6PacketTooBig() / quoted / later / Raw(bytes(8)), OLD
+    yield "too big, no service", error / ICMPv6PacketTooBig() / quoted / answer(81), None
+    foreign = IPv6(src="fd77::101", dst=CLIENT6)
+    yield "too big, quotes another sender", error / ICMPv6PacketTooBig() / foreign / answer(80), None
+    yield "too big, quote cut short", error / ICMPv6PacketTooBig() / Raw(bytes(quoted)[:30]), None
+    yield "unknown error", error / ICMPv6Unknown(type=5) / Raw(bytes(quoted)), None
 
 
 def senders(me):
@@ -377,8 +488,10 @@ def senders(me):
 def cases_of_changes(world):
     """Every kind of packet by every sender, for one node in one step."""
     me = world["me"]
-    usual = VMAC if world["mode"] == "flood" else NODE[me]["mac"]
-    for name, packet, kind in packets():
+    flood = world["mode"] == "flood"
+    both = [("", *row) for row in packets()] + [("IPv6 ", *row) for row in packets6()]
+    for family, name, packet, kind in both:
+        usual = NODE[me]["mac"] if not flood else VMAC6 if family else VMAC
         for who, source, sender in senders(me):
             if sender and sender[1]:
                 if "mark" in name or kind is None or "code point" in name:
@@ -388,8 +501,9 @@ def cases_of_changes(world):
             elif sender and "set the mark" in name:
                 continue
             destination = NODE[me]["mac"] if sender else usual
-            frame = Ether(bytes(ether(destination, source) / packet))
-            yield f"{name}, from {who}", frame, outcome(world, frame, sender, kind)
+            link = Ether(dst=destination, src=source, type=0x86DD) if family else ether(destination, source)
+            frame = Ether(bytes(link / packet))
+            yield f"{family}{name}, from {who}", frame, outcome(world, frame, sender, kind)
 
 
 def cases_of_addresses(world):
@@ -413,7 +527,15 @@ def cases_of_addresses(world):
         question = ARP(op=1, hwsrc=CLIENT_MAC, psrc=CLIENT, pdst=VIP)
         yield f"arp, {name}", Ether(bytes(Ether(dst=BROADCAST, src=CLIENT_MAC) / tags / question)), DROP
     yield "virtual IP of another link", ether(own) / IP(src=CLIENT, dst=OTHER_LINK_VIP) / TCP(dport=TCP_PORT), DROP
-    yield "IPv6 to the virtual IP", Ether(dst=own, src=CLIENT_MAC) / IPv6(src="fd77::50", dst=VIP6) / TCP(dport=80), DROP
+    syn6 = IPv6(src=CLIENT6, dst=VIP6) / TCP(sport=40001, dport=TCP_PORT, flags="S")
+    for name, destination in (("own", own), ("vmac", VMAC6), ("IPv4's vmac", VMAC), ("broadcast", BROADCAST),
+                              ("other", STRANGER_MAC), ("group", "33:33:ff:00:01:00")):
+        frame = Ether(bytes(Ether(dst=destination, src=CLIENT_MAC) / syn6))
+        yield f"IPv6 syn to {name} MAC", frame, outcome(world, frame, None, NEW)
+    packet = IPv6(src=client["address6"], dst=VIP6) / TCP(sport=40001, dport=TCP_PORT, flags="S")
+    frame = Ether(bytes(Ether(dst=own, src=client["mac"]) / packet))
+    yield "node as an IPv6 client", frame, outcome(world, frame, None, NEW)
+    yield "IPv6 syn, one tag", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / Dot1Q(vlan=5) / syn6)), DROP
     yield "IPv6 to the node", Ether(dst=own, src=CLIENT_MAC) / IPv6(src="fd77::50", dst="fd77::1") / TCP(dport=80), PASS
     yield "IPv4 to the node", ether(own) / IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
     yield "IPv4 from the virtual IP", ether(own) / IP(src=VIP, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
@@ -464,6 +586,51 @@ def cases_of_arp(world):
     yield "request cut short", Ether(whole[:41]), PASS
 
 
+def cases_of_nd(world):
+    me = world["me"]
+    own, group = NODE[me]["mac"], "33:33:ff:00:01:00"
+    by = lambda mac: ICMPv6NDOptSrcLLAddr(lladdr=mac)
+
+    def ask(dst, src=CLIENT_MAC, source=CLIENT6, option=by(CLIENT_MAC), to="ff02::1:ff00:100", hlim=255, code=0, tgt=VIP6):
+        question = Ether(dst=dst, src=src) / IPv6(src=source, dst=to, hlim=hlim) / ICMPv6ND_NS(tgt=tgt, code=code)
+        return Ether(bytes(question / option if option is not None else question))
+
+    for name, destination in (("group", group), ("own", own), ("vmac", VMAC6), ("other", STRANGER_MAC)):
+        to = "ff02::1:ff00:100" if destination == group else VIP6
+        frame = ask(destination, to=to)
+        yield f"solicitation to {name}", frame, nd_outcome(world, frame, False)
+    free = ask(group, source="::", option=None)
+    yield "is it free", free, nd_outcome(world, free, False, names_asker=False)
+    nameless = ask(own, option=None, to=VIP6)
+    yield "unicast solicitation without option", nameless, nd_outcome(world, nameless, False, names_asker=False)
+    nonce = ask(group, option=by(CLIENT_MAC) / Raw(b"\x0e\x01abcdef"))
+    action, out = nd_outcome(world, nonce, False)
+    if action == "tx" and ICMPv6ND_NA in out:
+        out = out / Raw(b"\x0e\x01abcdef")
+    yield "solicitation with a nonce", nonce, (action, Ether(bytes(out)) if out is not None else None)
+    n = 4 if me != 4 else 3
+    sent_on = ask(own, src=NODE[n]["mac"], to=VIP6)
+    yield "solicitation sent on by a node", sent_on, nd_outcome(world, sent_on, True)
+    lost = ask(own, src=NODE[n]["mac"], to=VIP6, option=None)
+    yield "solicitation sent on, nameless", lost, nd_outcome(world, lost, True, names_asker=False)
+    asks = ask(group, src=NODE[n]["mac"], source=NODE[n]["address6"], option=by(NODE[n]["mac"]))
+    yield "solicitation by a node", asks, nd_outcome(world, asks, False)
+    local = ask(own, src=NODE[n]["mac"], source="fe80::4", option=by(NODE[n]["mac"]), to=VIP6)
+    yield "unicast solicitation by a node, link-local", local, nd_outcome(world, local, False)
+    yield "solicitation from afar", ask(group, hlim=64), DROP
+    yield "solicitation with a code", ask(group, code=1), DROP
+    yield "solicitation by a group", ask(group, option=by(BROADCAST)), DROP
+    yield "solicitation from a group", ask(group, source="ff02::1"), DROP
+    yield "is it free, with a name", ask(group, source="::"), DROP
+    yield "solicitation whose sender is the virtual IP", ask(group, source=VIP6), PASS
+    yield "solicitation for another", ask(group, tgt="fd77::1"), PASS
+    yield "solicitation cut short", Ether(bytes(ask(group))[:77]), PASS
+    tagged = Ether(dst=group, src=CLIENT_MAC) / Dot1Q(vlan=5) / IPv6(bytes(ask(group)[IPv6]))
+    yield "solicitation, one tag", Ether(bytes(tagged)), DROP
+    claim = IPv6(src=VIP6, dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt=VIP6, R=0, S=0) / ICMPv6NDOptDstLLAddr(lladdr=CLIENT_MAC)
+    yield "somebody else's advertisement", Ether(bytes(Ether(dst="33:33:00:00:00:01", src=CLIENT_MAC) / claim)), PASS
+
+
 # --- output -----------------------------------------------------------------------------------------------
 
 
@@ -512,7 +679,7 @@ def main():
     out.write('\n],\n"worlds": [\n')
     texts = []
     for name, world in worlds():
-        rows = [case(*row) for make in (cases_of_changes, cases_of_addresses, cases_of_arp) for row in make(world)]
+        rows = [case(*row) for make in (cases_of_changes, cases_of_addresses, cases_of_arp, cases_of_nd) for row in make(world)]
         head = json.dumps({"name": name, **world, "bytes": runs(pack(world))})
         texts.append(head[:-1] + ', "cases": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}")
     out.write(",\n".join(texts))

@@ -46,8 +46,6 @@ pub struct Question {
     pub dst: Dst,
     /// Until when this node may act: not at this instant, nor later.
     pub deadline: BootTime,
-    /// The MAC that an ARP answer names.
-    pub answer: [u8; 6],
 }
 
 /// What has to be asked of the host, each at most once and only when the decision hangs on it.
@@ -85,14 +83,18 @@ pub fn decide(question: &Question, env: &impl Env) -> Verdict {
         Ok(_) if !question.addressed() => Verdict::Drop(Reason::WrongMac),
         Ok(_) if question.current() == NodeIndex::NOBODY => Verdict::Drop(Reason::NoOwner),
         Ok(phase) => match question.flow.kind {
-            Kind::Arp => question.arp(phase),
+            Kind::Solicitation => question.arp(phase),
             _ => question.packet(phase, env),
         },
     };
     match wanted {
         Verdict::Pass | Verdict::Drop(_) => wanted,
-        Verdict::Accept(_) | Verdict::Forward { .. } | Verdict::AnswerArp { .. } => {
-            if env.now() < question.deadline { wanted } else { Verdict::Drop(Reason::LeaseExpired) }
+        Verdict::Accept(_) | Verdict::Forward { .. } | Verdict::Answer => {
+            if env.now() < question.deadline {
+                wanted
+            } else {
+                Verdict::Drop(Reason::LeaseExpired)
+            }
         }
     }
 }
@@ -113,7 +115,7 @@ impl Question {
     fn addressed(&self) -> bool {
         match (self.dst, self.mode) {
             (Dst::Own, _) | (Dst::VMac, Mode::Flood) => true,
-            (Dst::Broadcast, _) => self.flow.kind == Kind::Arp,
+            (Dst::Broadcast, _) => self.flow.kind == Kind::Solicitation,
             (Dst::VMac, Mode::Directed) | (Dst::Other, _) => false,
         }
     }
@@ -269,7 +271,7 @@ impl Question {
             }
             Kind::Error if tcp => matches!(env.socket(&self.flow), Socket::Flow | Socket::TimeWait),
             Kind::Error | Kind::Datagram | Kind::Echo => false,
-            Kind::TcpFragment | Kind::DatagramFragment | Kind::Arp => false,
+            Kind::TcpFragment | Kind::DatagramFragment | Kind::Solicitation => false,
         }
     }
 
@@ -285,10 +287,10 @@ impl Question {
             Phase::MoveClosed => return Verdict::Drop(Reason::ChangeClosed),
         };
         if answers == self.me {
-            return Verdict::AnswerArp { mac: self.answer };
+            return Verdict::Answer;
         }
         match (self.dst, self.from) {
-            (Dst::Own, Sender::Direct) => self.send(answers, Course::Arp),
+            (Dst::Own, Sender::Direct) => self.send(answers, Course::Solicitation),
             (Dst::Own, Sender::Node { .. }) => Verdict::Drop(Reason::FromNode),
             (Dst::VMac | Dst::Broadcast | Dst::Other, _) => Verdict::Drop(Reason::NotOwner),
         }

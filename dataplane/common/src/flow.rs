@@ -1,21 +1,86 @@
 //! Who talks to which service: the part of a frame that the decision depends on.
 
-/// A client or virtual address, in network order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Address {
+/// A client or virtual address: sixteen bytes in network order, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), held as
+/// the two words that they are in memory. No frame on a wire has a mapped address in its IPv6 header.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address([u64; 2]);
+
+/// The version of the Internet protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Family {
     /// IPv4.
-    V4([u8; 4]),
+    V4,
     /// IPv6.
-    V6([u8; 16]),
+    V6,
 }
 
 impl Address {
-    /// As stored in [`crate::layout::Vip`]: IPv4 as IPv4-mapped IPv6.
+    /// The address without any bit: who has none yet.
+    pub const UNSPECIFIED6: Self = Self([0; 2]);
+
+    /// Of IPv4.
     #[inline(always)]
-    pub fn mapped(&self) -> [u8; 16] {
-        match self {
-            Self::V4([a, b, c, d]) => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, *a, *b, *c, *d],
-            Self::V6(bytes) => *bytes,
+    #[must_use]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+    }
+
+    /// Of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])])
+    }
+
+    /// Of the two words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
+    /// The two words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u64; 2] {
+        self.0
+    }
+
+    /// Which version it is of.
+    #[inline(always)]
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        let mapped = self.0[0] == 0 && u64::from_le(self.0[1]) as u32 == 0xffff_0000;
+        if mapped { Family::V4 } else { Family::V6 }
+    }
+
+    /// All bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.0[0].to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.0[1].to_ne_bytes());
+        bytes
+    }
+
+    /// The last four bytes: the address itself, if it is of IPv4.
+    #[inline(always)]
+    #[must_use]
+    pub const fn low(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.0[1].to_ne_bytes();
+        [a, b, c, d]
+    }
+}
+
+impl core::fmt::Debug for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let address = core::net::Ipv6Addr::from(self.bytes());
+        match self.family() {
+            Family::V4 => core::fmt::Display::fmt(&core::net::Ipv4Addr::from(self.low()), f),
+            Family::V6 => core::fmt::Display::fmt(&address, f),
         }
     }
 }
@@ -23,24 +88,37 @@ impl Address {
 impl From<core::net::IpAddr> for Address {
     fn from(address: core::net::IpAddr) -> Self {
         match address {
-            core::net::IpAddr::V4(v4) => Self::V4(v4.octets()),
-            core::net::IpAddr::V6(v6) => Self::V6(v6.octets()),
+            core::net::IpAddr::V4(v4) => Self::v4(v4.octets()),
+            core::net::IpAddr::V6(v6) => Self::v6(v6.octets()),
         }
     }
 }
 
 /// IP protocol numbers that a service can have.
 pub mod protocol {
+    /// Hop-by-hop options, an extension header of IPv6 like those marked so below.
+    pub const HOP_BY_HOP: u8 = 0;
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// Routing (extension header).
+    pub const ROUTING: u8 = 43;
+    /// Fragment (extension header).
+    pub const FRAGMENT: u8 = 44;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// Destination options (extension header).
+    pub const OPTIONS: u8 = 60;
+    /// Mobility (extension header).
+    pub const MOBILITY: u8 = 135;
 }
 
 /// What kind of frame belongs to the flow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
 pub enum Kind {
     /// TCP with SYN and without ACK and RST.
     Syn,
@@ -56,8 +134,29 @@ pub enum Kind {
     TcpFragment,
     /// A UDP or ICMP fragment. Has no ports; each counts as a new flow.
     DatagramFragment,
-    /// An ARP request for the virtual IP; `client` is the sender's address.
-    Arp,
+    /// An ARP request or neighbour solicitation for the virtual IP; `client` is the sender's address.
+    Solicitation,
+}
+
+impl TryFrom<u8> for Kind {
+    type Error = u8;
+
+    #[inline(always)]
+    fn try_from(code: u8) -> Result<Self, u8> {
+        [
+            Self::Syn,
+            Self::Segment,
+            Self::Datagram,
+            Self::Echo,
+            Self::Error,
+            Self::TcpFragment,
+            Self::DatagramFragment,
+            Self::Solicitation,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == code)
+        .ok_or(code)
+    }
 }
 
 impl Kind {
@@ -66,7 +165,7 @@ impl Kind {
     pub fn opens(self) -> bool {
         match self {
             Self::Syn | Self::Datagram | Self::Echo | Self::DatagramFragment => true,
-            Self::Segment | Self::Error | Self::TcpFragment | Self::Arp => false,
+            Self::Segment | Self::Error | Self::TcpFragment | Self::Solicitation => false,
         }
     }
 
@@ -75,7 +174,7 @@ impl Kind {
     pub fn has_ports(self) -> bool {
         match self {
             Self::Syn | Self::Segment | Self::Datagram | Self::Error => true,
-            Self::Echo | Self::TcpFragment | Self::DatagramFragment | Self::Arp => false,
+            Self::Echo | Self::TcpFragment | Self::DatagramFragment | Self::Solicitation => false,
         }
     }
 }
@@ -87,7 +186,7 @@ pub struct Flow {
     pub client: Address,
     /// The virtual IP.
     pub vip: Address,
-    /// IP protocol of the flow (of the embedded packet for an ICMP error); 0 for ARP.
+    /// IP protocol of the flow (of the embedded packet for an ICMP error); 0 for solicitations.
     pub protocol: u8,
     /// Port of the client, 0 when the kind has none.
     pub client_port: u16,
@@ -95,4 +194,12 @@ pub struct Flow {
     pub service_port: u16,
     /// Kind of frame.
     pub kind: Kind,
+}
+
+impl Flow {
+    /// Somebody asks for the hardware address of a virtual IP.
+    #[inline(always)]
+    pub fn solicitation(client: Address, vip: Address) -> Self {
+        Self { client, vip, protocol: 0, client_port: 0, service_port: 0, kind: Kind::Solicitation }
+    }
 }

@@ -1,6 +1,6 @@
 //! The bucket hash (SipHash-2-4, keyed) and the cell hash of the one-probe tables (seeded, not secret).
 
-use crate::flow::Address;
+use crate::flow::{Address, Family};
 use crate::layout::{BUCKETS, MAC_CELLS, SERVICE_CELLS, VIP_CELLS};
 
 /// Index of a bucket, below [`BUCKETS`].
@@ -12,11 +12,12 @@ impl Bucket {
     /// `source-port` followed by the port (2 bytes, big-endian); the low 12 bits count.
     #[inline(always)]
     pub fn of(key: [u64; 2], client: &Address, port: Option<u16>) -> Self {
-        let hash = match (client, port) {
-            (Address::V4(a), None) => siphash(key, [short(a) | 4 << 56]),
-            (Address::V4(a), Some(port)) => siphash(key, [short(a) | wire(port) << 32 | 6 << 56]),
-            (Address::V6(a), None) => siphash(key, [half(a, 0), half(a, 8), 16 << 56]),
-            (Address::V6(a), Some(port)) => siphash(key, [half(a, 0), half(a, 8), wire(port) | 18 << 56]),
+        let [high, low] = client.words().map(u64::from_le);
+        let hash = match (client.family(), port) {
+            (Family::V4, None) => siphash(key, [low >> 32 | 4 << 56]),
+            (Family::V4, Some(port)) => siphash(key, [low >> 32 | wire(port) << 32 | 6 << 56]),
+            (Family::V6, None) => siphash(key, [high, low, 16 << 56]),
+            (Family::V6, Some(port)) => siphash(key, [high, low, wire(port) | 18 << 56]),
         };
         Self((hash % BUCKETS as u64) as u16)
     }
@@ -31,18 +32,6 @@ impl Bucket {
     pub fn index(self) -> usize {
         usize::from(self.0) & (BUCKETS - 1)
     }
-}
-
-#[inline(always)]
-fn short(address: &[u8; 4]) -> u64 {
-    u64::from(u32::from_le_bytes(*address))
-}
-
-#[inline(always)]
-fn half(bytes: &[u8; 16], start: usize) -> u64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&bytes[start..start + 8]);
-    u64::from_le_bytes(half)
 }
 
 #[inline(always)]
@@ -84,10 +73,11 @@ fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
     [v0, v1, v2, v3]
 }
 
-/// Cell of a virtual IP (IPv4-mapped) in [`crate::layout::Slot::vips`].
+/// Cell of a virtual IP in [`crate::layout::Slot::vips`].
 #[inline(always)]
-pub fn vip_cell(seed: u32, address: &[u8; 16]) -> usize {
-    mix(seed, half(address, 0), half(address, 8)) & (VIP_CELLS - 1)
+pub fn vip_cell(seed: u32, address: &Address) -> usize {
+    let [high, low] = address.words().map(u64::from_le);
+    mix(seed, high, low) & (VIP_CELLS - 1)
 }
 
 /// Cell of a service key in [`crate::layout::Slot::services`].
@@ -96,10 +86,10 @@ pub fn service_cell(seed: u32, key: u32) -> usize {
     mix(seed, 0, u64::from(key)) & (SERVICE_CELLS - 1)
 }
 
-/// Cell of a MAC in [`crate::layout::Slot::macs`].
+/// Cell of a MAC, as a number, in [`crate::layout::Slot::macs`].
 #[inline(always)]
-pub fn mac_cell(seed: u32, mac: &[u8; 6]) -> usize {
-    mix(seed, 0, crate::bytes::mac_number(mac)) & (MAC_CELLS - 1)
+pub fn mac_cell(seed: u32, mac: u64) -> usize {
+    mix(seed, 0, mac) & (MAC_CELLS - 1)
 }
 
 /// The finaliser of SplitMix64 over two words and a seed; its keys are public, only spread is asked of it.

@@ -126,7 +126,7 @@ impl SlotBuilder {
         below("link", link, LINKS)?;
         let id = u8::try_from(self.vips.len() + 1).ok().filter(|id| usize::from(*id) <= VIPS);
         let id = id.ok_or(ImageError::Fill("virtual IPs", FillError::TooMany(VIPS)))?;
-        let address = mapped(address);
+        let address = Address::from(address).bytes();
         self.vips.push(Vip { address, vmac, id, module, mode: mode.into(), link, reserved: [0; 6] });
         Ok(VipId(id))
     }
@@ -206,18 +206,12 @@ fn check_node(index: u8) -> Result<(), ImageError> {
     }
 }
 
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => Address::V4(v4.octets()).mapped(),
-        IpAddr::V6(v6) => Address::V6(v6.octets()).mapped(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
 
     use super::*;
+    use crate::bytes::mac_number;
     use crate::verdict::NodeIndex;
 
     fn builder() -> SlotBuilder {
@@ -250,14 +244,14 @@ mod tests {
             (2, 7, 0, 1)
         );
         for last in 0..VIPS as u16 {
-            assert_eq!(image.vip(&mapped(address(last))).unwrap().link, 1);
+            assert_eq!(image.vip(&Address::from(address(last))).unwrap().link, 1);
         }
         for i in 0..SERVICES {
-            let vip = image.vip(&mapped(address((i % VIPS) as u16))).unwrap();
+            let vip = image.vip(&Address::from(address((i % VIPS) as u16))).unwrap();
             assert!(image.service(vip, 6, i as u16).is_some());
         }
-        assert_eq!(image.owner_of_mac(&mac(3, 63)), Some(NodeIndex(63)));
-        assert_eq!(image.owner_of_mac(&mac(3, 64)), None);
+        assert_eq!(image.owner_of_mac(mac_number(&mac(3, 63))), Some(NodeIndex(63)));
+        assert_eq!(image.owner_of_mac(mac_number(&mac(3, 64))), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a verdict does to the frame, and the mark of a bounce.
 
 use crate::bytes::BytesMut;
+use crate::flow::Address;
 use crate::judge::Ingress;
 use crate::layout::Slot;
-use crate::parse::{Arp, ETHERNET, ETHERTYPE_IPV4};
-use crate::verdict::{NodeIndex, Verdict};
+use crate::parse::{Arp, ETHERNET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Solicitation};
+use crate::verdict::{Mode, NodeIndex, Verdict};
 
 /// The mark of a bounce: DSCP 000011.
 ///
@@ -27,7 +28,7 @@ pub fn is_marked(tos: u8) -> bool {
 pub fn rewrite(
     verdict: &Verdict,
     slot: &Slot,
-    ingress: &Ingress,
+    ingress: &Ingress<'_>,
     frame: &mut (impl BytesMut + ?Sized),
 ) -> Option<()> {
     match verdict {
@@ -38,50 +39,111 @@ pub fn rewrite(
             set_mark(frame, false)
         }
         Verdict::Forward { node, course } => forward(slot, ingress, *node, course.marked(), frame),
-        Verdict::AnswerArp { mac } => answer(ingress, *mac, frame),
+        Verdict::Answer => answer(slot, ingress, frame),
     }
 }
 
 #[inline(always)]
 fn forward(
     slot: &Slot,
-    ingress: &Ingress,
+    ingress: &Ingress<'_>,
     node: NodeIndex,
     marked: bool,
     frame: &mut (impl BytesMut + ?Sized),
 ) -> Option<()> {
     frame.set(0, slot.node(ingress.link, node).mac)?;
     frame.set(6, ingress.port.mac)?;
-    if frame.get::<2>(12)? == ETHERTYPE_IPV4.to_be_bytes() { set_mark(frame, marked) } else { Some(()) }
+    set_mark(frame, marked)
 }
 
-/// Sets or removes the mark, without touching the two ECN bits, and updates the header checksum
-/// (RFC 1624, equation 3). A code point other than the mark is only changed by setting it.
+/// Sets or removes the mark of a packet, without touching the two ECN bits. A code point other than the mark is only
+/// changed by setting it.
 #[inline(always)]
 fn set_mark(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let [version, tos] = frame.get(ETHERNET)?;
-    if is_marked(tos) == marked {
+    match u16::from_be_bytes(frame.get(12)?) {
+        ETHERTYPE_IPV4 => set_mark4(frame, marked),
+        ETHERTYPE_IPV6 => set_mark6(frame, marked),
+        _ => Some(()),
+    }
+}
+
+/// Updates the header checksum (RFC 1624, equation 3).
+#[inline(always)]
+fn set_mark4(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+    let [version, class] = frame.get(ETHERNET)?;
+    if is_marked(class) == marked {
         return Some(());
     }
-    let after = [version, tos & 0b11 | if marked { MARK << 2 } else { 0 }];
-    let checksum = adjust(frame.get(ETHERNET + 10)?, [version, tos], after);
+    let after = [version, with_mark(class, marked)];
+    let mut checksum = Checksum::of(frame.get(ETHERNET + 10)?);
+    checksum.replace([version, class], after);
     frame.set(ETHERNET, after)?;
-    frame.set(ETHERNET + 10, checksum)
+    frame.set(ETHERNET + 10, checksum.bytes())
+}
+
+/// The class lies across two bytes, and no checksum covers it.
+#[inline(always)]
+fn set_mark6(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+    let [first, second] = frame.get(ETHERNET)?;
+    let class = first << 4 | second >> 4;
+    if is_marked(class) == marked {
+        return Some(());
+    }
+    let class = with_mark(class, marked);
+    frame.set(ETHERNET, [first & 0xf0 | class >> 4, class << 4 | second & 0x0f])
 }
 
 #[inline(always)]
-fn adjust(checksum: [u8; 2], before: [u8; 2], after: [u8; 2]) -> [u8; 2] {
-    let word = |bytes| u32::from(u16::from_be_bytes(bytes));
-    let sum = (word(checksum) ^ 0xffff) + (word(before) ^ 0xffff) + word(after);
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    (!(folded as u16)).to_be_bytes()
+fn with_mark(class: u8, marked: bool) -> u8 {
+    class & 0b11 | if marked { MARK << 2 } else { 0 }
 }
 
-/// The frame leaves from the own MAC, also when it names the virtual one: switches must never learn that.
+/// An Internet checksum that follows changes of what it covers (RFC 1624, equation 3).
+struct Checksum(u32);
+
+impl Checksum {
+    #[inline(always)]
+    fn of(field: [u8; 2]) -> Self {
+        Self(u32::from(!u16::from_be_bytes(field)))
+    }
+
+    /// One word; at most a thousand of them.
+    #[inline(always)]
+    fn replace(&mut self, before: [u8; 2], after: [u8; 2]) {
+        self.0 += u32::from(!u16::from_be_bytes(before)) + u32::from(u16::from_be_bytes(after));
+    }
+
+    /// Whole words.
+    #[inline(always)]
+    fn replace_all<const N: usize>(&mut self, before: &[u8; N], after: &[u8; N]) {
+        for at in (0..N).step_by(2) {
+            self.replace([before[at], before[at + 1]], [after[at], after[at + 1]]);
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> [u8; 2] {
+        let folded = (self.0 & 0xffff) + (self.0 >> 16);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        (!(folded as u16)).to_be_bytes()
+    }
+}
+
+/// The question becomes its answer. It leaves from the own MAC, also when it names the virtual one: switches must
+/// never learn that.
 #[inline(always)]
-fn answer(ingress: &Ingress, mac: [u8; 6], frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
+fn answer(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
+    match u16::from_be_bytes(frame.get(12)?) {
+        ETHERTYPE_ARP => answer_arp(slot, ingress, frame),
+        ETHERTYPE_IPV6 => advertise(slot, ingress, frame),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn answer_arp(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
     let request = Arp::parse(frame, ETHERNET)?;
+    let mac = named(slot, ingress, &Address::v4(request.target))?;
     frame.set(0, request.sender_mac)?;
     frame.set(6, ingress.port.mac)?;
     frame.set(ETHERNET + 6, [0, 2])?;
@@ -89,4 +151,58 @@ fn answer(ingress: &Ingress, mac: [u8; 6], frame: &mut (impl BytesMut + ?Sized))
     frame.set(ETHERNET + 14, request.target)?;
     frame.set(ETHERNET + 18, request.sender_mac)?;
     frame.set(ETHERNET + 24, request.sender)
+}
+
+/// The MAC that an answer names.
+#[inline(always)]
+fn named(slot: &Slot, ingress: &Ingress<'_>, target: &Address) -> Option<[u8; 6]> {
+    let vip = slot.vip(target)?;
+    Some(match Mode::try_from(vip.mode).ok()? {
+        Mode::Directed => ingress.port.mac,
+        Mode::Flood => vip.vmac,
+    })
+}
+
+/// All nodes on the link (RFC 4291 §2.7.1), who hear the answer to a solicitation without source, and their MAC
+/// (RFC 2464 §7).
+const ALL_NODES: Address = Address::v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+/// A solicitation becomes an advertisement (RFC 4861 §4.4) in place: the option that named the asker names the answer.
+/// A question without such an option gets an answer without one; its asker knows the address it asked at.
+#[inline(always)]
+fn advertise(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
+    /// Override: what was known before is replaced.
+    const OVERRIDE: u8 = 0x20;
+    const SOLICITED: u8 = 0x40;
+    const ICMP: usize = ETHERNET + 40;
+    let target = Solicitation::target(frame, ETHERNET)?;
+    let asked = Solicitation::parse(frame, ETHERNET, target).ok()?;
+    let mac = named(slot, ingress, &target)?;
+    let (to, to_mac, flags) = if asked.source == Address::UNSPECIFIED6 {
+        (ALL_NODES, ALL_NODES_MAC, OVERRIDE)
+    } else {
+        (asked.source, asked.link.unwrap_or(frame.get(6)?), OVERRIDE | SOLICITED)
+    };
+    let mut checksum = Checksum::of(frame.get(ICMP + 2)?);
+    let flags = [flags, 0, 0, 0];
+    checksum.replace([135, 0], [136, 0]);
+    checksum.replace_all(&frame.get::<4>(ICMP + 4)?, &flags);
+    // The pseudo header: source and destination, in any order.
+    let (target, to) = (target.bytes(), to.bytes());
+    checksum.replace_all(&frame.get::<16>(ETHERNET + 24)?, &target);
+    checksum.replace_all(&asked.source.bytes(), &to);
+    frame.set(0, to_mac)?;
+    frame.set(6, ingress.port.mac)?;
+    frame.set(ETHERNET + 8, target)?;
+    frame.set(ETHERNET + 24, to)?;
+    frame.set(ICMP, [136, 0])?;
+    frame.set(ICMP + 4, flags)?;
+    if let Some(link) = asked.link {
+        checksum.replace([1, 1], [2, 1]);
+        checksum.replace_all(&link, &mac);
+        frame.set(ICMP + 24, [2, 1])?;
+        frame.set(ICMP + 26, mac)?;
+    }
+    frame.set(ICMP + 2, checksum.bytes())
 }

@@ -1,7 +1,7 @@
 //! Look-ups in a [`Slot`] (kernel and user space) and filling its hashed tables (user space).
 
 use crate::bytes::mac_number;
-use crate::flow::Flow;
+use crate::flow::{Address, Flow, protocol};
 use crate::hash::{Bucket, find_seed, mac_cell, service_cell, vip_cell};
 use crate::layout::{
     Entry, LINKS, MAC_CELLS, MODULES, MacCell, NODES, Node, SERVICE_CELLS, SERVICES, Service, Slot,
@@ -16,12 +16,11 @@ pub fn service_key(vip: u8, protocol: u8, port: u16) -> u32 {
 }
 
 impl Slot {
-    /// The virtual IP with this (IPv4-mapped) address.
+    /// The virtual IP with this address.
     #[inline(always)]
-    pub fn vip(&self, address: &[u8; 16]) -> Option<&Vip> {
+    pub fn vip(&self, address: &Address) -> Option<&Vip> {
         let vip = &self.vips[vip_cell(self.head.vip_seed, address) & (VIP_CELLS - 1)];
-        let same = u128::from_ne_bytes(vip.address) == u128::from_ne_bytes(*address);
-        (vip.id != 0 && same).then_some(vip)
+        (vip.id != 0 && Address::v6(vip.address) == *address).then_some(vip)
     }
 
     /// The service of a virtual IP at this port.
@@ -38,11 +37,11 @@ impl Slot {
         &self.nodes[usize::from(link) & (LINKS - 1)][usize::from(node.0) & (NODES - 1)]
     }
 
-    /// Whose MAC is this?
+    /// Whose MAC is this, as a number?
     #[inline(always)]
-    pub fn owner_of_mac(&self, mac: &[u8; 6]) -> Option<NodeIndex> {
+    pub fn owner_of_mac(&self, mac: u64) -> Option<NodeIndex> {
         let cell = &self.macs[mac_cell(self.head.mac_seed, mac) & (MAC_CELLS - 1)];
-        let same = mac_number(&cell.mac) == mac_number(mac);
+        let same = mac_number(&cell.mac) == mac;
         (same && cell.node != 0).then_some(NodeIndex(cell.node))
     }
 
@@ -62,7 +61,7 @@ impl Slot {
         let port = match flow.kind.has_ports().then_some(flow.service_port) {
             None => None,
             // An error about an echo reply: the flow is one of addresses.
-            Some(_) if flow.protocol == crate::flow::protocol::ICMP => None,
+            Some(_) if matches!(flow.protocol, protocol::ICMP | protocol::ICMPV6) => None,
             Some(port) => {
                 let service = self.service(vip, flow.protocol, port).ok_or(Reason::NoService)?;
                 match Criterion::try_from(service.criterion).map_err(|_| Reason::BadTable)? {
@@ -104,10 +103,10 @@ impl Slot {
     /// # Errors
     /// See [`FillError`]; the table is unchanged then.
     pub fn place_vips(&mut self, vips: &[Vip]) -> Result<(), FillError> {
-        let seed = seed(vips.len(), VIPS, |seed, i| vip_cell(seed, &vips[i].address))?;
+        let seed = seed(vips.len(), VIPS, |seed, i| vip_cell(seed, &Address::v6(vips[i].address)))?;
         self.head.vip_seed = seed;
         self.vips.fill(Vip::default());
-        vips.iter().for_each(|vip| self.vips[vip_cell(seed, &vip.address)] = *vip);
+        vips.iter().for_each(|vip| self.vips[vip_cell(seed, &Address::v6(vip.address))] = *vip);
         Ok(())
     }
 
@@ -128,10 +127,10 @@ impl Slot {
     /// # Errors
     /// See [`FillError`]; the table is unchanged then.
     pub fn place_macs(&mut self, macs: &[MacCell]) -> Result<(), FillError> {
-        let seed = seed(macs.len(), MACS, |seed, i| mac_cell(seed, &macs[i].mac))?;
+        let seed = seed(macs.len(), MACS, |seed, i| mac_cell(seed, mac_number(&macs[i].mac)))?;
         self.head.mac_seed = seed;
         self.macs.fill(MacCell::default());
-        macs.iter().for_each(|cell| self.macs[mac_cell(seed, &cell.mac)] = *cell);
+        macs.iter().for_each(|cell| self.macs[mac_cell(seed, mac_number(&cell.mac))] = *cell);
         Ok(())
     }
 }

@@ -163,8 +163,8 @@ pub enum Course {
     Previous,
     /// From the previous owner to the current one. The only course that is marked.
     Bounce,
-    /// An ARP probe, to the node that answers.
-    Arp,
+    /// A unicast solicitation, to the node that answers.
+    Solicitation,
 }
 
 impl Course {
@@ -173,7 +173,7 @@ impl Course {
     pub fn marked(self) -> bool {
         match self {
             Self::Bounce => true,
-            Self::Owner | Self::Previous | Self::Arp => false,
+            Self::Owner | Self::Previous | Self::Solicitation => false,
         }
     }
 }
@@ -193,11 +193,8 @@ pub enum Verdict {
         /// Why, and whether with the mark.
         course: Course,
     },
-    /// Back as an ARP reply.
-    AnswerArp {
-        /// The MAC that the reply names.
-        mac: [u8; 6],
-    },
+    /// Back as an ARP reply or neighbour advertisement that names this interface, or in flood mode the virtual MAC.
+    Answer,
     /// Away.
     Drop(Reason),
 }
@@ -215,8 +212,8 @@ impl Verdict {
             Self::Forward { course: Course::Owner, .. } => Reason::ForwardOwner,
             Self::Forward { course: Course::Previous, .. } => Reason::ForwardPrevious,
             Self::Forward { course: Course::Bounce, .. } => Reason::ForwardBounce,
-            Self::Forward { course: Course::Arp, .. } => Reason::ForwardArp,
-            Self::AnswerArp { .. } => Reason::ArpAnswered,
+            Self::Forward { course: Course::Solicitation, .. } => Reason::ForwardArp,
+            Self::Answer => Reason::ArpAnswered,
             Self::Drop(reason) => *reason,
         }
     }
@@ -244,16 +241,14 @@ coded! {
         ForwardPrevious = 9,
         /// Bounced from the previous to the current owner.
         ForwardBounce = 10,
-        /// An ARP probe sent to the node that answers.
+        /// A unicast ARP request or neighbour solicitation sent to the node that answers.
         ForwardArp = 11,
-        /// An ARP request answered.
+        /// An ARP request or neighbour solicitation answered.
         ArpAnswered = 12,
         /// Header cut short, or contradicts itself.
         Malformed = 16,
         /// VLAN-tagged: no link is on a VLAN of the interface.
         Vlan = 17,
-        /// IPv6 is not served yet.
-        Ipv6 = 18,
         /// Neither TCP nor UDP, nor an ICMP echo request or error.
         Protocol = 19,
         /// A fragment with the SYN, or one made to hide it.
@@ -270,7 +265,7 @@ coded! {
         BadTable = 25,
         /// The bucket has no owner.
         NoOwner = 26,
-        /// Another node's frame (flood), or an ARP request that another node answers.
+        /// Another node's frame (flood), or a solicitation that another node answers.
         NotOwner = 27,
         /// Sent on by a node, and this node is no party to the bucket, or may not send it on again.
         FromNode = 28,
@@ -284,6 +279,8 @@ coded! {
         NoPeer = 32,
         /// No valid lease.
         LeaseExpired = 33,
+        /// More IPv6 extension headers than are looked through.
+        Extensions = 34,
     }
 }
 
@@ -303,7 +300,7 @@ impl Reason {
             Self::ArpAnswered => "arp_answered",
             Self::Malformed => "malformed",
             Self::Vlan => "vlan",
-            Self::Ipv6 => "ipv6",
+            Self::Extensions => "extensions",
             Self::Protocol => "protocol",
             Self::FragmentedSyn => "fragmented_syn",
             Self::NoService => "no_service",
@@ -333,11 +330,11 @@ impl Reason {
             Self::ForwardOwner => "sent to the bucket's owner",
             Self::ForwardPrevious => "sent to the bucket's previous owner, who may hold the connection",
             Self::ForwardBounce => "sent by the previous owner to the new one",
-            Self::ForwardArp => "ARP probe sent to the node that answers",
-            Self::ArpAnswered => "ARP request answered",
+            Self::ForwardArp => "unicast ARP or ND request sent to the node that answers",
+            Self::ArpAnswered => "ARP or ND request answered",
             Self::Malformed => "dropped: malformed header",
             Self::Vlan => "dropped: VLAN-tagged",
-            Self::Ipv6 => "dropped: IPv6 is not served yet",
+            Self::Extensions => "dropped: too many IPv6 extension headers",
             Self::Protocol => "dropped: protocol is not served",
             Self::FragmentedSyn => "dropped: fragmented SYN",
             Self::NoService => "dropped: no service at this port",
@@ -356,4 +353,4 @@ impl Reason {
         }
     }
 }
-const _: () = assert!(Reason::LeaseExpired as u32 >= 32 && (Reason::LeaseExpired as u32) < REASONS);
+const _: () = assert!(Reason::LeaseExpired as u32 >= 32 && (Reason::Extensions as u32) < REASONS);

@@ -3,7 +3,7 @@
 use farm_common::bytes::{Bytes, BytesMut};
 use farm_common::judge::Ingress;
 use farm_common::layout::{Port, Slot};
-use farm_common::parse::{Arp, ETHERNET, Ethernet, Ipv4};
+use farm_common::parse::{Arp, ETHERNET, EXTENSIONS, Ethernet, Solicitation, ipv4, ipv6};
 use farm_common::rewrite::{MARK, is_marked, rewrite};
 use farm_common::verdict::{Acceptance, Course, NodeIndex, Reason, Verdict};
 use proptest::prelude::*;
@@ -16,8 +16,8 @@ fn checksum(header: &[u8]) -> u32 {
     (folded & 0xffff) + (folded >> 16)
 }
 
-fn ingress() -> Ingress {
-    Ingress { link: 0, port: Port { mac: [2, 0, 0, 0, 0, 1], proof: [2, 0, 0, 0, 0, 9], ifindex: 1 } }
+fn ingress() -> Ingress<'static> {
+    Ingress { link: 0, port: &Port { mac: [2, 0, 0, 0, 0, 1], proof: [2, 0, 0, 0, 0, 9], ifindex: 1 } }
 }
 
 proptest! {
@@ -28,8 +28,11 @@ proptest! {
             prop_assert!(ethernet.payload() <= frame.len());
             let _ = Arp::parse(frame, ethernet.payload());
         }
-        if let Ok(header) = Ipv4::parse(frame, ETHERNET) {
+        for header in [ipv4(frame, ETHERNET), ipv6::<EXTENSIONS>(frame, ETHERNET)].into_iter().flatten() {
             let _ = header.flow(frame);
+        }
+        if let Some(target) = Solicitation::target(frame, ETHERNET) {
+            let _ = Solicitation::parse(frame, ETHERNET, target);
         }
     }
 

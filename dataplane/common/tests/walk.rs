@@ -74,9 +74,9 @@ impl Packet {
             Kind::Syn | Kind::Segment | Kind::Error | Kind::TcpFragment => protocol::TCP,
             Kind::Datagram | Kind::DatagramFragment => protocol::UDP,
             Kind::Echo => protocol::ICMP,
-            Kind::Arp => 0,
+            Kind::Solicitation => 0,
         };
-        let (client, vip) = (Address::V4([10, 0, 0, 9]), Address::V4([10, 0, 0, 100]));
+        let (client, vip) = (Address::v4([10, 0, 0, 9]), Address::v4([10, 0, 0, 100]));
         Flow { client, vip, protocol, client_port: 4000, service_port: 80, kind: self.kind() }
     }
 }
@@ -107,7 +107,6 @@ impl World<'_> {
             from,
             dst,
             deadline: BootTime(10),
-            answer: [2; 6],
         };
         (self.decider)(&question, &Host { socket: packet.socket(node), alive: !self.closed.contains(&node) })
     }
@@ -137,7 +136,7 @@ impl World<'_> {
                     (node, dst) = (usize::from(next.0) - 1, Dst::Own);
                 }
                 Verdict::Drop(_) => return,
-                Verdict::Pass | Verdict::AnswerArp { .. } => panic!("{packet:?} is neither foreign nor ARP"),
+                Verdict::Pass | Verdict::Answer => panic!("{packet:?} is neither foreign nor ARP"),
             }
         }
     }

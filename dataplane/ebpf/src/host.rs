@@ -1,11 +1,13 @@
 //! What the decision asks of the kernel.
 
+use core::ffi::c_void;
 use core::mem::size_of;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_TIME_WAIT, bpf_sock, bpf_sock_tuple,
-    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as tuple_v4, tcphdr,
+    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as tuple_v4,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as tuple_v6, tcphdr,
 };
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
@@ -13,7 +15,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::XdpContext;
 use farm_common::bytes::Bytes;
 use farm_common::decide::Env;
-use farm_common::flow::{Address, Flow, Kind};
+use farm_common::flow::{Address, Family, Flow, Kind, protocol};
 use farm_common::parse::ETHERNET;
 use farm_common::verdict::{BootTime, Socket};
 
@@ -21,6 +23,7 @@ use crate::packet::Packet;
 
 /// Length of the headers without options, as the cookie check wants them.
 const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 
 /// The kernel, during one run.
@@ -38,69 +41,126 @@ impl Env for Host<'_> {
 
     #[inline(always)]
     fn socket(&self, flow: &Flow) -> Socket {
-        let (Address::V4(client), Address::V4(vip)) = (flow.client, flow.vip) else { return Socket::None };
-        let mut tuple = bpf_sock_tuple {
-            __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-                ipv4: tuple_v4 {
-                    saddr: u32::from_ne_bytes(client),
-                    daddr: u32::from_ne_bytes(vip),
-                    sport: flow.client_port.to_be(),
-                    dport: flow.service_port.to_be(),
-                },
-            },
-        };
-        let size = size_of::<tuple_v4>() as u32;
-        // SAFETY: context and tuple live through the call, and `size` bytes of the tuple are initialised.
-        let socket = unsafe {
-            bpf_skc_lookup_tcp(self.ctx.as_ptr(), &raw mut tuple, size, BPF_F_CURRENT_NETNS as u64, 0)
-        };
-        if socket.is_null() {
-            return Socket::None;
+        let (tuple, size) = tuple(flow);
+        match look_up(self.ctx.as_ptr(), &raw const tuple, size, flow.kind == Kind::Segment) {
+            FLOW => Socket::Flow,
+            TIME_WAIT => Socket::TimeWait,
+            COOKIE => Socket::Listener { cookie: true },
+            LISTENER => Socket::Listener { cookie: false },
+            _ => Socket::None,
         }
-        let found = self.examine(socket, flow.kind);
-        // SAFETY: a reference that the look-up gave us, released once and not used afterwards.
-        unsafe { bpf_sk_release(socket.cast()) };
-        found
     }
 }
 
-impl Host<'_> {
-    /// Says what kind of socket this is; the caller keeps its reference.
-    #[inline(always)]
-    fn examine(&self, socket: *mut bpf_sock, kind: Kind) -> Socket {
-        // SAFETY: not null, and the reference is held.
-        match unsafe { (*socket).state } {
-            BPF_TCP_TIME_WAIT => Socket::TimeWait,
-            BPF_TCP_LISTEN => {
-                Socket::Listener { cookie: kind == Kind::Segment && self.acknowledges_cookie(socket) }
-            }
-            _ => Socket::Flow,
+/// The flow as the look-up wants it, and how many bytes of it count.
+#[inline(always)]
+fn tuple(flow: &Flow) -> (bpf_sock_tuple, u32) {
+    let (sport, dport) = (flow.client_port.to_be(), flow.service_port.to_be());
+    // Zeroed as a whole: the verifier wants to see every byte of it written.
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv6: tuple_v6 { saddr: [0; 4], daddr: [0; 4], sport: 0, dport: 0 },
+        },
+    };
+    let size = match flow.vip.family() {
+        Family::V4 => {
+            let (saddr, daddr) = (u32::from_ne_bytes(flow.client.low()), u32::from_ne_bytes(flow.vip.low()));
+            tuple.__bindgen_anon_1.ipv4 = tuple_v4 { saddr, daddr, sport, dport };
+            size_of::<tuple_v4>()
         }
-    }
+        Family::V6 => {
+            let (saddr, daddr) = (words(&flow.client), words(&flow.vip));
+            tuple.__bindgen_anon_1.ipv6 = tuple_v6 { saddr, daddr, sport, dport };
+            size_of::<tuple_v6>()
+        }
+    };
+    (tuple, size as u32)
+}
 
-    /// Does the segment acknowledge a SYN cookie of this listener? Any error means no: cookies off, none
-    /// issued lately, or the flags are wrong.
-    #[inline(always)]
-    fn acknowledges_cookie(&self, socket: *mut bpf_sock) -> bool {
-        let packet = Packet::of(self.ctx);
-        let Some([version]) = packet.get::<1>(ETHERNET) else { return false };
-        let segment = ETHERNET + usize::from(version & 0x0f) * 4;
-        let (Some(header), Some(segment)) =
-            (packet.at(ETHERNET, IPV4_HEADER), packet.at(segment, TCP_HEADER))
-        else {
-            return false;
-        };
-        // SAFETY: both headers lie in the frame, the socket is a listener and its reference is held. The
-        // helper reads the addresses only, so IP options do not matter to it.
-        let answer = unsafe {
-            bpf_tcp_check_syncookie(
-                socket.cast(),
-                header as *mut _,
-                IPV4_HEADER as u32,
-                segment as *mut tcphdr,
-                TCP_HEADER as u32,
-            )
-        };
-        answer == 0
+/// The address as four words, each as it lies in memory.
+#[inline(always)]
+fn words(address: &Address) -> [u32; 4] {
+    let [high, low] = address.words().map(u64::from_le);
+    [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32].map(u32::from_le)
+}
+
+/// What [`look_up`] found, as a number: a function of its own gives back nothing else.
+const NONE: u32 = 0;
+const FLOW: u32 = 1;
+const TIME_WAIT: u32 = 2;
+const LISTENER: u32 = 3;
+const COOKIE: u32 = 4;
+
+/// Out of line: the decision asks at ten places, and each copy would cost registers also on the paths that never ask.
+/// `size` bytes of the tuple count.
+#[inline(never)]
+fn look_up(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32, cookies: bool) -> u32 {
+    // SAFETY: context and tuple live through the call, and `size` bytes of the tuple are initialised.
+    let socket = unsafe { bpf_skc_lookup_tcp(ctx, tuple.cast_mut(), size, BPF_F_CURRENT_NETNS as u64, 0) };
+    if socket.is_null() {
+        return NONE;
     }
+    let found = examine(ctx, socket, cookies);
+    // SAFETY: a reference that the look-up gave us, released once and not used afterwards.
+    unsafe { bpf_sk_release(socket.cast()) };
+    found
+}
+
+/// Says what kind of socket this is; the caller keeps its reference.
+#[inline(always)]
+fn examine(ctx: *mut c_void, socket: *mut bpf_sock, cookies: bool) -> u32 {
+    // SAFETY: not null, and the reference is held.
+    match unsafe { (*socket).state } {
+        BPF_TCP_TIME_WAIT => TIME_WAIT,
+        BPF_TCP_LISTEN if cookies && acknowledges_cookie(ctx, socket) => COOKIE,
+        BPF_TCP_LISTEN => LISTENER,
+        _ => FLOW,
+    }
+}
+
+/// Does the segment acknowledge a SYN cookie of this listener? Any error means no: cookies off, none
+/// issued lately, or the flags are wrong.
+#[inline(always)]
+fn acknowledges_cookie(ctx: *mut c_void, socket: *mut bpf_sock) -> bool {
+    let packet = Packet::of(&XdpContext::new(ctx.cast()));
+    let Some([version, ..]) = packet.get::<7>(ETHERNET) else { return false };
+    if version >> 4 == 6 { acknowledges6(&packet, socket) } else { acknowledges4(&packet, socket, version) }
+}
+
+#[inline(always)]
+fn acknowledges4(packet: &Packet, socket: *mut bpf_sock, version: u8) -> bool {
+    let segment = ETHERNET + usize::from(version & 0x0f) * 4;
+    let (Some(header), Some(segment)) = (packet.at(ETHERNET, IPV4_HEADER), packet.at(segment, TCP_HEADER))
+    else {
+        return false;
+    };
+    check_cookie(socket, (header, IPV4_HEADER), segment)
+}
+
+/// A client that puts extension headers before its handshake's last segment gets no cookie recognised.
+#[inline(always)]
+fn acknowledges6(packet: &Packet, socket: *mut bpf_sock) -> bool {
+    let (Some(header), Some(segment)) =
+        (packet.at(ETHERNET, IPV6_HEADER), packet.at(ETHERNET + IPV6_HEADER, TCP_HEADER))
+    else {
+        return false;
+    };
+    packet.get::<1>(ETHERNET + 6) == Some([protocol::TCP])
+        && check_cookie(socket, (header, IPV6_HEADER), segment)
+}
+
+#[inline(always)]
+fn check_cookie(socket: *mut bpf_sock, (header, length): (usize, usize), segment: usize) -> bool {
+    // SAFETY: both headers lie in the frame, the socket is a listener and its reference is held. The
+    // helper reads the addresses only, so IP options do not matter to it.
+    let answer = unsafe {
+        bpf_tcp_check_syncookie(
+            socket.cast(),
+            header as *mut _,
+            length as u32,
+            segment as *mut tcphdr,
+            TCP_HEADER as u32,
+        )
+    };
+    answer == 0
 }

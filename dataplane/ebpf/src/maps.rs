@@ -5,7 +5,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use farm_common::judge::Ingress;
+use farm_common::judge::{Ingress, Reading};
 use farm_common::layout::{EVENT_RING, Identity, LINKS, Port, Slot, Word};
 use farm_common::verdict::{REASONS, Reason};
 
@@ -20,6 +20,9 @@ static FARM_IDENTITY: Array<Identity> = Array::with_max_entries(1, BPF_F_MMAPABL
 static FARM_PORTS: Array<Port> = Array::with_max_entries(LINKS as u32, 0);
 #[map]
 static FARM_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+/// Not pinned, and nobody's but the program's: see [`Reading`].
+#[map]
+static FARM_READING: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static FARM_EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING, 0);
 
@@ -35,11 +38,20 @@ pub fn slot() -> Option<&'static Slot> {
 
 /// The link that this interface is, if any.
 #[inline(always)]
-pub fn ingress(ifindex: u32) -> Option<Ingress> {
+pub fn ingress(ifindex: u32) -> Option<Ingress<'static>> {
     (0..LINKS as u32).find_map(|link| {
         let port = FARM_PORTS.get(link)?;
-        (port.ifindex == ifindex).then_some(Ingress { link: link as u8, port: *port })
+        (port.ifindex == ifindex).then_some(Ingress { link: link as u8, port })
     })
+}
+
+/// Where this CPU keeps what it has read of a packet.
+#[inline(always)]
+pub fn reading() -> Option<&'static mut Reading> {
+    let reading = FARM_READING.get_ptr_mut(0)?;
+    // SAFETY: a valid, aligned pointer to this CPU's element; the program is not preempted by itself, and only one
+    // half of the judgement has the reference at a time.
+    Some(unsafe { &mut *reading })
 }
 
 /// Counts a verdict; returns how often this CPU has come to it.

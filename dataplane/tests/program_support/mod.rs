@@ -2,15 +2,13 @@
 
 #![allow(dead_code, reason = "tests and benchmark use their own part each")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
-use farm_common::flow::Address;
 use farm_common::image::{Image, SlotBuilder};
-use farm_common::judge::Ingress;
 use farm_common::layout::{
     BUCKETS, Entry, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
 };
@@ -19,6 +17,8 @@ use farm_dataplane::netns::NetNs;
 
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x50);
 pub const VMAC: [u8; 6] = [2, 0xfa, 0, 0, 1, 0];
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 12, 1];
 /// Test runs without a context come from `lo`, which is the first interface of its namespace.
@@ -127,6 +127,8 @@ pub fn in_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
             shell("ip link set lo up");
             shell(&format!("ip address add {VIP}/32 dev lo"));
             shell(&format!("ip address add {CLIENT}/32 dev lo"));
+            shell(&format!("ip address add {VIP6}/128 dev lo nodad"));
+            shell(&format!("ip address add {CLIENT6}/128 dev lo nodad"));
             work()
         })
         .unwrap()
@@ -139,18 +141,17 @@ pub fn shell(command: &str) {
 }
 
 /// The interface of node `me`.
-pub fn ingress(me: u8) -> Ingress {
-    Ingress {
-        link: 0,
-        port: Port { mac: node_mac(me), proof: [2, 0x9a, 0xbc, 0xde, 0xf0, 0x12], ifindex: LOOPBACK },
-    }
+pub fn port(me: u8) -> Port {
+    Port { mac: node_mac(me), proof: [2, 0x9a, 0xbc, 0xde, 0xf0, 0x12], ifindex: LOOPBACK }
 }
 
-/// A table with nodes 1 to 4, [`VIP`] with TCP 80, and the same entry for all buckets of module 0.
+/// A table with nodes 1 to 4, [`VIP`] and [`VIP6`] with TCP 80, and the same entry for all buckets of module 0.
 pub fn table(me: u8, mode: Mode, phase: Phase, previous: u8, current: u8) -> Image {
     let mut builder = SlotBuilder::new(1, 1, me, [1, 2]).unwrap();
-    let vip = builder.vip(IpAddr::V4(VIP), 0, 0, mode, VMAC).unwrap();
-    builder.service(vip, 6, 80, Criterion::SourceAddress).unwrap();
+    for address in [IpAddr::V4(VIP), IpAddr::V6(VIP6)] {
+        let vip = builder.vip(address, 0, 0, mode, VMAC).unwrap();
+        builder.service(vip, 6, 80, Criterion::SourceAddress).unwrap();
+    }
     for node in 1..=4 {
         builder.node(0, node, node_at(node)).unwrap();
     }
@@ -169,11 +170,22 @@ pub fn node_at(node: u8) -> Node {
 
 /// A client's TCP segment without options to a node; no checksum, which nobody on the way looks at.
 pub fn segment(to: [u8; 6], port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
-    let Address::V4(client) = Address::from(IpAddr::V4(CLIENT)) else { unreachable!("it is IPv4") };
     let mut frame = [&to[..], &CLIENT_MAC, &[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]].concat();
-    frame.extend([client, VIP.octets()].concat());
-    let ports = [port.to_be_bytes(), 80u16.to_be_bytes()].concat();
-    frame.extend([&ports[..], &sequence.to_be_bytes(), &acknowledged.to_be_bytes()].concat());
-    frame.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    frame.extend([CLIENT.octets(), VIP.octets()].concat());
+    frame.extend(tcp(port, flags, sequence, acknowledged));
     frame
+}
+
+/// The same over IPv6.
+pub fn segment6(to: [u8; 6], port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    let mut frame = [&to[..], &CLIENT_MAC, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]].concat();
+    frame.extend([CLIENT6.octets(), VIP6.octets()].concat());
+    frame.extend(tcp(port, flags, sequence, acknowledged));
+    frame
+}
+
+fn tcp(port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {
+    let ports = [port.to_be_bytes(), 80u16.to_be_bytes()].concat();
+    let rest = [5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0];
+    [&ports[..], &sequence.to_be_bytes(), &acknowledged.to_be_bytes(), &rest].concat()
 }

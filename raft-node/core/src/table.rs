@@ -69,10 +69,7 @@ pub fn virtual_mac(cluster: ClusterId, vip: IpAddr) -> [u8; 6] {
 /// The bucket of a client of a service with this criterion.
 #[must_use]
 pub fn bucket_of(state: &ClusterState, client: SocketAddr, criterion: Criterion) -> Bucket {
-    let address = match client.ip() {
-        IpAddr::V4(v4) => Address::V4(v4.octets()),
-        IpAddr::V6(v6) => Address::V6(v6.octets()),
-    };
+    let address = Address::from(client.ip());
     let port = match criterion {
         Criterion::SourceAddress => None,
         Criterion::SourcePort => Some(client.port()),

@@ -37,7 +37,7 @@ fn verdict(reason: Reason) -> &'static str {
         Reason::ArpAnswered => "answer",
         Reason::Malformed
         | Reason::Vlan
-        | Reason::Ipv6
+        | Reason::Extensions
         | Reason::Protocol
         | Reason::FragmentedSyn
         | Reason::NoService

@@ -105,8 +105,8 @@ fn verdicts(
     let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
     image.head.deadline = member.lease.deadline();
     let Port { config, proof } = port;
-    let ingress =
-        Ingress { link: config.link, port: layout::Port { mac: config.mac, proof, ifindex: config.ifindex } };
+    let port = layout::Port { mac: config.mac, proof, ifindex: config.ifindex };
+    let ingress = Ingress { link: config.link, port: &port };
     let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
     let decided = judge(&image, Some(&ingress), frame.as_slice(), &env).reason();
     let program = member.host.explain(&frame).map_err(|e| failed(&e))?;

@@ -120,7 +120,9 @@ struct Owner {
 impl Owner {
     /// `farm-lab up --foreground`, served and looked at.
     fn up(farm: &Kept) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_farm-lab"));
+        // Whoever runs this in the background has a shell that makes its children ignore Ctrl-C.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_farm-lab")]);
         command.args(["up", "--foreground", "--name", farm.0.as_str()]);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut out = BufReader::new(child.stdout.take().context("stdout is piped")?);

@@ -7,8 +7,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use farm_lab::names::twin;
 use farm_lab::process::Process;
-use farm_lab::{Lab, LabName, Place, Spec, guardian, shell};
+use farm_lab::{Lab, LabName, Network, Place, Spec, guardian, shell};
 use nix::sys::signal::Signal;
 
 const CLIENT: Place = Place::Client;
@@ -55,8 +56,11 @@ fn traces(name: &LabName) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whoever runs this in the background has a shell that makes its children ignore Ctrl-C.
 fn farm_lab_program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_farm-lab"))
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_farm-lab")]);
+    command
 }
 
 #[test]
@@ -69,8 +73,26 @@ fn everybody_reaches_everybody() -> Result<()> {
         }
     }
     assert!(reaches(&lab, NODE1, Ipv4Addr::new(10, 78, 0, 12))?, "second network");
+    assert!(reaches(&lab, NODE1, Network::Second.address6(12))?, "second network over IPv6");
     let last_of_the_crowd = CLIENT.crowd().last().context("the client stands for many")?;
     assert!(reaches(&lab, NODE1, last_of_the_crowd)?);
+    assert!(reaches(&lab, NODE1, twin(last_of_the_crowd))?);
+    Ok(())
+}
+
+#[test]
+fn nobody_speaks_for_the_crowd_by_itself() -> Result<()> {
+    let lab = lab("source")?;
+    for from in [CLIENT, Place::Remote] {
+        for (own, to) in [
+            (IpAddr::from(from.address()), NODE1.address().into()),
+            (from.address6().into(), IpAddr::from(NODE1.address6())),
+        ] {
+            let route = lab.exec(from, "ip", &["route", "get", &to.to_string()])?.stdout;
+            let route = String::from_utf8(route)?;
+            assert!(route.contains(&format!(" src {own} ")), "{from} to {to}: {route}");
+        }
+    }
     Ok(())
 }
 
@@ -130,8 +152,10 @@ fn web_servers_answer_with_their_name() -> Result<()> {
     let lab = lab("web")?;
     for node in lab.nodes() {
         lab.start_nginx(node)?;
-        let url = format!("http://{}/", node.address());
-        assert_eq!(lab.exec(CLIENT, "curl", &["-s", &url])?.stdout, format!("{node}\n").into_bytes());
+        for host in [node.address().to_string(), format!("[{}]", node.address6())] {
+            let answer = lab.exec(CLIENT, "curl", &["-s", &format!("http://{host}/")])?.stdout;
+            assert_eq!(answer, format!("{node}\n").into_bytes(), "{host}");
+        }
     }
     lab.kill_nginx(NODE1)?;
     assert!(!lab.exec(CLIENT, "curl", &["-s", "http://10.77.0.11/"])?.status.success());

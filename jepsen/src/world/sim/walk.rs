@@ -10,8 +10,8 @@ use farm_core::planted::{Bug, is_planted};
 const FORWARDS_MAX: usize = 3;
 
 const SYN: Flow = Flow {
-    client: Address::V4([192, 0, 2, 1]),
-    vip: Address::V4([10, 0, 0, 100]),
+    client: Address::v4([192, 0, 2, 1]),
+    vip: Address::v4([10, 0, 0, 100]),
     protocol: protocol::TCP,
     client_port: 40_000,
     service_port: 80,
@@ -60,7 +60,7 @@ fn visit(
         }
         Verdict::Accept(Acceptance::Socket | Acceptance::Fragment)
         | Verdict::Pass
-        | Verdict::AnswerArp { .. }
+        | Verdict::Answer
         | Verdict::Drop(_) => {}
     }
 }
@@ -72,7 +72,7 @@ fn judge(mode: Mode, entry: Entry, me: NodeIndex, from: Sender, dst: Dst) -> Ver
     } else {
         from
     };
-    let question = Question { flow: SYN, entry, me, mode, from, dst, deadline: BootTime(1), answer: [0; 6] };
+    let question = Question { flow: SYN, entry, me, mode, from, dst, deadline: BootTime(1) };
     decide(&question, &Given { socket: Socket::None, now: BootTime(0) })
 }
 

@@ -114,7 +114,7 @@ impl Presence {
         observed: &Observed,
         timing: &Timing,
     ) -> Option<Notice> {
-        let silent = now.since(self.last_heard(id, observed)) >= timing.silence();
+        let missed = now.since(self.last_heard(id, observed)) >= timing.silence();
         let heard = observed.heard.get(&id);
         let damping = self.damping(timing);
         // Who appears later has just joined.
@@ -123,7 +123,8 @@ impl Presence {
         let seen = seen.or_insert_with(|| Seen::new(now, state.epoch, owns(state, id), joined));
         seen.follow(heard.map(|h| h.applied), now, state.epoch, Span(timing.renewal.0 * LAG_RENEWALS));
         seen.damp(now, damping);
-        seen.listen(id, now, silent)
+        let awaited = heard.is_none() && seen.silent_since.is_some();
+        seen.listen(id, now, missed || awaited)
     }
 
     /// When `id` was last heard; at the earliest when this leader began to listen.

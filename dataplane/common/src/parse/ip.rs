@@ -1,0 +1,153 @@
+//! What both families say of a packet, and the flow in it.
+
+use super::ipv6::QUOTED_EXTENSIONS;
+use super::{ipv4, ipv6};
+use crate::bytes::Bytes;
+use crate::flow::{Address, Family, Flow, Kind, protocol};
+use crate::verdict::Reason;
+
+/// The header of a packet, extension headers included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Version of the protocol.
+    pub family: Family,
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Type of service (IPv4) or traffic class (IPv6): DSCP and ECN.
+    pub class: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Offset of this fragment in units of eight bytes.
+    pub fragment_offset: u16,
+    /// More fragments follow.
+    pub more_fragments: bool,
+    /// Where the payload starts in the frame.
+    pub payload: usize,
+}
+
+impl Header {
+    /// The flow that a packet for a virtual IP belongs to.
+    ///
+    /// # Errors
+    /// The reason for which such a packet is dropped.
+    #[inline(always)]
+    pub fn flow(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        if self.more_fragments || self.fragment_offset != 0 {
+            return self.fragment(frame);
+        }
+        match self.protocol {
+            protocol::TCP => self.segment(frame),
+            protocol::UDP => Ok(self.with_ports(self.ports(frame)?, Kind::Datagram)),
+            number if number == self.icmp() => self.message(frame),
+            _ => Err(Reason::Protocol),
+        }
+    }
+
+    /// Number of the ICMP that goes with the family.
+    #[inline(always)]
+    fn icmp(&self) -> u8 {
+        match self.family {
+            Family::V4 => protocol::ICMP,
+            Family::V6 => protocol::ICMPV6,
+        }
+    }
+
+    /// The `N` bytes at the start of the payload. Read at once: the verifier does not see that one bound implies another.
+    #[inline(always)]
+    fn head<const N: usize>(&self, frame: &(impl Bytes + ?Sized)) -> Result<[u8; N], Reason> {
+        frame.get(self.start()).ok_or(Reason::Malformed)
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        match self.family {
+            Family::V4 => self.payload & ipv4::OFFSETS,
+            Family::V6 => self.payload & ipv6::OFFSETS,
+        }
+    }
+
+    #[inline(always)]
+    fn segment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        let tcp: [u8; 14] = self.head(frame)?;
+        let ports = (u16::from_be_bytes([tcp[0], tcp[1]]), u16::from_be_bytes([tcp[2], tcp[3]]));
+        Ok(self.with_ports(ports, if opens(&tcp) { Kind::Syn } else { Kind::Segment }))
+    }
+
+    /// Fragments go by address only. The rules of RFC 1858 §3 and RFC 3128 keep a SYN from hiding in them.
+    #[inline(always)]
+    fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        match (self.protocol, self.fragment_offset) {
+            (protocol::TCP, 0) if opens(&self.head(frame)?) => Err(Reason::FragmentedSyn),
+            (protocol::TCP, 1) => Err(Reason::FragmentedSyn),
+            (protocol::TCP, _) => Ok(self.without_ports(Kind::TcpFragment)),
+            (protocol::UDP, _) => Ok(self.without_ports(Kind::DatagramFragment)),
+            (number, _) if number == self.icmp() => Ok(self.without_ports(Kind::DatagramFragment)),
+            _ => Err(Reason::Protocol),
+        }
+    }
+
+    /// Echo requests, and errors about what the virtual IP sent: destination unreachable (with "fragmentation needed"),
+    /// time exceeded, parameter problem (RFC 792); the same and packet too big (RFC 4443).
+    #[inline(always)]
+    fn message(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        let [number, ..] = self.head::<8>(frame)?;
+        match (self.family, number) {
+            (Family::V4, 8) | (Family::V6, 128) => Ok(self.without_ports(Kind::Echo)),
+            (Family::V4, 3 | 11 | 12) => self.error(ipv4(frame, self.start() + 8)?, frame),
+            (Family::V6, 1..=4) => self.error(ipv6::<QUOTED_EXTENSIONS>(frame, self.start() + 8)?, frame),
+            _ => Err(Reason::Protocol),
+        }
+    }
+
+    /// The flow of the packet that an ICMP error quotes: sent by the virtual IP, so seen in reverse. A later fragment
+    /// has no ports: it goes by address, as the fragments of its answers do.
+    #[inline(always)]
+    fn error(&self, quoted: Self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        if quoted.source != self.destination {
+            return Err(Reason::Malformed);
+        }
+        let (number, (service_port, client_port)) = match quoted.protocol {
+            _ if quoted.fragment_offset != 0 => (self.icmp(), (0, 0)),
+            protocol::TCP | protocol::UDP => (quoted.protocol, quoted.ports(frame)?),
+            number if number == self.icmp() => (number, (0, 0)),
+            _ => return Err(Reason::Protocol),
+        };
+        Ok(Flow {
+            client: quoted.destination,
+            vip: self.destination,
+            protocol: number,
+            client_port,
+            service_port,
+            kind: Kind::Error,
+        })
+    }
+
+    /// Source and destination port.
+    #[inline(always)]
+    fn ports(&self, frame: &(impl Bytes + ?Sized)) -> Result<(u16, u16), Reason> {
+        let [a, b, c, d] = self.head(frame)?;
+        Ok((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    }
+
+    #[inline(always)]
+    fn with_ports(&self, (client_port, service_port): (u16, u16), kind: Kind) -> Flow {
+        Flow { client_port, service_port, ..self.without_ports(kind) }
+    }
+
+    #[inline(always)]
+    fn without_ports(&self, kind: Kind) -> Flow {
+        let (client, vip) = (self.source, self.destination);
+        Flow { client, vip, protocol: self.protocol, client_port: 0, service_port: 0, kind }
+    }
+}
+
+/// SYN without ACK and without RST asks for a new connection.
+#[inline(always)]
+fn opens(tcp: &[u8; 14]) -> bool {
+    const RST: u8 = 0x04;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    tcp[13] & (SYN | ACK | RST) == SYN
+}

@@ -1,0 +1,69 @@
+//! Frame bytes to headers. Reads nothing twice and trusts no length field.
+//!
+//! | module | what |
+//! |---|---|
+//! | here | Ethernet and its tags |
+//! | `ip` | what both families say of a packet, and the [`crate::flow::Flow`] in it |
+//! | `ipv4`, `ipv6` | their headers |
+//! | `arp`, `ndp` | who asks for an address |
+
+mod arp;
+mod ip;
+mod ipv4;
+mod ipv6;
+mod ndp;
+
+pub use arp::Arp;
+pub use ip::Header;
+pub use ipv4::{ipv4, ipv4_destination};
+pub use ipv6::{EXTENSIONS, ipv6, ipv6_destination};
+pub use ndp::Solicitation;
+
+use crate::bytes::{Bytes, mac_number, u16_at};
+
+/// Ethertype of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Ethertype of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// Ethertype of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Length of an Ethernet header without tags.
+pub const ETHERNET: usize = 14;
+
+/// Most VLAN tags that are looked through (802.1ad).
+const TAGS: usize = 2;
+
+/// An Ethernet header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ethernet {
+    /// Destination MAC, as a number ([`mac_number`]).
+    pub destination: u64,
+    /// Source MAC, likewise.
+    pub source: u64,
+    /// Ethertype behind the tags.
+    pub ethertype: u16,
+    /// Number of VLAN tags, at most two.
+    pub tags: usize,
+}
+
+impl Ethernet {
+    /// `None` when the frame is shorter than its header.
+    #[inline(always)]
+    pub fn parse(frame: &(impl Bytes + ?Sized)) -> Option<Self> {
+        let destination = mac_number(&frame.get(0)?);
+        let source = mac_number(&frame.get(6)?);
+        let mut ethertype = u16_at(frame, 12)?;
+        let mut tags = 0;
+        while tags < TAGS && matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
+            tags += 1;
+            ethertype = u16_at(frame, 12 + 4 * tags)?;
+        }
+        Some(Self { destination, source, ethertype, tags })
+    }
+
+    /// Where the payload starts.
+    #[inline(always)]
+    pub fn payload(&self) -> usize {
+        ETHERNET + 4 * self.tags
+    }
+}
