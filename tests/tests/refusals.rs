@@ -197,7 +197,7 @@ fn a_cluster_refuses_what_cannot_be_served() -> Result<()> {
     let vip = FIRST_VIP.to_string();
     refused(&farm, ONE, &add("web", "192.0.2.7"), "vip_uncovered")?;
     refused(&farm, ONE, &add("web", "10.77.0.11"), "vip_is_node_address")?;
-    refused(&farm, ONE, &add("web", "fd00::1"), "vip_family")?;
+    refused(&farm, ONE, &add("web", "fd00::1"), "vip_uncovered")?;
     refused(&farm, ONE, &add("mail", &vip), "vip_taken")?;
     refused(&farm, ONE, &add("web", &vip), "service_exists")?;
     let taken = "10.77.0.101";

@@ -1,6 +1,7 @@
 //! Everything that is not as it should be: what, since when, why, and what to do.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::id::{Epoch, NodeId};
 use crate::model::{BucketState, Membership, Module, ModuleKind, ModuleName, Phase};
@@ -52,7 +53,7 @@ pub fn conditions(state: &ClusterState, absent: &BTreeMap<NodeId, Absence>) -> V
     found.extend(electors(state));
     found.extend(state.retired.iter().map(|((vip, _, port), _)| Condition {
         code: "service_retiring",
-        resource: format!("{vip}:{port}"),
+        resource: SocketAddr::new(*vip, *port).to_string(),
         since: Since::Unknown,
         cause: "the service was removed, and a node that may not know it yet has not been evidenced".into(),
         next: "farmctl node list".into(),

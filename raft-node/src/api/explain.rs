@@ -72,7 +72,7 @@ fn find(state: &ClusterState, vip: IpAddr, protocol: Protocol, port: u16) -> Res
             return Ok(Found { module: name.clone(), criterion: *criterion });
         }
     }
-    let fact = format!("no service at {vip}:{port}");
+    let fact = format!("no service at {}", std::net::SocketAddr::new(vip, port));
     Err(invalid("unknown_service", fact, "farmctl service list"))
 }
 

@@ -142,14 +142,14 @@ impl ClusterState {
     }
 
     fn check_vip(&self, vip: IpAddr) -> Result<(), Refusal> {
-        let broadcast = matches!(vip, IpAddr::V4(v4) if v4.is_broadcast());
-        ensure(!(vip.is_unspecified() || vip.is_loopback() || vip.is_multicast() || broadcast), || {
+        // A link-local address means another host on each link.
+        let special = match vip {
+            IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+        };
+        ensure(!(vip.is_unspecified() || vip.is_loopback() || vip.is_multicast() || special), || {
             let fact = format!("{vip} cannot be a virtual IP: it is no unicast address of a network");
             Refusal::new("vip_not_unicast", fact, "farmctl service add --help")
-        })?;
-        ensure(vip.is_ipv4(), || {
-            let fact = format!("{vip} is an IPv6 address; this version serves IPv4 only");
-            Refusal::new("vip_family", fact, "farmctl service add --help")
         })?;
         if let Some(node) = self.nodes.values().find(|n| own_addresses(n).any(|ip| ip == vip)) {
             let fact = format!("{vip} is an address of {}; a virtual IP must be unused", node.name);

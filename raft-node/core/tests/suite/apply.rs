@@ -127,6 +127,10 @@ fn vip(ip: [u8; 4]) -> Service {
     Service { vip: ip.into(), ..service(80) }
 }
 
+fn vip6(ip: &str) -> Service {
+    Service { vip: ip.parse().unwrap(), ..service(80) }
+}
+
 #[test]
 fn wrong_commands_are_refused_with_a_code_and_change_nothing() {
     let mut log = Log::with_nodes(2);
@@ -169,6 +173,10 @@ fn wrong_commands_are_refused_with_a_code_and_change_nothing() {
         ("vip_uncovered", add("web", vip([10, 9, 0, 2]), Mode::Directed)),
         ("vip_not_unicast", add("web", vip([224, 0, 0, 2]), Mode::Directed)),
         ("vip_not_unicast", add("web", vip([127, 0, 0, 2]), Mode::Directed)),
+        ("vip_not_unicast", add("web", vip6("fe80::100"), Mode::Directed)),
+        ("vip_not_unicast", add("web", vip6("ff02::1"), Mode::Directed)),
+        ("vip_not_unicast", add("web", vip6("::ffff:10.0.0.101"), Mode::Directed)),
+        ("vip_uncovered", add("web", vip6("fd00::100"), Mode::Directed)),
         ("bad_name", add("1web", vip([10, 0, 0, 101]), Mode::Directed)),
         ("unknown_module", Body::ModuleRemove(name("mail"))),
         ("unknown_module", Body::ServiceRemove { module: name("mail"), service: service(80) }),

@@ -29,7 +29,10 @@ fn a_table_names_owners_by_index_and_the_nodes_macs() {
     for node in state.nodes.values() {
         let seen = table.nodes[0][usize::try_from(node.id.0).unwrap()];
         assert_eq!(seen.mac, node.links[0].mac);
-        assert_eq!(table.owner_of_mac(&node.links[0].mac).map(|n| u64::from(n.0)), Some(node.id.0));
+        assert_eq!(
+            table.owner_of_mac(farm_common::bytes::mac_number(&node.links[0].mac)).map(|n| u64::from(n.0)),
+            Some(node.id.0)
+        );
     }
 }
 
