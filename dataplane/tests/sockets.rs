@@ -3,22 +3,44 @@
 mod program_support;
 
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use farm_common::verdict::{Mode, Phase, Reason};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, connect, recv, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, recv,
+    setsockopt, socket, sockopt,
 };
 
-use program_support::{CLIENT, Kernel, VIP, in_namespace, node_mac, port, segment, shell, table};
+use program_support::{
+    CLIENT, CLIENT6, Kernel, VIP, VIP6, in_namespace, node_mac, port, segment, segment6, shell, table,
+};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 /// This node is P, in Move: what it does not hold goes to node 2.
 const ME: u8 = 1;
+
+/// The two ends in one family, and how it writes a segment.
+#[derive(Clone, Copy)]
+struct Family {
+    client: IpAddr,
+    vip: IpAddr,
+    segment: fn([u8; 6], u16, u8, u32, u32) -> Vec<u8>,
+    /// Where TCP begins in a frame without options.
+    tcp: usize,
+}
+
+const V4: Family = Family { client: IpAddr::V4(CLIENT), vip: IpAddr::V4(VIP), segment, tcp: 34 };
+const V6: Family = Family { client: IpAddr::V6(CLIENT6), vip: IpAddr::V6(VIP6), segment: segment6, tcp: 54 };
+
+/// In a namespace for each family.
+fn in_both(work: impl Fn(Family) + Sync) {
+    for family in [V4, V6] {
+        in_namespace(|| work(family));
+    }
+}
 
 fn leaving() -> Kernel {
     let mut kernel = Kernel::load(port(ME));
@@ -26,31 +48,34 @@ fn leaving() -> Kernel {
     kernel
 }
 
-fn action(kernel: &Kernel, port: u16, flags: u8) -> &'static str {
-    kernel.run(&segment(node_mac(ME), port, flags, 1, 1)).action
+fn action(kernel: &Kernel, family: Family, port: u16, flags: u8) -> &'static str {
+    kernel.run(&(family.segment)(node_mac(ME), port, flags, 1, 1)).action
 }
 
-/// A client socket from [`CLIENT`], and its port.
-fn client() -> (OwnedFd, u16) {
-    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
-    bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(CLIENT, 0))).unwrap();
-    let name: SockaddrIn = nix::sys::socket::getsockname(fd.as_raw_fd()).unwrap();
-    (fd, name.port())
+/// A client socket, and its port.
+fn client(family: Family) -> (OwnedFd, u16) {
+    let inet = if family.client.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(family.client, 0))).unwrap();
+    let name: SockaddrStorage = nix::sys::socket::getsockname(fd.as_raw_fd()).unwrap();
+    let port = name.as_sockaddr_in().map(|n| n.port());
+    let port = port.or_else(|| name.as_sockaddr_in6().map(|n| n.port())).unwrap();
+    (fd, port)
 }
 
 /// Starts a handshake without waiting for its end.
-fn start(fd: &OwnedFd) {
-    let target = SockaddrIn::from(SocketAddrV4::new(VIP, 80));
+fn start(family: Family, fd: &OwnedFd) {
+    let target = SockaddrStorage::from(SocketAddr::new(family.vip, 80));
     assert_eq!(connect(fd.as_raw_fd(), &target), Err(nix::Error::EINPROGRESS));
 }
 
 /// On `lo` a handshake is over when `connect` returns.
-fn established() -> (TcpStream, TcpStream, u16, TcpListener) {
-    let listener = TcpListener::bind((VIP, 80)).unwrap();
-    let (fd, port) = client();
-    start(&fd);
+fn established(family: Family) -> (TcpStream, TcpStream, u16, TcpListener) {
+    let listener = TcpListener::bind((family.vip, 80)).unwrap();
+    let (fd, port) = client(family);
+    start(family, &fd);
     let (server, peer) = listener.accept().unwrap();
-    assert_eq!(peer, SocketAddr::from((CLIENT, port)));
+    assert_eq!(peer, SocketAddr::new(family.client, port));
     let near = TcpStream::from(fd);
     near.set_nonblocking(false).unwrap();
     (near, server, port, listener)
@@ -58,87 +83,101 @@ fn established() -> (TcpStream, TcpStream, u16, TcpListener) {
 
 #[test]
 fn an_established_flow_stays_also_for_its_syn_and_its_errors() {
-    in_namespace(|| {
+    in_both(|family| {
         let kernel = leaving();
-        let (_near, _server, port, _listener) = established();
-        assert_eq!(action(&kernel, port, ACK), "pass");
-        assert_eq!(action(&kernel, port, SYN), "pass");
-        assert_eq!(kernel.run(&unreachable_error(port)).action, "pass");
+        let (_near, _server, port, _listener) = established(family);
+        assert_eq!(action(&kernel, family, port, ACK), "pass");
+        assert_eq!(action(&kernel, family, port, SYN), "pass");
+        assert_eq!(kernel.run(&too_big(family, port)).action, "pass");
         assert!(kernel.counters().contains(&(Reason::AcceptSocket, 3)));
         // Another port: only the listener is there.
-        assert_eq!(action(&kernel, port ^ 1, ACK), "tx");
-        assert_eq!(action(&kernel, port ^ 1, SYN), "tx");
-        assert_eq!(kernel.run(&unreachable_error(port ^ 1)).action, "tx");
+        assert_eq!(action(&kernel, family, port ^ 1, ACK), "tx");
+        assert_eq!(action(&kernel, family, port ^ 1, SYN), "tx");
+        assert_eq!(kernel.run(&too_big(family, port ^ 1)).action, "tx");
     });
 }
 
-/// "Fragmentation needed" by a router, about a segment of the flow.
-fn unreachable_error(port: u16) -> Vec<u8> {
-    let mut frame = segment(node_mac(ME), port, ACK, 1, 1);
-    let router = [10, 9, 9, 9];
-    frame[23] = 1;
-    frame[26..30].copy_from_slice(&router);
-    frame.truncate(34);
-    frame.extend([3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
-    frame.extend([VIP.octets(), CLIENT.octets()].concat());
-    frame.extend([80u16.to_be_bytes(), port.to_be_bytes(), [0, 0], [0, 0]].concat());
+/// "Fragmentation needed" or "packet too big" by a router, about a segment of the flow.
+fn too_big(family: Family, port: u16) -> Vec<u8> {
+    let mut frame = (family.segment)(node_mac(ME), port, ACK, 1, 1);
+    let quote = [80u16.to_be_bytes(), port.to_be_bytes(), [0, 0], [0, 0]].concat();
+    match family.vip {
+        IpAddr::V4(_) => {
+            let (router, protocol) = ([10, 9, 9, 9], 1);
+            frame[23] = protocol;
+            frame[26..30].copy_from_slice(&router);
+            frame.truncate(34);
+            frame.extend([3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+            frame.extend([VIP.octets(), CLIENT.octets()].concat());
+        }
+        IpAddr::V6(_) => {
+            let protocol = 58;
+            frame[20] = protocol;
+            // Some router of the same network.
+            frame[37] = 0xfe;
+            frame.truncate(54);
+            frame.extend([2, 0, 0, 0, 0, 0, 5, 0, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+            frame.extend([VIP6.octets(), CLIENT6.octets()].concat());
+        }
+    }
+    frame.extend(quote);
     frame
 }
 
 #[test]
 fn a_closed_connection_keeps_its_segments_but_not_a_new_syn() {
-    in_namespace(|| {
+    in_both(|family| {
         let kernel = leaving();
-        let (mut near, server, port, _listener) = established();
+        let (mut near, server, port, _listener) = established(family);
         // Who closes first keeps TIME_WAIT.
         server.shutdown(Shutdown::Write).unwrap();
         assert_eq!(near.read(&mut [0; 1]).unwrap(), 0);
         drop(near);
         drop(server);
-        assert_eq!(action(&kernel, port, ACK), "pass");
-        assert_eq!(action(&kernel, port, SYN), "tx", "a new connection, not this node's");
+        assert_eq!(action(&kernel, family, port, ACK), "pass");
+        assert_eq!(action(&kernel, family, port, SYN), "tx", "a new connection, not this node's");
     });
 }
 
 #[test]
 fn a_request_socket_keeps_its_syn() {
-    in_namespace(|| {
+    in_both(|family| {
         let kernel = leaving();
-        let _listener = TcpListener::bind((VIP, 80)).unwrap();
+        let _listener = TcpListener::bind((family.vip, 80)).unwrap();
         drop_on_output("tcp flags & (syn | ack) == (syn | ack)");
-        let (fd, port) = client();
-        assert_eq!(action(&kernel, port, SYN), "tx");
-        start(&fd);
-        assert_eq!(action(&kernel, port, SYN), "pass");
-        assert_eq!(action(&kernel, port, ACK), "pass");
+        let (fd, port) = client(family);
+        assert_eq!(action(&kernel, family, port, SYN), "tx");
+        start(family, &fd);
+        assert_eq!(action(&kernel, family, port, SYN), "pass");
+        assert_eq!(action(&kernel, family, port, ACK), "pass");
     });
 }
 
 fn drop_on_output(rule: &str) {
-    shell("nft add table ip t && nft add chain ip t out '{ type filter hook output priority 0; }'");
-    shell(&format!("nft add rule ip t out '{rule}' drop"));
+    shell("nft add table inet t && nft add chain inet t out '{ type filter hook output priority 0; }'");
+    shell(&format!("nft add rule inet t out '{rule}' drop"));
 }
 
 #[test]
 fn a_syn_cookie_is_accepted_where_it_was_issued() {
-    in_namespace(|| {
+    in_both(|family| {
         shell("echo 2 > /proc/sys/net/ipv4/tcp_syncookies");
         let kernel = leaving();
-        let _listener = TcpListener::bind((VIP, 80)).unwrap();
+        let _listener = TcpListener::bind((family.vip, 80)).unwrap();
         drop_on_output("tcp flags & (syn | ack) == ack");
         let tap = tap();
-        let (fd, port) = client();
-        start(&fd);
-        let (client_isn, cookie) = handshake(&tap, port);
+        let (fd, port) = client(family);
+        start(family, &fd);
+        let (client_isn, cookie) = handshake(&tap, family, port);
+        let next = client_isn.wrapping_add(1);
         let acknowledge =
-            |cookie: u32| segment(node_mac(ME), port, ACK, client_isn + 1, cookie.wrapping_add(1));
+            |cookie: u32| (family.segment)(node_mac(ME), port, ACK, next, cookie.wrapping_add(1));
         assert_eq!(kernel.run(&acknowledge(cookie)).action, "pass");
         assert_eq!(kernel.run(&acknowledge(cookie ^ 0x5500)).action, "tx", "an invented cookie");
-        assert_eq!(
-            kernel.run(&with_options(acknowledge(cookie))).action,
-            "pass",
-            "IP options shift the segment"
-        );
+        if family.vip.is_ipv4() {
+            let shifted = with_options(acknowledge(cookie));
+            assert_eq!(kernel.run(&shifted).action, "pass", "IP options shift the segment");
+        }
     });
 }
 
@@ -159,12 +198,15 @@ fn tap() -> OwnedFd {
 }
 
 /// Waits for the SYN-ACK to `port`: the client's sequence number and the server's.
-fn handshake(tap: &OwnedFd, port: u16) -> (u32, u32) {
+fn handshake(tap: &OwnedFd, family: Family, port: u16) -> (u32, u32) {
     let mut frame = [0; 256];
     loop {
         let length =
             recv(tap.as_raw_fd(), &mut frame, MsgFlags::empty()).expect("a SYN-ACK within five seconds");
-        let tcp = &frame[34..length];
+        let tcp = frame[..length].get(family.tcp..).unwrap_or_default();
+        if tcp.len() < 20 {
+            continue;
+        }
         if tcp[2..4] == port.to_be_bytes() && tcp[13] & (SYN | ACK) == SYN | ACK {
             let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
             return (word(8).wrapping_sub(1), word(4));
