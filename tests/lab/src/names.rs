@@ -1,7 +1,7 @@
 //! Names and addresses of a lab: who is where.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use anyhow::{Error, Result, ensure};
@@ -15,6 +15,8 @@ pub const NODES_MAX: u8 = 16;
 const NAME_MAX: usize = 32;
 /// Where the first virtual IP lies; more follow up to .127.
 pub const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The first virtual IP of IPv6: the [`twin`] of [`FIRST_VIP`].
+pub const FIRST_VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100));
 /// The addresses .128 to .250 of `client` and `remote` stand for as many clients.
 pub const CROWD: std::ops::RangeInclusive<u8> = 128..=250;
 
@@ -67,6 +69,16 @@ impl fmt::Display for LabName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The IPv6 address that goes with an IPv4 one of the lab: network and host in the same digits, as 10.77.0.12 and
+/// `fd77::12`. The networks are 64 bits long.
+#[must_use]
+pub fn twin(ip: Ipv4Addr) -> Ipv6Addr {
+    let [_, net, _, host] = ip.octets();
+    let digits =
+        |byte: u8| u16::from_str_radix(&byte.to_string(), 16).expect("decimal digits are hex digits");
+    Ipv6Addr::new(0xfd00 | digits(net), 0, 0, 0, 0, 0, 0, digits(host))
 }
 
 /// A machine of the lab.
@@ -134,16 +146,28 @@ impl Place {
     /// For the switch, which has none.
     #[must_use]
     pub fn address6(self) -> Ipv6Addr {
-        let [_, net, _, host] = self.address().octets();
-        let digits =
-            |byte: u8| u16::from_str_radix(&byte.to_string(), 16).expect("decimal digits are hex digits");
-        Ipv6Addr::new(0xfd00 | digits(net), 0, 0, 0, 0, 0, 0, digits(host))
+        twin(self.address())
     }
 
     /// Hardware address of its interface on `network`; `None` for those that are not on the link.
     #[must_use]
     pub fn mac(self, network: Network) -> Option<[u8; 6]> {
         Some([0x02, 0xfa, 0, 0, network.index(), self.host()?])
+    }
+
+    /// What its kernel makes of that hardware address for the link alone (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(self, network: Network) -> Option<Ipv6Addr> {
+        let [a, b, c, d, e, f] = self.mac(network)?;
+        let part = |high, low| u16::from_be_bytes([high, low]);
+        Some(Ipv6Addr::new(0xfe80, 0, 0, 0, part(a ^ 0x02, b), part(c, 0xff), part(0xfe, d), part(e, f)))
+    }
+
+    /// Is it one of its own addresses on the first network? Those of the crowd are not.
+    #[must_use]
+    pub fn is_at(self, ip: IpAddr) -> bool {
+        let main = || [IpAddr::from(self.address()), self.address6().into()].contains(&ip);
+        self != Self::Switch && (main() || self.link_local(Network::Lan).is_some_and(|own| ip == own))
     }
 
     /// The addresses that stand for many clients (only `client` and `remote` have them).
@@ -203,7 +227,7 @@ impl From<Place> for String {
 pub enum Network {
     /// `eth0`: service and cluster, 10.77.0.0/24 and fd77::/64.
     Lan,
-    /// `eth1` of the nodes: a second cluster network, 10.78.0.0/24.
+    /// `eth1` of the nodes: a second cluster network, 10.78.0.0/24 and fd78::/64.
     Second,
 }
 
@@ -256,6 +280,12 @@ impl Network {
     pub fn address(self, host: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 77 + self.index(), 0, host)
     }
+
+    /// The IPv6 address with the same digits on it.
+    #[must_use]
+    pub fn address6(self, host: u8) -> Ipv6Addr {
+        twin(self.address(host))
+    }
 }
 
 #[cfg(test)]
@@ -271,6 +301,19 @@ mod tests {
         assert_eq!(Place::Remote.address(), Ipv4Addr::new(10, 88, 0, 50));
         assert_eq!(Place::Node(2).address6(), "fd77::12".parse::<Ipv6Addr>()?);
         assert_eq!(Place::Client.crowd().count(), 123);
+        assert_eq!(Place::Remote.address6(), "fd88::50".parse::<Ipv6Addr>()?);
+        assert_eq!(Network::Second.address6(12), "fd78::12".parse::<Ipv6Addr>()?);
+        assert_eq!(IpAddr::from(twin(FIRST_VIP)), FIRST_VIP6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_machine_knows_its_own_addresses() -> Result<()> {
+        for own in ["10.77.0.11", "fd77::11", "fe80::fa:ff:fe00:b"] {
+            assert!(Place::Node(1).is_at(own.parse()?), "{own}");
+            assert!(!Place::Node(2).is_at(own.parse()?), "{own}");
+        }
+        assert!(!Place::Switch.is_at(FIRST_VIP6));
         Ok(())
     }
 

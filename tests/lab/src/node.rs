@@ -233,7 +233,7 @@ impl Lab {
             std::fs::remove_dir_all(&pins).with_context(|| pins.display().to_string())?;
         }
         shell::run(namespace.command("nft")?.args(["flush", "ruleset"]))?;
-        namespace.ip("addr flush dev lo\naddr add 127.0.0.1/8 dev lo\n")
+        namespace.ip("addr flush dev lo\naddr add 127.0.0.1/8 dev lo\naddr add ::1/128 dev lo\n")
     }
 
     /// The node boots again: cable, web server, daemon.
@@ -309,6 +309,7 @@ fn nginx_configuration(node: Place, home: &Path) -> String {
         "daemon off;\nuser root;\nworker_processes 1;\npid {home}/nginx.pid;\nerror_log {home}/nginx.log warn;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n  access_log off;\n{temporary}  server {{\n    listen {WEB_PORT} backlog=4096;\n\
+         \x20   listen [::]:{WEB_PORT} ipv6only=on backlog=4096;\n\
          \x20   location / {{ default_type text/plain; return 200 \"{node}\\n\"; }}\n  }}\n}}\n"
     )
 }
