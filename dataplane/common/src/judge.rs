@@ -63,10 +63,23 @@ pub fn judge6(
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Verdict {
-    match read6(slot, ingress, frame, env) {
-        Ok(reading) => conclude6(slot, ingress, frame, &reading, env),
-        Err(verdict) => verdict,
+    match read6(slot, ingress, frame) {
+        First::Packet(reading) => conclude6(slot, ingress, frame, &reading, env),
+        First::Solicitation => solicited6(slot, ingress, frame, env),
+        First::Done(Reason::Passed) => Verdict::Pass,
+        First::Done(reason) => Verdict::Drop(reason),
     }
+}
+
+/// What a first look at an IPv6 frame says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum First {
+    /// A packet for a virtual IP: [`conclude6`] follows.
+    Packet(Reading),
+    /// Somebody asks for a virtual IP: [`solicited6`] follows.
+    Solicitation,
+    /// It passes ([`Reason::Passed`]) or is dropped.
+    Done(Reason),
 }
 
 /// What was read of an IPv6 packet for a virtual IP: plain numbers, so that it can lie in a map between the two halves
@@ -116,30 +129,44 @@ impl Reading {
 }
 
 /// The first half: reads the packet, or knows the verdict without.
-///
-/// # Errors
-/// That verdict.
 #[inline(always)]
-pub fn read6(
+pub fn read6(slot: &Slot, ingress: Option<&Ingress<'_>>, frame: &(impl Bytes + ?Sized)) -> First {
+    let Some(ethernet) = Ethernet::parse(frame) else { return First::Done(Reason::Passed) };
+    let start = ethernet.payload();
+    if Solicitation::target(frame, start).is_some_and(|target| slot.vip(&target).is_some()) {
+        return First::Solicitation;
+    }
+    let vip = ipv6_destination(frame, start).and_then(|destination| slot.vip(&destination));
+    let Some(vip) = vip else { return First::Done(Reason::Passed) };
+    match read_packet6(ingress, &ethernet, vip, frame) {
+        Ok(reading) => First::Packet(reading),
+        Err(reason) => First::Done(reason),
+    }
+}
+
+#[inline(always)]
+fn read_packet6(
+    ingress: Option<&Ingress<'_>>,
+    ethernet: &Ethernet,
+    vip: &Vip,
+    frame: &(impl Bytes + ?Sized),
+) -> Result<Reading, Reason> {
+    admit(ingress, ethernet, vip)?;
+    let header = ipv6::<EXTENSIONS>(frame, ETHERNET)?;
+    let flow = header.flow(frame)?;
+    Ok(Reading::of(&header, &flow))
+}
+
+/// The other second half.
+#[inline(always)]
+pub fn solicited6(
     slot: &Slot,
     ingress: Option<&Ingress<'_>>,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
-) -> Result<Reading, Verdict> {
-    let ethernet = Ethernet::parse(frame).ok_or(Verdict::Pass)?;
-    let start = ethernet.payload();
-    if let Some(target) = Solicitation::target(frame, start)
-        && let Some(vip) = slot.vip(&target)
-    {
-        let judged = judge_solicitation(slot, ingress, &ethernet, vip, target, frame, env);
-        return Err(judged.unwrap_or_else(Verdict::Drop));
-    }
-    let destination = ipv6_destination(frame, start).ok_or(Verdict::Pass)?;
-    let vip = slot.vip(&destination).ok_or(Verdict::Pass)?;
-    admit(ingress, &ethernet, vip).map_err(Verdict::Drop)?;
-    let header = ipv6::<EXTENSIONS>(frame, ETHERNET).map_err(Verdict::Drop)?;
-    let flow = header.flow(frame).map_err(Verdict::Drop)?;
-    Ok(Reading::of(&header, &flow))
+) -> Verdict {
+    let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
+    judge_solicitation(slot, ingress, &ethernet, frame, env).unwrap_or_else(Verdict::Drop)
 }
 
 /// The second half.
@@ -198,11 +225,11 @@ fn judge_solicitation(
     slot: &Slot,
     ingress: Option<&Ingress<'_>>,
     ethernet: &Ethernet,
-    vip: &Vip,
-    target: Address,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Result<Verdict, Reason> {
+    let target = Solicitation::target(frame, ethernet.payload()).ok_or(Reason::Malformed)?;
+    let vip = slot.vip(&target).ok_or(Reason::BadTable)?;
     let solicitation = Solicitation::parse(frame, ethernet.payload(), target)?;
     if solicitation.source == target {
         return Ok(Verdict::Pass);

@@ -11,7 +11,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use farm_common::judge::{Ingress, conclude6, is_ipv6, judge4, read6};
+use farm_common::judge::{First, Ingress, conclude6, is_ipv6, judge4, read6, solicited6};
 use farm_common::layout::Slot;
 use farm_common::rewrite::rewrite;
 use farm_common::verdict::{Reason, Verdict};
@@ -27,6 +27,7 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
     }
     match filter6(ctx.ctx) {
         READ => conclude_packet6(ctx.ctx),
+        ASKED => conclude_solicitation6(ctx.ctx),
         action => action,
     }
 }
@@ -46,19 +47,33 @@ fn filter4(ctx: *mut xdp_md) -> u32 {
 
 /// No action: the packet was read and waits for its verdict.
 const READ: u32 = u32::MAX;
+/// No action: it is a solicitation and waits for its verdict.
+const ASKED: u32 = u32::MAX - 1;
 
 #[inline(never)]
 fn filter6(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let (Some(slot), Some(reading)) = (maps::slot(), maps::reading()) else { return XDP_PASS };
     let ingress = maps::ingress(ctx.ingress_ifindex() as u32);
-    match read6(slot, ingress.as_ref(), &Packet::of(&ctx), &Host { ctx: &ctx }) {
-        Ok(read) => {
+    match read6(slot, ingress.as_ref(), &Packet::of(&ctx)) {
+        First::Packet(read) => {
             *reading = read;
             READ
         }
-        Err(verdict) => conclude(&ctx, slot, ingress.as_ref(), &verdict),
+        First::Solicitation => ASKED,
+        First::Done(reason) => {
+            finish(&ctx, if reason == Reason::Passed { XDP_PASS } else { XDP_DROP }, reason)
+        }
     }
+}
+
+#[inline(never)]
+fn conclude_solicitation6(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(slot) = maps::slot() else { return XDP_PASS };
+    let ingress = maps::ingress(ctx.ingress_ifindex() as u32);
+    let verdict = solicited6(slot, ingress.as_ref(), &Packet::of(&ctx), &Host { ctx: &ctx });
+    conclude(&ctx, slot, ingress.as_ref(), &verdict)
 }
 
 #[inline(never)]
@@ -74,9 +89,14 @@ fn conclude_packet6(ctx: *mut xdp_md) -> u32 {
 fn conclude(ctx: &XdpContext, slot: &Slot, ingress: Option<&Ingress<'_>>, verdict: &Verdict) -> u32 {
     let mut packet = Packet::of(ctx);
     let (action, reason) = act(verdict, slot, ingress, &mut packet);
+    finish(ctx, action, reason)
+}
+
+#[inline(always)]
+fn finish(ctx: &XdpContext, action: u32, reason: Reason) -> u32 {
     let count = maps::count(reason);
     if action == XDP_DROP {
-        events::sample(ctx, &packet, reason, count);
+        events::sample(ctx, &Packet::of(ctx), reason, count);
     }
     action
 }

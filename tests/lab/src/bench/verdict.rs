@@ -14,16 +14,19 @@ pub(super) const NAME: &str = "verdict";
 /// The example that measures.
 const EXAMPLE: &str = "ns_per_verdict";
 
-/// One figure per kind of verdict.
+/// One figure per family and kind of verdict.
 pub(super) fn measure() -> Result<Vec<Figure>> {
     let printed = shell::run(&mut command())?;
     let line = printed.lines().last().context("the example printed nothing")?;
-    let values: Map<String, Value> = serde_json::from_str(line).with_context(|| line.to_owned())?;
-    let numbers = values.iter().filter_map(|(kind, value)| Some((kind, value.as_f64()?)));
+    let families: Map<String, Value> = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    let kinds = families.iter().filter_map(|(family, kinds)| Some((family, kinds.as_object()?)));
+    let numbers = kinds.flat_map(|(family, kinds)| {
+        kinds.iter().filter_map(move |(kind, ns)| Some((format!("{family}-{kind}"), ns.as_f64()?)))
+    });
     Ok(numbers
-        .map(|(kind, ns)| {
+        .map(|(name, ns)| {
             let what = "BPF_PROG_TEST_RUN, best of several measurements, net of the loop around it";
-            Figure::of(Group::Verdict, &kind.replace('_', "-"), what, "ns", &[Some(ns)])
+            Figure::of(Group::Verdict, &name.replace('_', "-"), what, "ns", &[Some(ns)])
         })
         .collect())
 }
