@@ -24,7 +24,8 @@ pub struct LinkInfo {
     pub name: String,
     /// Its Ethernet address; all zero on `lo` and on devices without one.
     pub mac: Mac,
-    /// Its addresses, each with its prefix length.
+    /// Its addresses, each with its prefix length. Link-local ones of IPv6 only if it has no other:
+    /// they tell neither links nor hosts of different links apart.
     pub addresses: Vec<IpNet>,
     /// The driver as `ethtool -i` names it (`veth`, `virtio_net`, `bonding`); where it names none,
     /// the link kind; empty for `lo`.
@@ -195,7 +196,7 @@ fn link_info(message: &LinkMessage, addresses: Vec<IpNet>) -> Result<LinkInfo, E
     Ok(LinkInfo {
         ifindex: message.header.index,
         mac: mac(message),
-        addresses,
+        addresses: distinct(addresses),
         driver: ethtool::driver(&name)?.or_else(|| kind(message)).unwrap_or_default(),
         up,
         carrier,
@@ -247,6 +248,16 @@ async fn addresses_by_link(netlink: &Netlink) -> Result<BTreeMap<u32, Vec<IpNet>
         by_link.entry(message.header.index).or_default().extend(address(&message));
     }
     Ok(by_link)
+}
+
+/// `addresses` without the link-local ones of IPv6, unless those are all.
+fn distinct(addresses: Vec<IpNet>) -> Vec<IpNet> {
+    let distinct: Vec<IpNet> = addresses.iter().copied().filter(|net| !is_link_local(net)).collect();
+    if distinct.is_empty() { addresses } else { distinct }
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
 /// The address itself: on a point-to-point link `IFA_ADDRESS` names the peer, `IFA_LOCAL` us.

@@ -22,18 +22,19 @@ pub struct Neighbour {
     pub mac: Mac,
 }
 
-/// The entry for `ip` in the kernel's table, if it holds a hardware address; asks nobody.
+/// The entry for `ip` on link `ifindex` in the kernel's table, if it holds a hardware address; asks
+/// nobody. Of a link-local address every link may have a holder of its own.
 ///
 /// # Errors
 /// [`Error::System`] when the dump is refused.
-pub async fn lookup(netlink: &Netlink, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
+pub async fn lookup(netlink: &Netlink, ifindex: u32, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
     let action = || format!("look up the neighbour {ip}");
     let request = netlink.handle(action)?.neighbours().get().set_address_family(family(ip));
     let mut entries = request.execute();
     let mut found = None;
     // Read to the end even after a hit, so that the answer leaves nothing behind.
     while let Some(entry) = entries.try_next().await.map_err(|e| Error::rtnetlink(action(), e))? {
-        found = found.or_else(|| reachable(&entry, ip));
+        found = found.or_else(|| reachable(&entry, ifindex, ip));
     }
     Ok(found)
 }
@@ -52,7 +53,7 @@ pub async fn resolve(
 ) -> Result<Option<Neighbour>, Error> {
     // First subscribe, then look, then ask: no answer can slip through.
     let mut watch = Watch::open(&[MulticastGroup::Neigh])?;
-    if let Some(known) = lookup(netlink, ip).await?.filter(|n| n.ifindex == ifindex) {
+    if let Some(known) = lookup(netlink, ifindex, ip).await? {
         return Ok(Some(known));
     }
     solicit(netlink, ifindex, ip).await?;
@@ -76,13 +77,10 @@ async fn outcome(watch: &mut Watch, ifindex: u32, ip: IpAddr) -> Result<Option<N
         let Notice::Change(RouteNetlinkMessage::NewNeighbour(entry)) = notice else {
             continue;
         };
-        if entry.header.ifindex != ifindex || !names(&entry, ip) {
-            continue;
-        }
-        if entry.header.state == NeighbourState::Failed {
+        if names(&entry, ifindex, ip) && entry.header.state == NeighbourState::Failed {
             return Ok(None);
         }
-        if let Some(neighbour) = reachable(&entry, ip) {
+        if let Some(neighbour) = reachable(&entry, ifindex, ip) {
             return Ok(Some(neighbour));
         }
     }
@@ -90,7 +88,7 @@ async fn outcome(watch: &mut Watch, ifindex: u32, ip: IpAddr) -> Result<Option<N
 }
 
 /// The entry as a neighbour, if it is about `ip` and its hardware address counts.
-fn reachable(entry: &NeighbourMessage, ip: IpAddr) -> Option<Neighbour> {
+fn reachable(entry: &NeighbourMessage, ifindex: u32, ip: IpAddr) -> Option<Neighbour> {
     let resolved = !matches!(
         entry.header.state,
         NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed
@@ -99,12 +97,12 @@ fn reachable(entry: &NeighbourMessage, ip: IpAddr) -> Option<Neighbour> {
         NeighbourAttribute::LinkLayerAddress(bytes) => Mac::try_from(bytes.as_slice()).ok(),
         _ => None,
     })?;
-    (resolved && names(entry, ip)).then_some(Neighbour { ifindex: entry.header.ifindex, mac })
+    (resolved && names(entry, ifindex, ip)).then_some(Neighbour { ifindex, mac })
 }
 
-fn names(entry: &NeighbourMessage, ip: IpAddr) -> bool {
-    let wanted = NeighbourAddress::from(ip);
-    entry.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(d) if *d == wanted))
+fn names(entry: &NeighbourMessage, ifindex: u32, ip: IpAddr) -> bool {
+    let wanted = NeighbourAttribute::Destination(NeighbourAddress::from(ip));
+    entry.header.ifindex == ifindex && entry.attributes.contains(&wanted)
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

@@ -1,6 +1,6 @@
 //! Interfaces, their events, and neighbours.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use farm_host::links::{self, LinkEvent, LinkWatch};
@@ -8,7 +8,7 @@ use farm_host::{Netlink, neighbour};
 use futures::StreamExt;
 use ipnet::IpNet;
 
-use crate::namespace::{CABLE, Lab, NODE_IP, NODE_MAC, PATIENCE, PEER_IP, PEER_MAC, run};
+use crate::namespace::{CABLE, Lab, NODE_IP, NODE_MAC, PATIENCE, PEER_IP, PEER_IP6, PEER_MAC, run, setting};
 
 #[test]
 fn links_are_listed_with_all_that_matters() {
@@ -48,6 +48,22 @@ fn the_link_that_covers_an_address_is_found() {
             let found = links::find_covering(&netlink, ip.parse().unwrap()).await.unwrap();
             assert_eq!(found.map(|l| l.name).as_deref(), expected, "{ip}");
         }
+    });
+}
+
+#[test]
+fn link_local_addresses_are_listed_only_where_there_is_no_other() {
+    let lab = Lab::dual();
+    lab.node.ip("link add bare type bridge");
+    lab.node.ip("address add fe80::5/64 dev bare nodad");
+    run(async {
+        let netlink = Netlink::open().unwrap();
+        let cable = links::by_name(&netlink, CABLE).await.unwrap();
+        assert_eq!(cable.addresses, [net("192.0.2.1/24"), net("2001:db8::1/64")]);
+        let bare = links::by_name(&netlink, "bare").await.unwrap();
+        assert_eq!(bare.addresses, [net("fe80::5/64")]);
+        let found = links::find_covering(&netlink, "2001:db8::100".parse().unwrap()).await.unwrap();
+        assert_eq!(found.map(|l| l.name).as_deref(), Some(CABLE));
     });
 }
 
@@ -94,35 +110,59 @@ fn a_port_that_leaves_a_bridge_is_not_removed() {
 
 #[test]
 fn neighbours_are_resolved_by_the_kernel() {
-    let lab = Lab::new();
-    let peer = IpAddr::from(PEER_IP);
-    run(async {
-        let netlink = Netlink::open().unwrap();
-        assert_eq!(neighbour::lookup(&netlink, peer).await.unwrap(), None);
-        let expected = Some(neighbour::Neighbour { ifindex: lab.ifindex(), mac: PEER_MAC });
-        let found = neighbour::resolve(&netlink, lab.ifindex(), peer, PATIENCE).await.unwrap();
-        assert_eq!(found, expected);
-        assert_eq!(neighbour::lookup(&netlink, peer).await.unwrap(), expected);
-        // At once, from the table.
-        let again = neighbour::resolve(&netlink, lab.ifindex(), peer, Duration::ZERO).await.unwrap();
-        assert_eq!(again, expected);
-    });
+    let lab = Lab::dual();
+    for peer in [IpAddr::from(PEER_IP), PEER_IP6.into()] {
+        run(async {
+            let netlink = Netlink::open().unwrap();
+            assert_eq!(neighbour::lookup(&netlink, lab.ifindex(), peer).await.unwrap(), None);
+            let expected = Some(neighbour::Neighbour { ifindex: lab.ifindex(), mac: PEER_MAC });
+            let found = neighbour::resolve(&netlink, lab.ifindex(), peer, PATIENCE).await.unwrap();
+            assert_eq!(found, expected);
+            assert_eq!(neighbour::lookup(&netlink, lab.ifindex(), peer).await.unwrap(), expected);
+            // At once, from the table.
+            let again = neighbour::resolve(&netlink, lab.ifindex(), peer, Duration::ZERO).await.unwrap();
+            assert_eq!(again, expected);
+        });
+    }
 }
 
 #[test]
 fn a_neighbour_that_nobody_is_is_none() {
-    let lab = Lab::new();
-    // One request instead of three: the kernel gives up after a second.
-    std::fs::write(format!("/proc/sys/net/ipv4/neigh/{CABLE}/mcast_solicit"), "1").unwrap();
-    let nobody = IpAddr::from(Ipv4Addr::new(192, 0, 2, 250));
+    let lab = Lab::dual();
+    let nobody4 = IpAddr::from(Ipv4Addr::new(192, 0, 2, 250));
+    let nobody6 = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x250));
+    for (family, nobody) in [("ipv4", nobody4), ("ipv6", nobody6)] {
+        // One request instead of three: the kernel gives up after a second.
+        setting(&format!("{family}/neigh/{CABLE}/mcast_solicit"), "1");
+        run(async {
+            let netlink = Netlink::open().unwrap();
+            for _twice in 0..2 {
+                let found = neighbour::resolve(&netlink, lab.ifindex(), nobody, PATIENCE).await.unwrap();
+                assert_eq!(found, None);
+            }
+            assert_eq!(neighbour::lookup(&netlink, lab.ifindex(), nobody).await.unwrap(), None);
+            assert_eq!(neighbour::lookup(&netlink, lab.ifindex(), NODE_IP.into()).await.unwrap(), None);
+        });
+    }
+}
+
+#[test]
+fn one_link_local_address_is_another_neighbour_on_every_link() {
+    let lab = Lab::dual();
+    lab.node.ip("link add second address 02:00:00:00:01:01 up type bridge");
+    let second = nix::net::if_::if_nametoindex("second").unwrap();
+    let router = "fe80::1".parse().unwrap();
+    for (device, mac) in [(CABLE, "02:00:00:00:00:c1"), ("second", "02:00:00:00:00:c2")] {
+        lab.node.ip(&format!("neigh replace fe80::1 lladdr {mac} dev {device} nud permanent"));
+    }
     run(async {
         let netlink = Netlink::open().unwrap();
-        for _twice in 0..2 {
-            let found = neighbour::resolve(&netlink, lab.ifindex(), nobody, PATIENCE).await.unwrap();
-            assert_eq!(found, None);
+        for (ifindex, last) in [(lab.ifindex(), 0xc1), (second, 0xc2)] {
+            let expected = Some(neighbour::Neighbour { ifindex, mac: [0x02, 0, 0, 0, 0, last] });
+            assert_eq!(neighbour::lookup(&netlink, ifindex, router).await.unwrap(), expected);
+            let found = neighbour::resolve(&netlink, ifindex, router, Duration::ZERO).await.unwrap();
+            assert_eq!(found, expected);
         }
-        assert_eq!(neighbour::lookup(&netlink, nobody).await.unwrap(), None);
-        assert_eq!(neighbour::lookup(&netlink, NODE_IP.into()).await.unwrap(), None);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Two namespaces with a cable between them: `node`, where the code under test runs, and `peer`.
 
-use std::fs::File;
-use std::net::Ipv4Addr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use nix::sched::{CloneFlags, setns};
 pub const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const PEER_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub const NODE_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const PEER_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 pub const NODE_MAC: Mac = [0x02, 0, 0, 0, 0, 0x01];
 pub const PEER_MAC: Mac = [0x02, 0, 0, 0, 0, 0x02];
 /// The cable's end in either namespace.
@@ -51,6 +54,16 @@ impl Namespace {
         }
     }
 
+    /// Waits until the kernel has given the cable an IPv6 address of its own: until then it asks for no
+    /// neighbour. The calling thread is inside.
+    pub async fn can_ask(&self) {
+        let mut events = links::watch().unwrap();
+        let usable = || self.ip(&format!("-6 address show dev {CABLE} scope link -tentative"));
+        while !usable().contains("fe80::") {
+            tokio::time::timeout(PATIENCE, events.next()).await.expect("no link-local address");
+        }
+    }
+
     /// Moves the calling thread in. Sockets stay in the namespace they were opened in.
     fn enter(&self) {
         let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
@@ -81,12 +94,26 @@ impl Lab {
         node.ip(&format!("link add {CABLE} address 02:00:00:00:00:01 type veth peer {cable}"));
         peer.ip(&format!("link set {CABLE} address 02:00:00:00:00:02"));
         for (namespace, address) in [(&node, NODE_IP), (&peer, PEER_IP)] {
+            namespace.enter();
+            // Nobody else is on the cable: its link-local addresses need no second of probing.
+            setting(&format!("ipv6/conf/{CABLE}/accept_dad"), "0");
             namespace.ip(&format!("address add {address}/24 dev {CABLE}"));
             namespace.ip(&format!("link set {CABLE} up"));
         }
         node.enter();
         run(node.can_send());
         Lab { node, peer, home }
+    }
+
+    /// With IPv6 addresses as well.
+    pub fn dual() -> Self {
+        let lab = Lab::new();
+        for (namespace, address) in [(&lab.node, NODE_IP6), (&lab.peer, PEER_IP6)] {
+            namespace.ip(&format!("address add {address}/64 dev {CABLE} nodad"));
+        }
+        run(lab.node.can_ask());
+        lab.in_peer(|| run(lab.peer.can_ask()));
+        lab
     }
 
     /// Runs `action` inside `peer`.
@@ -111,6 +138,11 @@ impl Drop for Lab {
 /// Runs a test body within a runtime of this thread, so that it stays in this thread's namespace.
 pub fn run<T>(body: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(body)
+}
+
+/// Sets `/proc/sys/net/NAME` of the calling thread's namespace.
+pub fn setting(name: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/{name}"), value).unwrap();
 }
 
 /// Runs a program in the calling thread's namespace; its output.

@@ -9,9 +9,10 @@ use farm_host::address::add_virtual;
 use farm_host::sockets::{SockDiag, Socket, State};
 use socket2::{Domain, Protocol, Type};
 
-use crate::namespace::{CABLE, Lab, PATIENCE, PEER_IP, VIP, run};
+use crate::namespace::{CABLE, Lab, NODE_IP, NODE_IP6, PATIENCE, PEER_IP, PEER_IP6, VIP, VIP6, run};
 
 const PORT: u16 = 8080;
+
 #[test]
 fn established_sockets_of_the_service_are_listed() {
     let lab = serving();
@@ -42,40 +43,56 @@ fn a_close_by_the_client_leaves_close_wait() {
 
 #[test]
 fn a_half_open_handshake_is_listed_as_syn_received() {
-    let lab = serving();
-    let _listener = TcpListener::bind((VIP, PORT)).unwrap();
-    half_open_handshake_is_seen(&lab);
+    for vip in [IpAddr::from(VIP), VIP6.into()] {
+        let lab = serving();
+        let _listener = TcpListener::bind((vip, PORT)).unwrap();
+        half_open_handshake_is_seen(&lab, vip);
+    }
 }
 
 #[test]
 fn a_half_open_handshake_with_a_dual_stack_listener_is_listed_too() {
-    let lab = serving();
-    let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap();
-    half_open_handshake_is_seen(&lab);
+    for vip in [IpAddr::from(VIP), VIP6.into()] {
+        let lab = serving();
+        let _listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap();
+        half_open_handshake_is_seen(&lab, vip);
+    }
+}
+
+/// A dual-stack listener's connections of either family, and those of a listener on the mapped
+/// address, are IPv6 sockets; each is found under the virtual IP that the client knows.
+#[test]
+fn connections_of_ipv6_sockets_are_of_the_family_of_their_clients() {
+    let any = Ipv6Addr::UNSPECIFIED;
+    for (bound, vip) in [(any, IpAddr::from(VIP)), (any, VIP6.into()), (VIP.to_ipv6_mapped(), VIP.into())] {
+        let lab = serving();
+        let listener = TcpListener::bind((bound, PORT)).unwrap();
+        let client = lab.in_peer(|| TcpStream::connect((vip, PORT)).unwrap());
+        let _server = listener.accept().unwrap();
+        let remote = client.local_addr().unwrap();
+        let expected = Socket { local: (vip, PORT).into(), remote, state: State::Established };
+        assert_eq!(list(&[(VIP.into(), PORT), (VIP6.into(), PORT)]), [expected], "bound to {bound}");
+    }
 }
 
 #[test]
-fn ipv4_connections_of_a_dual_stack_listener_are_ipv4() {
+fn ipv6_connections_are_listed_in_every_state() {
     let lab = serving();
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap();
-    let client = lab.in_peer(|| TcpStream::connect((VIP, PORT)).unwrap());
-    let _server = listener.accept().unwrap();
-    assert_eq!(listed(), [socket(client.local_addr().unwrap(), State::Established)]);
-}
-
-#[test]
-fn ipv6_connections_are_listed() {
-    let lab = serving();
-    let vip: Ipv6Addr = "2001:db8::100".parse().unwrap();
-    run(async { add_virtual(&Netlink::open().unwrap(), vip.into()).await.unwrap() });
-    let listener = TcpListener::bind((vip, PORT)).unwrap();
-    let client = TcpStream::connect((vip, PORT)).unwrap();
-    let _server = listener.accept().unwrap();
-    let found = list(&[(vip.into(), PORT)]);
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].local, SocketAddr::from((vip, PORT)));
-    assert_eq!(found[0].remote, client.local_addr().unwrap());
-    drop(lab);
+    let listener = TcpListener::bind((VIP6, PORT)).unwrap();
+    let connect = || {
+        let client = lab.in_peer(|| TcpStream::connect((VIP6, PORT)).unwrap());
+        (client, listener.accept().unwrap())
+    };
+    let (open, (_server, remote)) = connect();
+    let (closed, (mut half, half_remote)) = connect();
+    drop(closed);
+    assert_eq!(half.read(&mut [0]).unwrap(), 0);
+    let of = |remote, state| Socket { local: (VIP6, PORT).into(), remote, state };
+    let mut expected = [of(remote, State::Established), of(half_remote, State::CloseWait)];
+    expected.sort();
+    assert_eq!(list(&[(VIP6.into(), PORT)]), expected);
+    assert_eq!(listed(), [], "the service of the other family is another one");
+    drop(open);
 }
 
 /// More than one datagram of the kernel's answer, with gaps: nothing is lost between the parts.
@@ -105,46 +122,61 @@ fn without_services_nothing_is_listed() {
     assert_eq!(listed(), []);
 }
 
-/// A lab whose node has the virtual IP; the peer reaches it over the cable.
+/// A lab whose node has the virtual IPs; the peer reaches them over the cable.
 fn serving() -> Lab {
-    let lab = Lab::new();
+    let lab = Lab::dual();
     lab.peer.ip(&format!("route add {VIP}/32 via 192.0.2.1 dev {CABLE}"));
-    run(async { add_virtual(&Netlink::open().unwrap(), VIP.into()).await.unwrap() });
+    lab.peer.ip(&format!("route add {VIP6}/128 via 2001:db8::1 dev {CABLE}"));
+    run(async {
+        let netlink = Netlink::open().unwrap();
+        for vip in [IpAddr::from(VIP), VIP6.into()] {
+            add_virtual(&netlink, vip).await.unwrap();
+        }
+    });
     lab
 }
 
-fn half_open_handshake_is_seen(lab: &Lab) {
+fn half_open_handshake_is_seen(lab: &Lab, vip: IpAddr) {
+    let (peer, gateway) = match vip {
+        IpAddr::V4(_) => (IpAddr::from(PEER_IP), IpAddr::from(NODE_IP)),
+        IpAddr::V6(_) => (PEER_IP6.into(), NODE_IP6.into()),
+    };
+    lab.peer.ip(&format!("neigh replace {gateway} lladdr 02:00:00:00:00:01 dev {CABLE} nud permanent"));
     // Replies go to a hardware address that nobody has: the handshake cannot go on.
-    lab.node.ip(&format!("neigh replace {PEER_IP} lladdr 02:00:00:00:00:99 dev {CABLE} nud permanent"));
+    lab.node.ip(&format!("neigh replace {peer} lladdr 02:00:00:00:00:99 dev {CABLE} nud permanent"));
     let tap = lab.in_peer(ip_tap);
-    let client = lab.in_peer(|| connect_without_waiting((VIP, PORT).into()));
-    wait_for_syn_ack(&tap);
+    let client = lab.in_peer(|| connect_without_waiting((vip, PORT).into()));
+    wait_for_syn_ack(&tap, vip);
     let remote = client.local_addr().unwrap().as_socket().unwrap();
-    assert_eq!(listed(), [socket(remote, State::SynReceived)]);
+    let expected = Socket { local: (vip, PORT).into(), remote, state: State::SynReceived };
+    assert_eq!(list(&[(vip, PORT)]), [expected]);
 }
 
 fn connect_without_waiting(to: SocketAddr) -> socket2::Socket {
-    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+    let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None).unwrap();
     let pending = socket.connect(&to.into()).unwrap_err();
     assert_eq!(pending.raw_os_error(), Some(libc::EINPROGRESS));
     socket
 }
 
 fn ip_tap() -> socket2::Socket {
-    let ip = Protocol::from(i32::from((libc::ETH_P_IP as u16).to_be()));
-    let socket = socket2::Socket::new(Domain::PACKET, Type::DGRAM, Some(ip)).unwrap();
+    let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
+    let socket = socket2::Socket::new(Domain::PACKET, Type::DGRAM, Some(all)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
 /// The kernel enters the request socket into its table before it sends the SYN-ACK.
-fn wait_for_syn_ack(mut tap: &socket2::Socket) {
+fn wait_for_syn_ack(mut tap: &socket2::Socket, vip: IpAddr) {
     const SYN_ACK: u8 = 0x12;
     let mut packet = [0; 128];
     loop {
         let length = tap.read(&mut packet).expect("no SYN-ACK came");
-        let header = usize::from(packet[0] & 0x0f) * 4;
-        if length > header + 13 && packet[12..16] == VIP.octets() && packet[header + 13] == SYN_ACK {
+        let (source, header) = match vip {
+            IpAddr::V4(ip) => (packet[12..16] == ip.octets(), usize::from(packet[0] & 0x0f) * 4),
+            IpAddr::V6(ip) => (packet[8..24] == ip.octets(), 40),
+        };
+        if source && length > header + 13 && packet[header + 13] == SYN_ACK {
             return;
         }
     }
