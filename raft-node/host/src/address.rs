@@ -29,7 +29,7 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// If it is already there, its lifetime is set right; nothing else changes.
 ///
 /// # Errors
-/// [`Error::System`], mostly for want of `CAP_NET_ADMIN`.
+/// [`Error::NoIpv6`]; [`Error::System`], mostly for want of `CAP_NET_ADMIN`.
 pub async fn add_virtual(netlink: &Netlink, ip: IpAddr) -> Result<(), Error> {
     // The kernel answers before it enters the route of an IPv6 address, which a work queue does.
     let new = ip.is_ipv6() && !virtual_present(netlink, ip).await?;
@@ -52,7 +52,13 @@ async fn put_on_loopback(netlink: &Netlink, ip: IpAddr) -> Result<(), Error> {
     lifetime.ifa_preferred = 0;
     lifetime.ifa_valid = FOREVER;
     message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-    request.execute().await.map_err(|e| Error::rtnetlink(action(), e))
+    match request.execute().await.map_err(|e| Error::rtnetlink(action(), e)) {
+        // For want of a capability the kernel says EPERM.
+        Err(e) if ip.is_ipv6() && e.errno() == Some(Errno::EACCES) => {
+            Err(Error::NoIpv6 { action: action(), interface: lo.name })
+        }
+        result => result,
+    }
 }
 
 async fn local_route(mut routes: Watch, ip: IpAddr) -> Result<(), Error> {

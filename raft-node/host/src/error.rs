@@ -18,6 +18,17 @@ pub enum Error {
     /// No interface has this name or index in this network namespace.
     #[error("there is no interface {0} here; `ip -brief link` lists those that exist")]
     NoSuchInterface(String),
+    /// IPv6 is switched off on an interface that needs it.
+    #[error(
+        "cannot {action}: IPv6 is switched off on {interface}; \
+         `sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0` switches it on"
+    )]
+    NoIpv6 {
+        /// What was attempted.
+        action: String,
+        /// The interface's name.
+        interface: String,
+    },
     /// The kernel answered with something else than the interface defines.
     #[error("cannot {action}: the kernel's answer makes no sense ({detail}); is this kernel 5.14 or newer?")]
     Malformed {
@@ -41,6 +52,7 @@ impl Error {
         match self {
             Error::System { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Error::NoSuchInterface(_) => Some(Errno::ENODEV),
+            Error::NoIpv6 { .. } => Some(Errno::EACCES),
             Error::Malformed { .. } | Error::Closed { .. } => None,
         }
     }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use farm_host::{Error, Mac, Netlink, address, fdb, sysctl};
 
-use crate::namespace::{CABLE, Lab, NODE_IP, VIP, output, run};
+use crate::namespace::{CABLE, Lab, NODE_IP, VIP, VIP6, output, run, setting};
 
-const VIP6: &str = "2001:db8::100";
 const SETTINGS: [&str; 2] = ["arp_announce", "arp_ignore"];
 
 #[test]
@@ -15,7 +14,7 @@ fn a_virtual_address_comes_and_goes() {
     let _lab = Lab::new();
     run(async {
         let netlink = Netlink::open().unwrap();
-        for vip in [IpAddr::from(VIP), VIP6.parse().unwrap()] {
+        for vip in [IpAddr::from(VIP), VIP6.into()] {
             assert!(!address::virtual_present(&netlink, vip).await.unwrap());
             for _twice in 0..2 {
                 address::add_virtual(&netlink, vip).await.unwrap();
@@ -37,7 +36,7 @@ fn a_virtual_address_is_never_a_source() {
         let netlink = Netlink::open().unwrap();
         // Somebody left it with an ordinary lifetime: set right.
         lab.node.ip(&format!("address add {VIP}/32 dev lo"));
-        for vip in [IpAddr::from(VIP), VIP6.parse().unwrap()] {
+        for vip in [IpAddr::from(VIP), VIP6.into()] {
             address::add_virtual(&netlink, vip).await.unwrap();
         }
     });
@@ -62,6 +61,18 @@ fn an_address_of_somebody_else_is_named() {
         assert!(!address::virtual_present(&netlink, VIP.into()).await.unwrap());
         address::remove_virtual(&netlink, VIP.into()).await.unwrap();
         assert!(address::held_elsewhere(&netlink, VIP.into()).await.unwrap().is_some(), "not ours to remove");
+    });
+}
+
+#[test]
+fn where_ipv6_is_switched_off_the_error_names_the_switch() {
+    let _lab = Lab::new();
+    setting("ipv6/conf/lo/disable_ipv6", "1");
+    run(async {
+        let netlink = Netlink::open().unwrap();
+        let error = address::add_virtual(&netlink, VIP6.into()).await.unwrap_err();
+        assert!(error.to_string().contains("net.ipv6.conf.lo.disable_ipv6=0"), "{error}");
+        address::add_virtual(&netlink, VIP.into()).await.unwrap();
     });
 }
 
