@@ -72,6 +72,11 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
     if let Some(denied) = member.trouble() {
         found.push(condition("peers_at_odds", "cluster", denied, "farmctl events"));
     }
+    for (vip, mac) in member.duplicates() {
+        let mac = farm_dataplane::guard::format_mac(&mac);
+        let cause = format!("{mac} has {vip} too: clients may reach it instead of the farm");
+        found.push(condition("vip_duplicate", &vip.to_string(), cause, "farmctl events"));
+    }
     if !member.host.sound() {
         let cause = "the filter or its guard is not in place on this node; it accepts nothing".into();
         found.push(condition("filter_lost", "filter", cause, "farmctl events"));

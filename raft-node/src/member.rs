@@ -4,7 +4,7 @@
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +97,7 @@ pub struct Member {
     raft: Handle,
     proposer: Proposer,
     heard: HeardBy,
+    duplicates: Arc<node::Duplicates>,
     dated: condition::Dated,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -156,6 +157,7 @@ impl Member {
             raft,
             proposer,
             heard: HeardBy::default(),
+            duplicates: Arc::default(),
             dated: condition::Dated::default(),
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -198,6 +200,17 @@ impl Member {
         tasks.spawn(node::watch_host(alarm));
         tasks.spawn(self.clone().keep_dates());
         tasks.spawn(self.clone().close_at_odds());
+        for link in 0..self.config.interfaces.len() {
+            let member = self.clone();
+            let watcher = node::DuplicatesWatcher {
+                link,
+                host: self.host.clone(),
+                state: self.raft.state(),
+                duplicates: self.duplicates.clone(),
+                journal: self.journal.clone(),
+            };
+            tasks.spawn(watcher.run(self.me.0, move || member.role().leader == Some(member.me)));
+        }
         tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
     }
 
@@ -249,6 +262,12 @@ impl Member {
             }
             heard => Some(Absence::Silent(heard.map_or(BootTime(0), |h| h.at))),
         }
+    }
+
+    /// Hosts that are no members and have a virtual IP too, as this node hears.
+    #[must_use]
+    pub fn duplicates(&self) -> Vec<(IpAddr, farm_host::Mac)> {
+        self.duplicates.at(tokio::time::Instant::now())
     }
 
     /// Everything that is not green, as this node sees it.
@@ -465,7 +484,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn bind_peers(config: &Config) -> Result<Vec<TcpListener>, Problem> {
-    let bind = |ip: &std::net::IpAddr| {
+    let bind = |ip: &IpAddr| {
         let address = SocketAddr::new(*ip, config.ports.peer);
         TcpListener::bind(address).map_err(|e| refused(*ip, config.ports.peer, "tcp", &e))
     };

@@ -2,11 +2,13 @@
 //!
 //! Delivery never depends on them (every node sends frames on to the owner); they shorten the way.
 
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::IpAddr;
 
 use socket2::Socket;
 
 use crate::arp::ArpPacket;
+use crate::ndp::NdpPacket;
 use crate::{Error, Mac, packet};
 
 /// Who is told.
@@ -14,8 +16,8 @@ use crate::{Error, Mac, packet};
 pub enum Target {
     /// Everybody on the link: after the death of a node.
     Broadcast,
-    /// One requester: after a planned move.
-    Unicast(Mac, Ipv4Addr),
+    /// One requester, by both its addresses: after a planned move.
+    Unicast(Mac, IpAddr),
 }
 
 /// Sends announcements in the network namespace in which it was opened. Keep it: the kernel waits
@@ -36,24 +38,44 @@ impl Announcer {
     }
 
     /// Announces on `ifindex` that `vip` is at `claimed_mac`. The frame leaves from `own_mac`, so
-    /// that no switch learns the claimed one. Always a request, which Linux believes at once.
-    /// Does not block.
+    /// that no switch learns the claimed one. Does not block.
+    ///
+    /// For IPv4 always an ARP request, for IPv6 an advertisement with Override (RFC 4861 §7.2.6):
+    /// Linux believes both at once.
     ///
     /// # Errors
-    /// [`Error::System`]: the link is down or gone, or its queue is full.
-    pub fn gratuitous_arp(
+    /// [`Error::System`]: the link is down or gone, its queue is full, or `vip` and the requester
+    /// are not of one family.
+    pub fn announce(
         &self,
         ifindex: u32,
         own_mac: Mac,
-        vip: Ipv4Addr,
+        vip: IpAddr,
         claimed_mac: Mac,
         target: Target,
     ) -> Result<(), Error> {
-        let packet = match target {
-            Target::Broadcast => ArpPacket::gratuitous(own_mac, vip, claimed_mac),
-            Target::Unicast(mac, ip) => ArpPacket::claim_to(own_mac, vip, claimed_mac, (mac, ip)),
-        };
-        packet::send(&self.socket, ifindex, &packet)
+        frame(own_mac, vip, claimed_mac, target)
+            .and_then(|frame| packet::send(&self.socket, ifindex, &frame))
             .map_err(|e| Error::system(format!("announce {vip} on interface {ifindex}"), e))
+    }
+}
+
+fn frame(own: Mac, vip: IpAddr, claimed: Mac, target: Target) -> io::Result<Vec<u8>> {
+    match (vip, target) {
+        (IpAddr::V4(vip), Target::Broadcast) => {
+            Ok(ArpPacket::gratuitous(own, vip, claimed).to_bytes().to_vec())
+        }
+        (IpAddr::V4(vip), Target::Unicast(mac, IpAddr::V4(ip))) => {
+            Ok(ArpPacket::claim_to(own, vip, claimed, (mac, ip)).to_bytes().to_vec())
+        }
+        (IpAddr::V6(vip), Target::Broadcast) => Ok(NdpPacket::unsolicited(own, vip, claimed).to_bytes()),
+        (IpAddr::V6(vip), Target::Unicast(mac, IpAddr::V6(ip))) => {
+            Ok(NdpPacket::claim_to(own, vip, claimed, (mac, ip)).to_bytes())
+        }
+        (IpAddr::V4(_), Target::Unicast(_, ip @ IpAddr::V6(_)))
+        | (IpAddr::V6(_), Target::Unicast(_, ip @ IpAddr::V4(_))) => {
+            let text = format!("{ip} cannot ask for it: name the requester's address of the same family");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
     }
 }

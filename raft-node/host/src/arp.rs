@@ -12,7 +12,7 @@ const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERNET_IPV4: [u8; 6] = [0x00, 0x01, 0x08, 0x00, 6, 4];
 
 /// Ethernet header and ARP body. The device pads to its minimum.
-pub(crate) const FRAME_LEN: usize = 42;
+const FRAME_LEN: usize = 42;
 
 /// Request or reply; anything else (RARP, InARP) is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! What Farm does to the network of the machine it runs on: links, addresses, kernel settings,
-//! neighbours, ARP on the wire, and the list of TCP sockets.
+//! neighbours, ARP and neighbour discovery on the wire, and the list of TCP sockets.
 //!
 //! Everything acts in the network namespace of the thread that opens the handle ([`Netlink`],
 //! [`Announcer`](announce::Announcer), [`SockDiag`](sockets::SockDiag)) or makes the call. No
@@ -11,14 +11,17 @@
 mod arp;
 mod error;
 mod ethtool;
+mod ndp;
 mod netlink;
 mod packet;
 mod watch;
 
 pub mod address;
 pub mod announce;
+pub mod claim;
 pub mod fdb;
 pub mod links;
+pub mod multicast;
 pub mod neighbour;
 pub mod probe;
 pub mod sockets;
@@ -29,6 +32,7 @@ pub use netlink::Netlink;
 
 // The frames of `announce` and `probe`, for those who judge the wire.
 pub use arp::{ArpOperation, ArpPacket};
+pub use ndp::{NdpMessage, NdpPacket};
 
 /// An Ethernet address, in the order of transmission.
 pub type Mac = [u8; 6];

@@ -2,6 +2,12 @@
 //!
 //! The kernel takes the maximum of `all` and the device, so both are raised, and never lowered: an
 //! administrator may have chosen more.
+//!
+//! All are of IPv4. For IPv6 the kernel does by itself what they ask for: it answers a solicitation
+//! only for an address of the link on which it came in, and names itself in its own only with an
+//! address of the link on which they go out, else with the link-local one. An address on `lo` is
+//! neither (`ndisc_recv_ns` and `ndisc_solicit` of `net/ipv6/ndisc.c`). That ends where somebody
+//! has set `proxy_ndp` and a proxy entry for the virtual IP, which nobody does by chance.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

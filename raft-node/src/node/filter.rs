@@ -15,9 +15,10 @@ use farm_dataplane::explain::Explained;
 use farm_dataplane::guard::{Guard, GuardState, Rules};
 use farm_host::links::LinkInfo;
 use farm_host::sysctl::Restore;
-use farm_host::{Netlink, address, announce, fdb, links, probe, sysctl};
+use farm_host::{Netlink, address, fdb, links, probe, sysctl};
 
 use super::desired::Carried;
+use super::discovery::{Announcement, Discovery};
 use super::watch::Alarm;
 use crate::config::{self, Config};
 use crate::lease::{LeaseHandle, Order};
@@ -103,8 +104,8 @@ impl HostView {
             return Ok(Some(format!("configured on {device} of this node")));
         }
         let all = self.service_links().await?;
-        let (Some(link), IpAddr::V4(v4)) = (links::covering(&all, vip), vip) else { return Ok(None) };
-        let holder = probe::address_in_use(link.ifindex, link.mac, v4, wait).await?;
+        let Some(link) = links::covering(&all, vip) else { return Ok(None) };
+        let holder = probe::address_in_use(link.ifindex, link.mac, vip, wait).await?;
         Ok(holder.map(|mac| {
             format!("{} answers for it on {}", farm_dataplane::guard::format_mac(&mac), link.name)
         }))
@@ -142,7 +143,7 @@ pub struct FilterHost {
     /// What the guard protects, or will as soon as it is ours.
     vips: BTreeSet<IpAddr>,
     restore: Vec<Restore>,
-    announcer: Option<Arc<announce::Announcer>>,
+    discovery: Discovery,
     links: Vec<LinkInfo>,
     /// Whether there was a filter: then one that is not there is lost.
     attached_once: bool,
@@ -175,7 +176,7 @@ impl FilterHost {
             guard: None,
             vips: BTreeSet::new(),
             restore: Vec::new(),
-            announcer: None,
+            discovery: Discovery::default(),
             links: Vec::new(),
             attached_once: false,
             pinned: Epoch(0),
@@ -291,18 +292,24 @@ impl FilterHost {
         self.guard_exactly(wanted)
     }
 
-    async fn carry(&self, vip: IpAddr, carried: &Carried) -> Result<(), HostError> {
+    /// Where it is carried already nothing happens.
+    async fn carry(&mut self, vip: IpAddr, carried: &Carried) -> Result<(), HostError> {
         if carried.mode == Mode::Flood {
             fdb::add_unicast(&self.view.netlink, &carried.interface, carried.vmac).await?;
         }
         if carried.local {
+            // Who serves may be the one to answer.
+            if let Some(link) = self.links.get(carried.link) {
+                self.discovery.join(link, vip)?;
+            }
             address::add_virtual(&self.view.netlink, vip).await?;
         }
         Ok(())
     }
 
-    async fn withdraw(&self, vip: IpAddr, old: &Carried, new: Option<&Carried>) -> Result<(), HostError> {
+    async fn withdraw(&mut self, vip: IpAddr, old: &Carried, new: Option<&Carried>) -> Result<(), HostError> {
         if old.local && !new.is_some_and(|n| n.local) {
+            self.discovery.leave(vip);
             address::remove_virtual(&self.view.netlink, vip).await?;
         }
         let floods = |c: &Carried| c.mode == Mode::Flood;
@@ -380,6 +387,10 @@ impl FilterHost {
             self.attach(lease).await?;
         }
         self.guard_exactly(carried.keys().copied().collect())?;
+        // A link that was made anew has lost what was set on it.
+        for (vip, carried) in carried {
+            self.carry(*vip, carried).await?;
+        }
         self.view.sound.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -429,49 +440,9 @@ impl FilterHost {
         Ok(())
     }
 
-    /// The gratuitous announcements of all directed virtual IPs, naming this node.
+    /// The announcements of all directed virtual IPs, naming this node.
     pub fn announcements(&mut self, carried: &BTreeMap<IpAddr, Carried>) -> Vec<Announcement> {
-        let Some(socket) = self.announcer() else { return Vec::new() };
-        let directed = carried.iter().filter(|(_, c)| c.mode == Mode::Directed);
-        directed
-            .filter_map(|(vip, c)| match (vip, self.links.get(c.link)) {
-                (IpAddr::V4(vip), Some(link)) => Some(Announcement {
-                    socket: socket.clone(),
-                    ifindex: link.ifindex,
-                    mac: link.mac,
-                    vip: *vip,
-                }),
-                _ => None,
-            })
-            .collect()
-    }
-
-    fn announcer(&mut self) -> Option<Arc<announce::Announcer>> {
-        if self.announcer.is_none() {
-            self.announcer = announce::Announcer::open()
-                .map(Arc::new)
-                .map_err(|e| tracing::warn!(%e, "no announcements"))
-                .ok();
-        }
-        self.announcer.clone()
-    }
-}
-
-/// One gratuitous ARP that names this node as the holder of a virtual IP.
-pub struct Announcement {
-    socket: Arc<announce::Announcer>,
-    ifindex: u32,
-    mac: [u8; 6],
-    vip: std::net::Ipv4Addr,
-}
-
-impl Announcement {
-    /// Sends it to everybody on the link.
-    ///
-    /// # Errors
-    /// When the link is down or its queue is full.
-    pub fn send(&self) -> Result<(), farm_host::Error> {
-        self.socket.gratuitous_arp(self.ifindex, self.mac, self.vip, self.mac, announce::Target::Broadcast)
+        self.discovery.announcements(&self.links, carried)
     }
 }
 

@@ -4,7 +4,9 @@
 //! and cancel-safe: what is lost with a cancelled await is done again from the next state.
 
 mod desired;
+mod discovery;
 mod drains;
+mod duplicates;
 mod filter;
 mod watch;
 
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, watch as tokio_watch};
 
 pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
 pub use drains::{draining, survey};
+pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
 pub use filter::{FilterHost, HostError, HostView};
 pub use watch::{Alarm, watch as watch_host};
 

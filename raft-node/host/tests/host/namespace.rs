@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use farm_host::{Mac, links};
+use farm_host::Mac;
+use farm_host::links::{self, LinkEvent};
 use futures::StreamExt;
 use nix::sched::{CloneFlags, setns};
 
@@ -59,9 +60,18 @@ impl Namespace {
     pub async fn can_ask(&self) {
         let mut events = links::watch().unwrap();
         let usable = || self.ip(&format!("-6 address show dev {CABLE} scope link -tentative"));
-        while !usable().contains("fe80::") {
+        while !usable().contains("fe80:") {
             tokio::time::timeout(PATIENCE, events.next()).await.expect("no link-local address");
         }
+    }
+
+    /// Gives the cable an IPv6 address with its prefix, and waits until the kernel answers for it, which is not when
+    /// `ip` returns. The calling thread is inside.
+    pub async fn assign(&self, address: &str) {
+        let mut events = links::watch().unwrap();
+        self.ip(&format!("address add {address} dev {CABLE} nodad"));
+        let done = |event: &LinkEvent| matches!(event, LinkEvent::AddressAdded { address: added, .. } if added.to_string() == address);
+        while !tokio::time::timeout(PATIENCE, events.next()).await.unwrap().as_ref().is_some_and(done) {}
     }
 
     /// Moves the calling thread in. Sockets stay in the namespace they were opened in.
@@ -108,11 +118,14 @@ impl Lab {
     /// With IPv6 addresses as well.
     pub fn dual() -> Self {
         let lab = Lab::new();
-        for (namespace, address) in [(&lab.node, NODE_IP6), (&lab.peer, PEER_IP6)] {
-            namespace.ip(&format!("address add {address}/64 dev {CABLE} nodad"));
-        }
-        run(lab.node.can_ask());
-        lab.in_peer(|| run(lab.peer.can_ask()));
+        let prepare = |namespace: &Namespace, address: Ipv6Addr| {
+            run(async {
+                namespace.assign(&format!("{address}/64")).await;
+                namespace.can_ask().await;
+            });
+        };
+        prepare(&lab.node, NODE_IP6);
+        lab.in_peer(|| prepare(&lab.peer, PEER_IP6));
         lab
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use farm_host::Netlink;
 use farm_host::address::add_virtual;
@@ -22,12 +22,13 @@ fn established_sockets_of_the_service_are_listed() {
     let _unrelated = lab.in_peer(|| TcpStream::connect((VIP, PORT + 1)).unwrap());
     let (server, remote) = listener.accept().unwrap();
     assert_eq!(listed(), [socket(remote, State::Established)]);
-    drop(server);
+    // A socket that no process has any more the kernel would only remember once its close is acknowledged.
+    server.shutdown(Shutdown::Write).unwrap();
     // The client has heard of the close when it reads the end.
     assert_eq!((&client).read(&mut [0]).unwrap(), 0);
     let closing = |s: &Socket| matches!(s.state, State::FinWait1 | State::FinWait2);
     assert_eq!(listed().iter().filter(|s| closing(s)).count(), 1, "{:?}", listed());
-    drop((client, other));
+    drop((client, server, other));
 }
 
 #[test]

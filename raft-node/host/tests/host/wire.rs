@@ -1,4 +1,4 @@
-//! Announcements and probes, judged by a tap at the other end of the cable.
+//! Announcements and probes of IPv4, judged by a tap at the other end of the cable.
 
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -19,7 +19,7 @@ fn a_broadcast_announcement_moves_the_neighbours_entry() {
     let tap = lab.in_peer(Tap::open);
     lab.peer.ip(&format!("neigh add {VIP} lladdr 02:00:00:00:00:99 dev {CABLE} nud reachable"));
     let announcer = Announcer::open().unwrap();
-    announcer.gratuitous_arp(lab.ifindex(), NODE_MAC, VIP, VIRTUAL_MAC, Target::Broadcast).unwrap();
+    announcer.announce(lab.ifindex(), NODE_MAC, VIP.into(), VIRTUAL_MAC, Target::Broadcast).unwrap();
     let seen = tap.next();
     assert_eq!(seen, ArpPacket::gratuitous(NODE_MAC, VIP, VIRTUAL_MAC));
     assert_eq!((seen.destination, seen.source), (BROADCAST, NODE_MAC));
@@ -32,9 +32,9 @@ fn a_unicast_announcement_reaches_one_and_is_answered() {
     let lab = Lab::new();
     let (own_tap, tap) = (Tap::open(), lab.in_peer(Tap::open));
     lab.peer.ip(&format!("neigh add {VIP} lladdr 02:00:00:00:00:99 dev {CABLE} nud reachable"));
-    let target = Target::Unicast(PEER_MAC, PEER_IP);
+    let target = Target::Unicast(PEER_MAC, PEER_IP.into());
     let announcer = Announcer::open().unwrap();
-    announcer.gratuitous_arp(lab.ifindex(), NODE_MAC, VIP, NODE_MAC, target).unwrap();
+    announcer.announce(lab.ifindex(), NODE_MAC, VIP.into(), NODE_MAC, target).unwrap();
     let seen = tap.next();
     assert_eq!(seen, ArpPacket::claim_to(NODE_MAC, VIP, NODE_MAC, (PEER_MAC, PEER_IP)));
     // The peer's answer goes to the new place: its entry has moved.
@@ -48,7 +48,7 @@ fn an_announcement_on_a_link_that_is_down_fails() {
     let lab = Lab::new();
     lab.node.ip(&format!("link set {CABLE} down"));
     let announcer = Announcer::open().unwrap();
-    let sent = announcer.gratuitous_arp(lab.ifindex(), NODE_MAC, VIP, NODE_MAC, Target::Broadcast);
+    let sent = announcer.announce(lab.ifindex(), NODE_MAC, VIP.into(), NODE_MAC, Target::Broadcast);
     assert_eq!(sent.unwrap_err().errno(), Some(nix::errno::Errno::ENETDOWN));
 }
 
@@ -58,7 +58,7 @@ fn a_probe_finds_the_holder() {
     lab.peer.ip(&format!("address add {VIP}/32 dev {CABLE}"));
     let tap = lab.in_peer(Tap::open);
     let started = Instant::now();
-    let holder = run(address_in_use(lab.ifindex(), NODE_MAC, VIP, PATIENCE)).unwrap();
+    let holder = run(address_in_use(lab.ifindex(), NODE_MAC, VIP.into(), PATIENCE)).unwrap();
     assert_eq!(holder, Some(PEER_MAC));
     assert!(started.elapsed() < PATIENCE / 3, "answered, not timed out: {:?}", started.elapsed());
     let probe = tap.next();
@@ -72,7 +72,7 @@ fn a_probe_that_nobody_answers_ends_with_none() {
     let tap = lab.in_peer(Tap::open);
     let timeout = Duration::from_millis(300);
     let started = Instant::now();
-    assert_eq!(run(address_in_use(lab.ifindex(), NODE_MAC, VIP, timeout)).unwrap(), None);
+    assert_eq!(run(address_in_use(lab.ifindex(), NODE_MAC, VIP.into(), timeout)).unwrap(), None);
     assert!(started.elapsed() >= timeout);
     for _probe in 0..3 {
         assert_eq!(tap.next(), ArpPacket::probe(NODE_MAC, VIP));
@@ -87,12 +87,12 @@ fn an_announcement_during_the_probe_is_a_holder_and_another_probe_is_not() {
         lab.in_peer(|| (Announcer::open().unwrap(), nix::net::if_::if_nametoindex(CABLE).unwrap()));
     let unspecified = Ipv4Addr::UNSPECIFIED;
     let holder = run(async {
-        let probe = address_in_use(lab.ifindex(), NODE_MAC, VIP, PATIENCE);
+        let probe = address_in_use(lab.ifindex(), NODE_MAC, VIP.into(), PATIENCE);
         let announce = async {
             // A probe of another node is a request from 0.0.0.0 for the same address.
-            let other = Target::Unicast(BROADCAST, VIP);
-            sender.gratuitous_arp(ifindex, PEER_MAC, unspecified, PEER_MAC, other).unwrap();
-            sender.gratuitous_arp(ifindex, PEER_MAC, VIP, VIRTUAL_MAC, Target::Broadcast).unwrap();
+            let other = Target::Unicast(BROADCAST, VIP.into());
+            sender.announce(ifindex, PEER_MAC, unspecified.into(), PEER_MAC, other).unwrap();
+            sender.announce(ifindex, PEER_MAC, VIP.into(), VIRTUAL_MAC, Target::Broadcast).unwrap();
         };
         // Polled in this order: the probe listens before the announcement is sent.
         tokio::join!(biased; probe, announce).0.unwrap()

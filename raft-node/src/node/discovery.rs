@@ -1,0 +1,146 @@
+//! How the hosts on a link find the virtual IPs of this node: announcements, and the multicast groups in which they
+//! ask for IPv6 addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use farm_core::model::Mode;
+use farm_host::Mac;
+use farm_host::announce::{Announcer, Target};
+use farm_host::links::LinkInfo;
+use farm_host::multicast::Membership;
+
+use super::desired::Carried;
+
+/// What this node does to be found.
+#[derive(Default)]
+pub struct Discovery {
+    announcer: Option<Arc<Announcer>>,
+    /// One per virtual IPv6 address, with the link it is on.
+    groups: BTreeMap<Ipv6Addr, (u32, Membership)>,
+}
+
+impl Discovery {
+    /// Lets solicitations for `vip` in from `link`; nothing happens if they already come in, or for IPv4, whose
+    /// requests are broadcast.
+    ///
+    /// # Errors
+    /// When the link is gone or has no IPv6.
+    pub fn join(&mut self, link: &LinkInfo, vip: IpAddr) -> Result<(), farm_host::Error> {
+        let IpAddr::V6(vip) = vip else { return Ok(()) };
+        if self.groups.get(&vip).is_some_and(|(ifindex, _)| *ifindex == link.ifindex) {
+            return Ok(());
+        }
+        let membership = Membership::join(link.ifindex, vip)?;
+        self.groups.insert(vip, (link.ifindex, membership));
+        Ok(())
+    }
+
+    /// Undoes [`Discovery::join`].
+    pub fn leave(&mut self, vip: IpAddr) {
+        if let IpAddr::V6(vip) = vip {
+            self.groups.remove(&vip);
+        }
+    }
+
+    /// The announcements of all directed virtual IPs, naming this node; `links` are its service links.
+    pub fn announcements(
+        &mut self,
+        links: &[LinkInfo],
+        carried: &BTreeMap<IpAddr, Carried>,
+    ) -> Vec<Announcement> {
+        let Some(announcer) = self.announcer() else { return Vec::new() };
+        let directed = carried.iter().filter(|(_, c)| c.mode == Mode::Directed);
+        directed
+            .filter_map(|(vip, c)| {
+                let LinkInfo { ifindex, mac, .. } = *links.get(c.link)?;
+                Some(Announcement { announcer: announcer.clone(), ifindex, mac, vip: *vip })
+            })
+            .collect()
+    }
+
+    fn announcer(&mut self) -> Option<Arc<Announcer>> {
+        if self.announcer.is_none() {
+            self.announcer = Announcer::open()
+                .map(Arc::new)
+                .map_err(|error| tracing::warn!(%error, "no announcements"))
+                .ok();
+        }
+        self.announcer.clone()
+    }
+}
+
+/// One frame that names this node as the holder of a virtual IP.
+pub struct Announcement {
+    announcer: Arc<Announcer>,
+    ifindex: u32,
+    mac: Mac,
+    vip: IpAddr,
+}
+
+impl Announcement {
+    /// Sends it to everybody on the link.
+    ///
+    /// # Errors
+    /// When the link is down or its queue is full.
+    pub fn send(&self) -> Result<(), farm_host::Error> {
+        self.announcer.announce(self.ifindex, self.mac, self.vip, self.mac, Target::Broadcast)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+
+    #[test]
+    fn a_group_is_joined_and_left() {
+        let mut discovery = Discovery::default();
+        for _twice in 0..2 {
+            discovery.join(&loopback(), VIP.into()).unwrap();
+            assert_eq!(discovery.groups[&VIP].0, loopback().ifindex);
+        }
+        discovery.leave(VIP.into());
+        assert!(discovery.groups.is_empty());
+    }
+
+    #[test]
+    fn on_a_link_that_came_back_with_another_index_it_is_joined_anew() {
+        let mut discovery = Discovery::default();
+        discovery.groups.insert(VIP, (u32::MAX, Membership::join(loopback().ifindex, VIP).unwrap()));
+        discovery.join(&loopback(), VIP.into()).unwrap();
+        assert_eq!(discovery.groups[&VIP].0, loopback().ifindex);
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_an_error() {
+        let gone = LinkInfo { ifindex: i32::MAX as u32, ..loopback() };
+        let mut discovery = Discovery::default();
+        let error = discovery.join(&gone, VIP.into()).unwrap_err();
+        assert_eq!(error.errno(), Some(nix::errno::Errno::ENODEV));
+        assert!(discovery.groups.is_empty());
+    }
+
+    #[test]
+    fn ipv4_needs_no_group() {
+        let mut discovery = Discovery::default();
+        discovery.join(&loopback(), IpAddr::from([192, 0, 2, 1])).unwrap();
+        assert!(discovery.groups.is_empty());
+    }
+
+    /// The only link that every host has; nothing goes out there.
+    fn loopback() -> LinkInfo {
+        LinkInfo {
+            ifindex: 1,
+            name: "lo".into(),
+            mac: Mac::default(),
+            addresses: Vec::new(),
+            driver: String::new(),
+            up: true,
+            carrier: true,
+            loopback: true,
+        }
+    }
+}
