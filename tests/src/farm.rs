@@ -1,7 +1,7 @@
 //! A farm of real daemons in a lab of its own, and what it says of itself.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::process::Output;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 /// Guard against a farm that never gets there: many times what it takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// The web service of every lab.
-pub const WEB: SocketAddrV4 = SocketAddrV4::new(FIRST_VIP, WEB_PORT);
+pub const WEB: SocketAddr = SocketAddr::new(FIRST_VIP, WEB_PORT);
 
 /// Labs are isolated from each other, but share the processors, and the shortest lease is 100 ms.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -49,6 +49,20 @@ impl Farm {
     /// The lab does not come up.
     pub fn up(prefix: &str, mode: Mode) -> Result<Self> {
         Self::of(prefix, 3, |spec| spec.mode(mode))
+    }
+
+    /// Three nodes that serve the web service on `vip` too, by source port.
+    ///
+    /// # Errors
+    /// The lab does not come up, or the cluster refuses the virtual IP.
+    pub fn on(prefix: &str, mode: Mode, vip: IpAddr) -> Result<Self> {
+        let farm = Self::up(prefix, mode)?;
+        let web = Service::tcp(vip, WEB_PORT);
+        if web.at != WEB {
+            farm.add_service(web, "source-port")?;
+            farm.await_applied()?;
+        }
+        Ok(farm)
     }
 
     /// As many nodes as `spec` says, which serve [`WEB`].
@@ -131,7 +145,7 @@ impl Farm {
     ///
     /// # Errors
     /// It says nothing, or its program and the pure function disagree.
-    pub fn explain(&self, node: Place, client: SocketAddrV4, service: Service) -> Result<Explained> {
+    pub fn explain(&self, node: Place, client: SocketAddr, service: Service) -> Result<Explained> {
         let (client, service) = (client.to_string(), service.to_string());
         self.farmctl_json(node, &["explain", &client, &service])
     }
@@ -140,7 +154,7 @@ impl Farm {
     ///
     /// # Errors
     /// As [`Farm::explain`].
-    pub fn owner(&self, node: Place, client: SocketAddrV4, service: Service) -> Result<Place> {
+    pub fn owner(&self, node: Place, client: SocketAddr, service: Service) -> Result<Place> {
         let explained = self.explain(node, client, service)?;
         self.names(node)?.get(&explained.owner).copied().with_context(|| format!("{explained:?}"))
     }
@@ -183,12 +197,12 @@ impl Farm {
         Ok(steps.map(|e| now - real.saturating_sub(Duration::from_millis(e.time_unix_ms))).collect())
     }
 
-    /// The MAC that the virtual IP has in flood mode, as those on the link have learnt it.
+    /// The MAC that `vip` has in flood mode, as those on the link have learnt it.
     ///
     /// # Errors
     /// Nobody has.
-    pub fn learnt_mac(&self) -> Result<Mac> {
-        let vip = FIRST_VIP.to_string();
+    pub fn learnt_mac(&self, vip: IpAddr) -> Result<Mac> {
+        let vip = vip.to_string();
         let show = ["neigh", "show", &vip, "dev", "eth0"];
         for asker in [Place::Client, Place::Router] {
             let shown = shell::run(self.command(asker, "ip")?.args(show))?;
@@ -199,8 +213,16 @@ impl Farm {
         bail!("nobody on the link knows the hardware address of {vip}")
     }
 
-    /// Everything from `from` enters at `node` from now on, as if that had answered the question for the address;
-    /// until somebody announces itself.
+    /// The virtual hardware address of `vip`: in flood mode [`Farm::learnt_mac`], else there is none.
+    ///
+    /// # Errors
+    /// Nobody has learnt it.
+    pub fn virtual_mac(&self, vip: IpAddr) -> Result<Option<Mac>> {
+        (self.spec().mode == Mode::Flood).then(|| self.learnt_mac(vip)).transpose()
+    }
+
+    /// Everything from `from` for [`WEB`] enters at `node` from now on, as if that had answered the question for the
+    /// address; until somebody announces itself.
     ///
     /// # Errors
     /// The client's entry cannot be set.
@@ -241,22 +263,22 @@ fn parse_mac(text: &str) -> Result<Mac> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Service {
     /// Virtual IP and port.
-    pub at: SocketAddrV4,
+    pub at: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
 }
 
 impl Service {
-    /// A TCP service on the virtual IP.
+    /// A TCP service.
     #[must_use]
-    pub fn tcp(port: u16) -> Self {
-        Self { at: SocketAddrV4::new(FIRST_VIP, port), protocol: "tcp" }
+    pub fn tcp(vip: IpAddr, port: u16) -> Self {
+        Self { at: SocketAddr::new(vip, port), protocol: "tcp" }
     }
 
-    /// A UDP service on the virtual IP.
+    /// A UDP service.
     #[must_use]
-    pub fn udp(port: u16) -> Self {
-        Self { at: SocketAddrV4::new(FIRST_VIP, port), protocol: "udp" }
+    pub fn udp(vip: IpAddr, port: u16) -> Self {
+        Self { at: SocketAddr::new(vip, port), protocol: "udp" }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,9 +10,9 @@ use farm_lab::witness::{
     BootTime, Case, Content, Criterion, Expected, Heading, RunningSyns, SYNS_MIN, Segment, Side, Sighting,
     Syn, SynStream, Testimony, Verdict, Window, Witness, acceptances, judge, outcomes,
 };
-use farm_lab::{FIRST_VIP, Mode, Place};
+use farm_lab::{FIRST_VIP, Family, Place, WEB_PORT};
 
-use crate::farm::{Farm, LIMIT, WEB};
+use crate::farm::{Farm, LIMIT};
 
 /// SYNs per second: with three nodes 200 for each.
 const RATE: u32 = 600;
@@ -36,7 +36,8 @@ pub struct Load<'a> {
     farm: &'a Farm,
     witness: Witness,
     syns: RunningSyns,
-    sources: Vec<SocketAddrV4>,
+    service: SocketAddr,
+    sources: Vec<SocketAddr>,
     changes: Vec<Expected>,
     closed: Vec<Window>,
     unfiltered: Vec<Window>,
@@ -71,16 +72,25 @@ impl Seen {
 }
 
 impl<'a> Load<'a> {
-    /// Starts asking for the web service from `from`, which is `client` or `remote`.
+    /// Starts asking for the web service on the first virtual IP, from `from`, which is `client` or `remote`.
     ///
     /// # Errors
     /// Witness or stream cannot start.
     pub fn start(farm: &'a Farm, from: Place) -> Result<Self> {
-        let witness = Witness::start(farm, &[FIRST_VIP])?;
-        let sources = SynStream::clients(from, CLIENTS);
-        let syns = SynStream { from, sources: sources.clone(), service: WEB, rate: RATE }.start(farm)?;
+        Self::on(farm, from, FIRST_VIP)
+    }
+
+    /// The same on `vip`.
+    ///
+    /// # Errors
+    /// As [`Load::start`].
+    pub fn on(farm: &'a Farm, from: Place, vip: IpAddr) -> Result<Self> {
+        let witness = Witness::start(farm, &[vip])?;
+        let (service, sources) =
+            (SocketAddr::new(vip, WEB_PORT), SynStream::clients(from, Family::of(vip), CLIENTS));
+        let syns = SynStream { from, sources: sources.clone(), service, rate: RATE }.start(farm)?;
         let (changes, closed, unfiltered) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { farm, witness, syns, sources, changes, closed, unfiltered })
+        Ok(Self { farm, witness, syns, service, sources, changes, closed, unfiltered })
     }
 
     /// The witness.
@@ -97,7 +107,7 @@ impl<'a> Load<'a> {
         let now = BootTime::now();
         nodes.iter().try_for_each(|node| {
             let what = format!("{ENOUGH} answers of {node}");
-            self.await_count(&what, ENOUGH, |s| s.at > now && s.place == *node && opens(s).is_some())
+            self.await_count(&what, ENOUGH, |s| s.at > now && s.place == *node && self.opens(s).is_some())
         })
     }
 
@@ -107,9 +117,9 @@ impl<'a> Load<'a> {
     /// One is not.
     pub fn await_everybody(&self) -> Result<()> {
         let now = BootTime::now();
-        let missing: RefCell<BTreeSet<SocketAddrV4>> = RefCell::new(self.sources.iter().copied().collect());
+        let missing: RefCell<BTreeSet<SocketAddr>> = RefCell::new(self.sources.iter().copied().collect());
         let served = |s: &Sighting| {
-            if let Some(client) = opens(s).filter(|_| s.at > now) {
+            if let Some(client) = self.opens(s).filter(|_| s.at > now) {
                 missing.borrow_mut().remove(&client);
             }
             missing.borrow().is_empty()
@@ -124,7 +134,7 @@ impl<'a> Load<'a> {
                 && s.place == node
                 && s.side == Side::Cable
                 && s.heading == Heading::Arriving
-                && is_syn(s)
+                && self.is_syn(s)
         };
         self.await_count(&format!("{ENOUGH} SYNs at {node}"), ENOUGH, arrives)
     }
@@ -177,12 +187,12 @@ impl<'a> Load<'a> {
     /// The stream or a tap had failed, or too little was seen of a closed node.
     pub fn stop(self, teller: Place) -> Result<Seen> {
         let epochs = self.farm.epochs(teller)?;
-        let flood = self.farm.spec().mode == Mode::Flood;
-        let virtual_mac = flood.then(|| self.farm.learnt_mac()).transpose()?;
+        let vip = self.service.ip();
+        let virtual_mac = self.farm.virtual_mac(vip)?;
         let sent = self.syns.stop()?;
         let testimony = self.witness.stop()?;
         for closed in &self.closed {
-            let count = testimony.syns(closed.node, FIRST_VIP, closed.from, closed.until);
+            let count = testimony.syns(closed.node, vip, closed.from, closed.until);
             ensure!(
                 count >= SYNS_MIN,
                 "void: only {count} SYNs arrived at {} while it was closed",
@@ -191,22 +201,22 @@ impl<'a> Load<'a> {
         }
         let epochs = Some((Criterion::SourcePort, epochs));
         let Self { changes, closed, unfiltered, .. } = self;
-        let case = Case { vips: vec![FIRST_VIP], changes, closed, unfiltered, epochs, virtual_mac };
+        let case = Case { vips: vec![vip], changes, closed, unfiltered, epochs, virtual_mac };
         Ok(Seen { testimony, sent, case })
     }
-}
 
-/// The client to whom a node says that its connection is open.
-fn opens(sighting: &Sighting) -> Option<SocketAddrV4> {
-    let Content::Tcp(segment) = sighting.frame.content else { return None };
-    let leaves_a_node = sighting.side == Side::Cable
-        && sighting.heading == Heading::Leaving
-        && matches!(sighting.place, Place::Node(_));
-    (leaves_a_node && segment.source == WEB && segment.is(Segment::SYN | Segment::ACK))
-        .then_some(segment.destination)
-}
+    /// The client to whom a node says that its connection is open.
+    fn opens(&self, sighting: &Sighting) -> Option<SocketAddr> {
+        let Content::Tcp(segment) = sighting.frame.content else { return None };
+        let leaves_a_node = sighting.side == Side::Cable
+            && sighting.heading == Heading::Leaving
+            && matches!(sighting.place, Place::Node(_));
+        (leaves_a_node && segment.source == self.service && segment.is(Segment::SYN | Segment::ACK))
+            .then_some(segment.destination)
+    }
 
-fn is_syn(sighting: &Sighting) -> bool {
-    let Content::Tcp(segment) = sighting.frame.content else { return false };
-    segment.destination == WEB && segment.is(Segment::SYN)
+    fn is_syn(&self, sighting: &Sighting) -> bool {
+        let Content::Tcp(segment) = sighting.frame.content else { return false };
+        segment.destination == self.service && segment.is(Segment::SYN)
+    }
 }

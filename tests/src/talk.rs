@@ -1,7 +1,7 @@
 //! Long-lived TCP connections whose data is checked, and servers for them; UDP too.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -27,23 +27,27 @@ pub struct Echo {
 /// How a server that waits is told to look at the stop flag.
 #[derive(Clone, Copy, Debug)]
 enum Wake {
-    Tcp(SocketAddrV4),
-    Udp(SocketAddrV4),
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
 }
 
 impl Echo {
-    /// TCP servers on `port` of every node.
+    /// TCP servers for the service at `at` on every node, whether or not it has that virtual IP yet.
     ///
     /// # Errors
     /// A port is taken.
-    pub fn tcp(lab: &Lab, port: u16) -> Result<Self> {
+    pub fn tcp(lab: &Lab, at: SocketAddr) -> Result<Self> {
         let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
+        let (any, own): (IpAddr, IpAddr) = match at {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
+        };
         for node in lab.nodes() {
             let namespace = lab.namespace(node);
-            let listener = namespace.run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?))?;
+            let listener = namespace.run(|| listen(SocketAddr::new(any, at.port())))?;
             let stop = Arc::clone(&echo.stop);
             echo.threads.push(std::thread::spawn(move || serve(&listener, node, &stop)));
-            echo.wake.push((namespace, Wake::Tcp(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))));
+            echo.wake.push((namespace, Wake::Tcp(SocketAddr::new(own, at.port()))));
         }
         Ok(echo)
     }
@@ -52,7 +56,7 @@ impl Echo {
     ///
     /// # Errors
     /// A node does not have it.
-    pub fn udp(lab: &Lab, at: SocketAddrV4) -> Result<Self> {
+    pub fn udp(lab: &Lab, at: SocketAddr) -> Result<Self> {
         let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
         for node in lab.nodes() {
             let namespace = lab.namespace(node);
@@ -71,7 +75,7 @@ impl Drop for Echo {
         for (namespace, wake) in &self.wake {
             let woken = namespace.run(|| match wake {
                 Wake::Tcp(at) => Ok(TcpStream::connect(at).map(drop)?),
-                Wake::Udp(at) => Ok(UdpSocket::bind((*at.ip(), 0))?.send_to(&[0], at).map(drop)?),
+                Wake::Udp(at) => Ok(UdpSocket::bind((at.ip(), 0))?.send_to(&[0], at).map(drop)?),
             });
             if let Err(e) = woken {
                 eprintln!("a server does not end: {e:#}");
@@ -83,6 +87,19 @@ impl Drop for Echo {
             let _ = thread.join();
         }
     }
+}
+
+/// A listener of the family of `at` alone.
+fn listen(at: SocketAddr) -> Result<TcpListener> {
+    const BACKLOG: i32 = 128;
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&at.into()).with_context(|| at.to_string())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn serve(listener: &TcpListener, node: Place, stop: &AtomicBool) {
@@ -120,7 +137,7 @@ fn send_back(socket: &UdpSocket, stop: &AtomicBool) {
 pub struct Talk {
     stream: TcpStream,
     /// The client's end.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// Who holds the other end.
     pub node: Place,
     next: u64,
@@ -133,9 +150,9 @@ impl Talk {
     ///
     /// # Errors
     /// Nobody answers.
-    pub fn open(lab: &Lab, from: Place, client: SocketAddrV4, service: SocketAddrV4) -> Result<Self> {
+    pub fn open(lab: &Lab, from: Place, client: SocketAddr, service: SocketAddr) -> Result<Self> {
         let socket = lab.namespace(from).run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let socket = Socket::new(Domain::for_address(client), Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
             socket.bind(&client.into()).with_context(|| client.to_string())?;
             socket

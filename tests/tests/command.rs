@@ -1,13 +1,13 @@
 //! The second walk of ARCHITECTURE.md: one command. Shares change step by step, and nobody who is connected notices.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::witness::{
     BootTime, Content, Heading, Segment, Side, SynStream, Testimony, Verdict, acceptances,
 };
-use farm_lab::{BUCKETS, FIRST_VIP, Mode, Place, Status, WEB_MODULE};
+use farm_lab::{BUCKETS, FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
 use farm_tests::farm::{Event, Farm, LIMIT, Service, json_lines};
 use farm_tests::load::Load;
 use farm_tests::talk::{Echo, Talk, Talking};
@@ -24,22 +24,32 @@ const FIRST_PORT: u16 = 20_000;
 
 #[test]
 fn a_weight_changes_the_shares_and_disturbs_nobody() -> Result<()> {
-    weight_under_load("command-d", Mode::Directed)
+    weight_under_load("command-d", Mode::Directed, FIRST_VIP)
 }
 
 #[test]
 fn a_weight_changes_the_shares_and_disturbs_nobody_in_flood_mode() -> Result<()> {
-    weight_under_load("command-f", Mode::Flood)
+    weight_under_load("command-f", Mode::Flood, FIRST_VIP)
 }
 
-fn weight_under_load(prefix: &str, mode: Mode) -> Result<()> {
-    let farm = Farm::up(prefix, mode)?;
-    let service = Service::tcp(TALK);
+#[test]
+fn a_weight_changes_the_shares_and_disturbs_nobody_who_speaks_ipv6() -> Result<()> {
+    weight_under_load("command-d6", Mode::Directed, FIRST_VIP6)
+}
+
+#[test]
+fn a_weight_changes_the_shares_and_disturbs_nobody_who_speaks_ipv6_in_flood_mode() -> Result<()> {
+    weight_under_load("command-f6", Mode::Flood, FIRST_VIP6)
+}
+
+fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
+    let farm = Farm::on(prefix, mode, vip)?;
+    let service = Service::tcp(vip, TALK);
     farm.add_service(service, "source-port")?;
     farm.await_applied()?;
-    let _servers = Echo::tcp(&farm, TALK)?;
+    let _servers = Echo::tcp(&farm, service.at)?;
     let talks = open_talks(&farm, service)?;
-    let mut load = Load::start(&farm, Place::Client)?;
+    let mut load = Load::on(&farm, Place::Client, vip)?;
     let talking = Talking::start(talks);
     talking.await_rounds(20)?;
     load.await_answers_of(&[ONE, TWO, THREE])?;
@@ -68,8 +78,8 @@ fn weight_under_load(prefix: &str, mode: Mode) -> Result<()> {
 }
 
 fn open_talks(farm: &Farm, service: Service) -> Result<Vec<Talk>> {
-    let crowd: Vec<_> = Place::Client.crowd().collect();
-    let clients = (0..TALKS).map(|i| SocketAddrV4::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i));
+    let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(service.at.ip())).collect();
+    let clients = (0..TALKS).map(|i| SocketAddr::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i));
     let talks = clients.map(|client| Talk::open(farm, Place::Client, client, service.at));
     let talks = talks.collect::<Result<Vec<Talk>>>()?;
     let held = |node| talks.iter().filter(|t| t.node == node).count();
@@ -78,11 +88,11 @@ fn open_talks(farm: &Farm, service: Service) -> Result<Vec<Talk>> {
 }
 
 /// The owners of the talking clients' buckets now.
-fn moved(farm: &Farm, talks: &[Talk], service: Service) -> Result<BTreeMap<SocketAddrV4, Place>> {
+fn moved(farm: &Farm, talks: &[Talk], service: Service) -> Result<BTreeMap<SocketAddr, Place>> {
     talks.iter().map(|talk| Ok((talk.client, farm.owner(ONE, talk.client, service)?))).collect()
 }
 
-fn held_by_another(talks: &[Talk], client: &SocketAddrV4, owner: Place) -> bool {
+fn held_by_another(talks: &[Talk], client: &SocketAddr, owner: Place) -> bool {
     talks.iter().any(|talk| talk.client == *client && talk.node != owner)
 }
 
@@ -98,7 +108,7 @@ fn shared(status: &Status, weights: &[u32]) -> bool {
 }
 
 /// Resets in the connections to `service`, whoever sent them.
-fn resets(testimony: &Testimony, service: SocketAddrV4) -> usize {
+fn resets(testimony: &Testimony, service: SocketAddr) -> usize {
     let of_it = |segment: &Segment| segment.source == service || segment.destination == service;
     let seen = testimony.sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
     let segments = seen.filter_map(|s| match s.frame.content {
@@ -139,8 +149,8 @@ fn four_steps(farm: &Farm, known: usize) -> Result<()> {
 #[test]
 fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
     let farm = Farm::up("command-s", Mode::Directed)?;
-    let service = Service::tcp(TALK);
-    let _servers = Echo::tcp(&farm, TALK)?;
+    let service = Service::tcp(FIRST_VIP, TALK);
+    let _servers = Echo::tcp(&farm, service.at)?;
     ensure!(farm_refuses(&farm, service)?, "nobody serves {service} yet");
     farm.add_service(service, "source-address")?;
     farm.await_applied()?;
@@ -165,8 +175,8 @@ fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
 }
 
 fn open_talk(farm: &Farm, service: Service, client: u16) -> Result<Talk> {
-    let ip = Place::Client.crowd().next().context("a crowd")?;
-    let mut talk = Talk::open(farm, Place::Client, SocketAddrV4::new(ip, FIRST_PORT + client), service.at)?;
+    let ip = Place::Client.crowd(Family::of(service.at.ip())).next().context("a crowd")?;
+    let mut talk = Talk::open(farm, Place::Client, SocketAddr::new(ip, FIRST_PORT + client), service.at)?;
     talk.round()?;
     Ok(talk)
 }
@@ -175,9 +185,9 @@ fn open_talk(farm: &Farm, service: Service, client: u16) -> Result<Talk> {
 fn farm_refuses(farm: &Farm, service: Service) -> Result<bool> {
     const SYNS: usize = 200;
     let witness = farm_lab::witness::Witness::start(farm, &[FIRST_VIP])?;
-    let sources = SynStream::clients(Place::Client, SYNS);
+    let sources = SynStream::clients(Place::Client, Family::of(service.at.ip()), SYNS);
+    let last = sources.last().copied();
     let syns = SynStream { from: Place::Client, sources, service: service.at, rate: 400 }.start(farm)?;
-    let last = SynStream::clients(Place::Client, SYNS).pop();
     let arrived = |s: &farm_lab::witness::Sighting| {
         let Content::Tcp(segment) = s.frame.content else { return false };
         let arrives = s.side == Side::Cable && s.heading == Heading::Arriving;
@@ -196,7 +206,7 @@ fn farm_refuses(farm: &Farm, service: Service) -> Result<bool> {
 /// What prints state prints it as JSON too, with the version of its shape.
 fn every_answer_is_json(farm: &Farm) -> Result<()> {
     let client = "10.77.0.128:20000";
-    let web = Service::tcp(farm_lab::WEB_PORT).to_string();
+    let web = Service::tcp(FIRST_VIP, farm_lab::WEB_PORT).to_string();
     let commands: [&[&str]; 6] = [
         &["cluster", "status"],
         &["node", "list"],

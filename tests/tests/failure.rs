@@ -1,9 +1,11 @@
 //! The third walk of ARCHITECTURE.md: one failure. Whatever happens to a node, no two nodes accept one flow, and the
 //! others take over.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, ensure};
 use farm_lab::witness::{BootTime, Verdict};
-use farm_lab::{Mode, Place};
+use farm_lab::{FIRST_VIP, FIRST_VIP6, Mode, Place};
 use farm_tests::farm::Farm;
 use farm_tests::load::{Load, Seen};
 
@@ -53,8 +55,13 @@ fn follower(farm: &Farm) -> Result<Place> {
 
 /// Lets the fault happen under load from `from` and end again; the judgement must hold.
 fn survive(farm: &Farm, victim: Place, from: Place, fault: &Fault) -> Result<Seen> {
+    survive_on(farm, FIRST_VIP, victim, from, fault)
+}
+
+/// The same under load on `vip`.
+fn survive_on(farm: &Farm, vip: IpAddr, victim: Place, from: Place, fault: &Fault) -> Result<Seen> {
     let survivors = farm.others(victim);
-    let mut load = Load::start(farm, from)?;
+    let mut load = Load::on(farm, from, vip)?;
     load.await_answers_of(&ALL)?;
     let at = BootTime::now();
     let silent = (fault.strike)(farm, victim)?;
@@ -93,6 +100,22 @@ fn the_leaders_node_is_cut_off_and_returns() -> Result<()> {
     let farm = Farm::up("leader", Mode::Directed)?;
     let leader = farm.leader()?;
     survive(&farm, leader, Place::Remote, &CUT).map(drop)
+}
+
+#[test]
+fn nodes_that_serve_ipv6_are_cut_off_and_return() -> Result<()> {
+    let farm = Farm::on("cut-6", Mode::Directed, FIRST_VIP6)?;
+    survive_on(&farm, FIRST_VIP6, follower(&farm)?, Place::Client, &CUT)?;
+    let leader = farm.leader()?;
+    survive_on(&farm, FIRST_VIP6, leader, Place::Remote, &CUT).map(drop)
+}
+
+#[test]
+fn a_daemon_that_serves_ipv6_is_frozen_past_its_lease_and_thawed() -> Result<()> {
+    let farm = Farm::on("frozen-6", Mode::Flood, FIRST_VIP6)?;
+    survive_on(&farm, FIRST_VIP6, follower(&farm)?, Place::Client, &FROZEN)?;
+    let leader = farm.leader()?;
+    survive_on(&farm, FIRST_VIP6, leader, Place::Remote, &FROZEN).map(drop)
 }
 
 #[test]

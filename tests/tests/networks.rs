@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::witness::{BootTime, Verdict};
-use farm_lab::{Mode, Network, Place, Status, shell};
+use farm_lab::topology::mac_text;
+use farm_lab::{FIRST_VIP, Mode, Network, Place, Status, shell};
 use farm_tests::farm::{Event, Farm, LIMIT};
 use farm_tests::load::Load;
 
@@ -113,4 +114,21 @@ fn a_daemon_listens_on_its_own_addresses_only() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_stranger_with_the_virtual_ip_is_named_as_long_as_it_has_it() -> Result<()> {
+    let farm = Farm::of("stranger", 2, |spec| spec)?;
+    let leader = farm.leader()?;
+    let known = farm.events(leader)?.len();
+    let address = format!("{FIRST_VIP}/32 dev eth0\n");
+    farm.namespace(Place::Router).ip(&format!("addr add {address}"))?;
+    // It announces nothing: the leader finds it by asking.
+    let told = farm.await_event(leader, "vip_duplicate", known)?;
+    let stranger = mac_text(Place::Router.mac(Network::Lan).context("it is on the link")?);
+    ensure!(told.resource == FIRST_VIP.to_string() && told.text.contains(&stranger), "{told:?}");
+    let named = |s: &Status| s.conditions.iter().any(|c| c.code == "vip_duplicate");
+    farm.await_status(leader, "the stranger is named", LIMIT, named)?;
+    farm.namespace(Place::Router).ip(&format!("addr del {address}"))?;
+    farm.await_status(leader, "the stranger is gone", LIMIT, |s| !named(s)).map(drop)
 }

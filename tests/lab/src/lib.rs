@@ -23,6 +23,6 @@ pub mod witness;
 
 pub use farmctl::{BUCKETS, Condition, ModuleStatus, NodeStatus, Share, Status, WEB_MODULE};
 pub use lab::{Lab, Mode, Spec, down, exists, sweep};
-pub use names::{FIRST_VIP, FIRST_VIP6, LabName, Network, Place};
+pub use names::{FIRST_VIP, FIRST_VIP6, Family, LabName, Network, Place};
 pub use netns::NetNs;
 pub use node::WEB_PORT;

@@ -14,8 +14,8 @@ pub const NODES_MAX: u8 = 16;
 /// Longest name of a lab: `farm-<lab>-router` stays readable, and paths of sockets stay below 108 bytes.
 const NAME_MAX: usize = 32;
 /// Where the first virtual IP lies; more follow up to .127.
-pub const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-/// The first virtual IP of IPv6: the [`twin`] of [`FIRST_VIP`].
+pub const FIRST_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
+/// The first virtual IP of IPv6, the [`twin`] of [`FIRST_VIP`].
 pub const FIRST_VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100));
 /// The addresses .128 to .250 of `client` and `remote` stand for as many clients.
 pub const CROWD: std::ops::RangeInclusive<u8> = 128..=250;
@@ -68,6 +68,31 @@ impl From<LabName> for String {
 impl fmt::Display for LabName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// `ip` or its [`twin`].
+    fn pick(self, ip: Ipv4Addr) -> IpAddr {
+        match self {
+            Self::V4 => ip.into(),
+            Self::V6 => twin(ip).into(),
+        }
     }
 }
 
@@ -171,13 +196,14 @@ impl Place {
     }
 
     /// The addresses that stand for many clients (only `client` and `remote` have them).
-    pub fn crowd(self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn crowd(self, family: Family) -> impl Iterator<Item = IpAddr> {
         let net = match self {
             Self::Client => Some(77),
             Self::Remote => Some(88),
             Self::Node(_) | Self::Router | Self::Switch => None,
         };
-        net.into_iter().flat_map(|net| CROWD.map(move |host| Ipv4Addr::new(10, net, 0, host)))
+        net.into_iter()
+            .flat_map(move |net| CROWD.map(move |host| family.pick(Ipv4Addr::new(10, net, 0, host))))
     }
 }
 
@@ -300,11 +326,19 @@ mod tests {
         assert_eq!(Place::Node(1).address(), Ipv4Addr::new(10, 77, 0, 11));
         assert_eq!(Place::Remote.address(), Ipv4Addr::new(10, 88, 0, 50));
         assert_eq!(Place::Node(2).address6(), "fd77::12".parse::<Ipv6Addr>()?);
-        assert_eq!(Place::Client.crowd().count(), 123);
         assert_eq!(Place::Remote.address6(), "fd88::50".parse::<Ipv6Addr>()?);
         assert_eq!(Network::Second.address6(12), "fd78::12".parse::<Ipv6Addr>()?);
-        assert_eq!(IpAddr::from(twin(FIRST_VIP)), FIRST_VIP6);
+        assert_eq!(Family::V6.pick(Ipv4Addr::new(10, 77, 0, 100)), FIRST_VIP6);
         Ok(())
+    }
+
+    #[test]
+    fn crowds_are_of_one_family_and_nobodys_own() {
+        for (family, first) in [(Family::V4, "10.88.0.128"), (Family::V6, "fd88::128")] {
+            let crowd: Vec<IpAddr> = Place::Remote.crowd(family).collect();
+            assert_eq!((crowd.len(), crowd[0].to_string()), (123, first.to_owned()));
+            assert!(crowd.iter().all(|ip| Family::of(*ip) == family && !Place::Remote.is_at(*ip)));
+        }
     }
 
     #[test]

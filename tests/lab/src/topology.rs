@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::lab::Spec;
-use crate::names::{Network, Place, twin};
+use crate::names::{Family, Network, Place};
 use crate::netns::NetNs;
 use crate::shell;
 
@@ -138,11 +138,13 @@ fn add_routes(spec: &Spec) -> Result<()> {
 /// Those of IPv6 are deprecated from the start: the kernel picks none of them by itself.
 fn add_crowds(spec: &Spec) -> Result<()> {
     [Place::Client, Place::Remote].into_iter().try_for_each(|place| {
-        let batch = place.crowd().fold(String::new(), |mut batch, ip| {
+        let mut batch = String::new();
+        for ip in place.crowd(Family::V4) {
             let _ = writeln!(batch, "addr add {ip}/24 dev eth0");
-            let _ = writeln!(batch, "addr add {}/64 dev eth0 nodad preferred_lft 0", twin(ip));
-            batch
-        });
+        }
+        for ip in place.crowd(Family::V6) {
+            let _ = writeln!(batch, "addr add {ip}/64 dev eth0 nodad preferred_lft 0");
+        }
         place.namespace(&spec.name).ip(&batch)
     })
 }

@@ -11,7 +11,7 @@ const TWO: Place = Place::Node(2);
 
 fn load_on(lab: &Lab, node: Place) -> Result<Load> {
     lab.start_nginx(node)?;
-    Load::start(lab, Plan { rate: 500, ..Plan::new(node.address()) })
+    Load::start(lab, Plan { rate: 500, ..Plan::new(node.address().into()) })
 }
 
 fn await_requests(

@@ -1,7 +1,7 @@
 //! One fault under a stream of SYNs from both clients, judged from the wire.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,14 +10,14 @@ use super::fault::Fault;
 use super::journal;
 use super::notice::{outage, taken_over};
 use crate::lab::{Lab, Mode};
-use crate::names::{Network, Place};
+use crate::names::{Family, Network, Place};
 use crate::topology::mac_text;
 use crate::witness::{
     BootTime, Outcome, RunningSyns, Side, Syn, SynStream, Testimony, Witness, acceptances, outcomes, owners,
 };
 use crate::{FIRST_VIP, WEB_MODULE, WEB_PORT, shell};
 
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(FIRST_VIP, WEB_PORT);
+const SERVICE: SocketAddr = SocketAddr::new(FIRST_VIP, WEB_PORT);
 /// Who asks: a client on the link and one behind the router.
 pub(super) const CLIENTS: [Place; 2] = [Place::Client, Place::Remote];
 /// SYNs per second of each: every second one of a client of the victim, so 250 per second.
@@ -54,8 +54,8 @@ pub(super) struct Sample {
 struct Cast {
     from: Place,
     entry: Option<bool>,
-    of_victim: BTreeSet<SocketAddrV4>,
-    others: BTreeSet<SocketAddrV4>,
+    of_victim: BTreeSet<SocketAddr>,
+    others: BTreeSet<SocketAddr>,
 }
 
 /// Lets `fault` happen once and mends it; one sample per client machine. Frames enter at the victim in every second
@@ -114,7 +114,7 @@ fn last_frame(testimony: &Testimony, victim: Place, began: BootTime) -> BootTime
 fn sample(cast: &Cast, sent: &[Syn], testimony: &Testimony, victim: Place, at: BootTime) -> Sample {
     let accepted = acceptances(&testimony.sightings, &[FIRST_VIP]);
     let outcomes = outcomes(sent, &accepted);
-    let of = |clients: &BTreeSet<SocketAddrV4>| -> Vec<Outcome> {
+    let of = |clients: &BTreeSet<SocketAddr>| -> Vec<Outcome> {
         outcomes.iter().filter(|o| clients.contains(&o.syn.source)).copied().collect()
     };
     Sample {
@@ -131,7 +131,7 @@ fn cast(lab: &Lab, witness: &Witness, victim: Place) -> Result<Vec<Cast>> {
     let tried = CLIENTS.iter().map(|from| try_out(lab, witness, *from)).collect::<Result<Vec<_>>>()?;
     let casts = CLIENTS.iter().zip(tried).map(|(from, outcomes)| {
         let owners = owners(&outcomes);
-        let some = |mine: bool| -> BTreeSet<SocketAddrV4> {
+        let some = |mine: bool| -> BTreeSet<SocketAddr> {
             let those = owners.iter().filter(|(_, owner)| (**owner == victim) == mine);
             those.map(|(client, _)| *client).take(PLAYED).collect()
         };
@@ -154,12 +154,12 @@ fn entering(lab: &Lab, cast: Cast, victim: Place) -> Result<Cast> {
 fn try_out(lab: &Lab, witness: &Witness, from: Place) -> Result<Vec<Outcome>> {
     /// Twice the time that the stream needs, for a busy machine.
     const LIMIT: Duration = Duration::from_secs(5);
-    let sources = SynStream::clients(from, TRIED);
+    let sources = SynStream::clients(from, Family::of(FIRST_VIP), TRIED);
     let stream =
         SynStream { from, sources: sources.clone(), service: SERVICE, rate: TRIED_RATE }.start(lab)?;
     let answered = shell::await_value("the clients are answered", LIMIT, || {
         let seen = acceptances(&witness.so_far(), &[FIRST_VIP]);
-        let clients: BTreeSet<SocketAddrV4> = seen.iter().map(|a| a.client).collect();
+        let clients: BTreeSet<SocketAddr> = seen.iter().map(|a| a.client).collect();
         Ok(sources.iter().all(|source| clients.contains(source)).then_some(seen))
     });
     let sent = stream.stop()?;

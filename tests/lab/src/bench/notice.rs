@@ -1,7 +1,7 @@
 //! What the clients noticed of a fault: pure functions of attempts and answers.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::names::Place;
@@ -32,7 +32,7 @@ pub(super) fn outage(outcomes: &[Outcome]) -> Option<Duration> {
 /// Time from `fault` until somebody else than `victim` opened a connection of one of `clients`.
 pub(super) fn taken_over(
     accepted: &[Acceptance],
-    clients: &BTreeSet<SocketAddrV4>,
+    clients: &BTreeSet<SocketAddr>,
     victim: Place,
     fault: BootTime,
 ) -> Option<Duration> {
@@ -43,12 +43,11 @@ pub(super) fn taken_over(
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
+    use crate::names::FIRST_VIP;
     use crate::witness::Syn;
 
-    const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 128), 61_000);
+    const CLIENT: SocketAddr = SocketAddr::new(FIRST_VIP, 61_000);
 
     fn at(ms: u64) -> BootTime {
         BootTime(ms * 1_000_000)
@@ -99,7 +98,7 @@ mod tests {
             service: CLIENT,
             kind,
         };
-        let stranger = SocketAddrV4::new(*CLIENT.ip(), 61_001);
+        let stranger = SocketAddr::new(CLIENT.ip(), 61_001);
         let seen = [
             accepted(90, 2, CLIENT, Kind::Opened(1)),
             accepted(110, 3, CLIENT, Kind::Opened(2)),

@@ -1,7 +1,7 @@
 //! Real HTTP load: a new connection for every request, each from another address and port of the client, at a
 //! steady rate whatever the answers are.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::lab::Lab;
-use crate::names::Place;
+use crate::names::{Family, Place};
 use crate::node::WEB_PORT;
 
 /// A request that is not answered by then has failed. Below the second after which a client's kernel would try
@@ -34,7 +34,7 @@ pub struct Plan {
     /// The machine that asks: `client` or `remote`.
     pub from: Place,
     /// The service.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// Requests per second.
     pub rate: u32,
 }
@@ -42,8 +42,8 @@ pub struct Plan {
 impl Plan {
     /// Requests of `client` to the web service at `vip`.
     #[must_use]
-    pub fn new(vip: Ipv4Addr) -> Self {
-        Self { from: Place::Client, service: SocketAddrV4::new(vip, WEB_PORT), rate: super::RATE }
+    pub fn new(vip: IpAddr) -> Self {
+        Self { from: Place::Client, service: SocketAddr::new(vip, WEB_PORT), rate: super::RATE }
     }
 }
 
@@ -135,7 +135,7 @@ impl Driver {
     }
 
     async fn drive(self) -> Result<()> {
-        let mut clients = clients(self.plan.from);
+        let mut clients = clients(self.plan.from, Family::of(self.plan.service.ip()));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut started = 0u32;
@@ -155,14 +155,12 @@ impl Driver {
 
 /// Every address of the crowd with a port, then with the next port, for ever: no pair comes again for a quarter of
 /// an hour at any rate that the machine can serve.
-fn clients(from: Place) -> impl Iterator<Item = SocketAddr> {
-    let crowd: Vec<Ipv4Addr> = from.crowd().collect();
-    PORTS
-        .cycle()
-        .flat_map(move |port| crowd.clone().into_iter().map(move |ip| SocketAddrV4::new(ip, port).into()))
+fn clients(from: Place, family: Family) -> impl Iterator<Item = SocketAddr> {
+    let crowd: Vec<IpAddr> = from.crowd(family).collect();
+    PORTS.cycle().flat_map(move |port| crowd.clone().into_iter().map(move |ip| SocketAddr::new(ip, port)))
 }
 
-async fn note(client: SocketAddr, service: SocketAddrV4, begin: Instant, ended: Arc<Mutex<Vec<Request>>>) {
+async fn note(client: SocketAddr, service: SocketAddr, begin: Instant, ended: Arc<Mutex<Vec<Request>>>) {
     let start = begin.elapsed();
     let answer = timeout(TIMEOUT, ask(client, service)).await;
     let by = answer.ok().and_then(Result::ok).flatten();
@@ -170,10 +168,10 @@ async fn note(client: SocketAddr, service: SocketAddrV4, begin: Instant, ended: 
 }
 
 /// One request; the node's name is the body of the answer.
-async fn ask(client: SocketAddr, service: SocketAddrV4) -> std::io::Result<Option<Place>> {
-    let socket = TcpSocket::new_v4()?;
+async fn ask(client: SocketAddr, service: SocketAddr) -> std::io::Result<Option<Place>> {
+    let socket = if service.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(client)?;
-    let mut stream = socket.connect(service.into()).await?;
+    let mut stream = socket.connect(service).await?;
     stream.write_all(GET).await?;
     let mut answer = Vec::with_capacity(512);
     stream.read_to_end(&mut answer).await?;
@@ -200,7 +198,8 @@ mod tests {
 
     #[test]
     fn no_client_comes_twice() {
-        let distinct: std::collections::BTreeSet<SocketAddr> = clients(Place::Client).take(100_000).collect();
+        let distinct: std::collections::BTreeSet<SocketAddr> =
+            clients(Place::Client, Family::V4).take(100_000).collect();
         assert_eq!(distinct.len(), 100_000);
     }
 }

@@ -1,15 +1,13 @@
 //! From frames to acceptances: which node let what in, by its answers.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use super::frame::{Content, Segment};
+use super::icmp::Message;
 use super::tap::{Heading, Side, Sighting};
 use super::time::BootTime;
 use crate::names::Place;
-
-/// ICMP echo request: what a machine sends by itself, never an answer.
-const ECHO_REQUEST: u8 = 8;
 
 /// A node answered for a virtual IP: its filter let the question in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +17,9 @@ pub struct Acceptance {
     /// Who answered.
     pub node: Place,
     /// To whom (port 0 for ICMP).
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// For which service (port 0 for ICMP).
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// What was answered.
     pub kind: Kind,
 }
@@ -36,7 +34,7 @@ pub enum Kind {
     Refused,
     /// A UDP datagram.
     Datagram,
-    /// An ICMP message.
+    /// An ICMP or ICMPv6 message.
     Icmp,
     /// A segment of a connection that acknowledges what the client sent before this sequence number: proves who holds
     /// the socket, not that something was let in just now.
@@ -56,13 +54,13 @@ impl Kind {
 
 /// The acceptances among `sightings`, which are in order of time: answers that left a node's cable.
 #[must_use]
-pub fn acceptances(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Vec<Acceptance> {
+pub fn acceptances(sightings: &[Sighting], vips: &[IpAddr]) -> Vec<Acceptance> {
     let mut opened = BTreeSet::new();
     let answers = sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
     let answers = answers.filter(|s| matches!(s.place, Place::Node(_)));
     let read = answers.filter_map(|s| {
         let (service, client, kind) = answer(s)?;
-        vips.contains(service.ip()).then_some(Acceptance { at: s.at, node: s.place, client, service, kind })
+        vips.contains(&service.ip()).then_some(Acceptance { at: s.at, node: s.place, client, service, kind })
     });
     read.filter(|a| match a.kind {
         Kind::Opened(isn) => opened.insert((a.node, a.client, a.service, isn)),
@@ -72,14 +70,23 @@ pub fn acceptances(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Vec<Acceptance>
 }
 
 /// Service, client and kind of an answer; `None` for what proves nothing.
-fn answer(sighting: &Sighting) -> Option<(SocketAddrV4, SocketAddrV4, Kind)> {
+fn answer(sighting: &Sighting) -> Option<(SocketAddr, SocketAddr, Kind)> {
     match sighting.frame.content {
         Content::Tcp(segment) => Some((segment.source, segment.destination, tcp_answer(&segment)?)),
         Content::Udp(source, destination) => Some((source, destination, Kind::Datagram)),
-        Content::Icmp(ECHO_REQUEST, ..) | Content::Arp(_) | Content::Other => None,
-        Content::Icmp(_, source, destination) => {
-            Some((SocketAddrV4::new(source, 0), SocketAddrV4::new(destination, 0), Kind::Icmp))
+        Content::Icmp(icmp) => {
+            let kind = icmp_answer(icmp.message)?;
+            Some((SocketAddr::new(icmp.source, 0), SocketAddr::new(icmp.destination, 0), kind))
         }
+        Content::Neighbour(_) | Content::Other => None,
+    }
+}
+
+/// What a machine sends by itself is no answer.
+fn icmp_answer(message: Message) -> Option<Kind> {
+    match message {
+        Message::EchoRequest | Message::Unasked => None,
+        Message::EchoReply | Message::TooBig(_) | Message::Error(_) | Message::Other => Some(Kind::Icmp),
     }
 }
 
@@ -99,7 +106,7 @@ fn tcp_answer(segment: &Segment) -> Option<Kind> {
 }
 
 /// Is it a first segment of a connection to `vip`?
-pub(super) fn is_syn_to(sighting: &Sighting, vip: Ipv4Addr) -> bool {
+pub(super) fn is_syn_to(sighting: &Sighting, vip: IpAddr) -> bool {
     let Content::Tcp(segment) = sighting.frame.content else { return false };
-    segment.is(Segment::SYN) && *segment.destination.ip() == vip
+    segment.is(Segment::SYN) && segment.destination.ip() == vip
 }

@@ -1,7 +1,12 @@
 //! Frames as the witness reads them: only what is judged. Not the parser of the filter: a second opinion.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
+
+use super::bytes::{be16, be32, mac};
+use super::icmp::Icmp;
+use super::neighbour::Neighbour;
+use super::packet::{Packet, protocol};
 
 /// A hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,11 +35,11 @@ pub enum Content {
     /// A TCP segment.
     Tcp(Segment),
     /// A UDP datagram: source and destination.
-    Udp(SocketAddrV4, SocketAddrV4),
-    /// An ICMP message: type, source, destination.
-    Icmp(u8, Ipv4Addr, Ipv4Addr),
-    /// ARP for IPv4.
-    Arp(Arp),
+    Udp(SocketAddr, SocketAddr),
+    /// An ICMP or ICMPv6 message.
+    Icmp(Icmp),
+    /// ARP for IPv4, or neighbour discovery.
+    Neighbour(Neighbour),
     /// Anything else, later fragments included.
     Other,
 }
@@ -43,9 +48,9 @@ pub enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Sender.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Receiver.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// Sequence number.
     pub sequence: u32,
     /// Acknowledgement number.
@@ -71,163 +76,127 @@ impl Segment {
     }
 }
 
-/// An ARP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arp {
-    /// 1 request, 2 reply.
-    pub operation: u16,
-    /// Hardware address of the sender.
-    pub sender_mac: Mac,
-    /// Address of the sender.
-    pub sender: Ipv4Addr,
-    /// Address that is asked for or told.
-    pub target: Ipv4Addr,
-}
-
-impl Arp {
-    /// A request.
-    pub const REQUEST: u16 = 1;
-    /// A reply.
-    pub const REPLY: u16 = 2;
-}
-
 impl Frame {
     /// Reads a frame; `None` if it is too short for Ethernet.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (destination, source) = (mac(bytes, 0)?, mac(bytes, 6)?);
         let content = match be16(bytes, 12)? {
-            0x0800 => ipv4(&bytes[14..]),
-            0x0806 => arp(&bytes[14..]),
+            0x0800 => Packet::v4(&bytes[14..]).and_then(|packet| content(&packet)),
+            0x86dd => Packet::v6(&bytes[14..]).and_then(|packet| content(&packet)),
+            0x0806 => Neighbour::arp(&bytes[14..]).map(Content::Neighbour),
             _ => None,
         };
         Some(Self { source, destination, content: content.unwrap_or(Content::Other) })
     }
 
-    /// The IPv4 address that it is for; `None` where that was not read.
+    /// The address that it is for; `None` where that was not read, and where neighbours are asked for and told.
     #[must_use]
-    pub fn destination_address(&self) -> Option<Ipv4Addr> {
+    pub fn destination_address(&self) -> Option<IpAddr> {
         match self.content {
-            Content::Tcp(segment) => Some(*segment.destination.ip()),
-            Content::Udp(_, destination) => Some(*destination.ip()),
-            Content::Icmp(_, _, destination) => Some(destination),
-            Content::Arp(_) | Content::Other => None,
+            Content::Tcp(segment) => Some(segment.destination.ip()),
+            Content::Udp(_, destination) => Some(destination.ip()),
+            Content::Icmp(icmp) => Some(icmp.destination),
+            Content::Neighbour(_) | Content::Other => None,
         }
     }
 }
 
-fn ipv4(packet: &[u8]) -> Option<Content> {
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    let later_fragment = be16(packet, 6)? & 0x1fff != 0;
-    let (source, destination) = (ip(packet, 12)?, ip(packet, 16)?);
-    let body = packet.get(header..)?;
-    if later_fragment {
-        return None;
-    }
-    match packet[9] {
-        1 => Some(Content::Icmp(*body.first()?, source, destination)),
-        6 => Some(Content::Tcp(tcp(body, source, destination)?)),
-        17 => {
-            let (from, to) = (be16(body, 0)?, be16(body, 2)?);
-            Some(Content::Udp(SocketAddrV4::new(source, from), SocketAddrV4::new(destination, to)))
-        }
+fn content(packet: &Packet<'_>) -> Option<Content> {
+    match (packet.protocol, packet.source.is_ipv4()) {
+        (protocol::TCP, _) => tcp(packet).map(Content::Tcp),
+        (protocol::UDP, _) => packet.ends().map(|(source, destination)| Content::Udp(source, destination)),
+        (protocol::ICMPV6, false) => Neighbour::discovery(packet)
+            .map(Content::Neighbour)
+            .or_else(|| Icmp::read(packet).map(Content::Icmp)),
+        (protocol::ICMP, true) => Icmp::read(packet).map(Content::Icmp),
         _ => None,
     }
 }
 
-fn tcp(body: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> Option<Segment> {
+fn tcp(packet: &Packet<'_>) -> Option<Segment> {
+    let (source, destination) = packet.ends()?;
     Some(Segment {
-        source: SocketAddrV4::new(source, be16(body, 0)?),
-        destination: SocketAddrV4::new(destination, be16(body, 2)?),
-        sequence: be32(body, 4)?,
-        acknowledgement: be32(body, 8)?,
-        flags: *body.get(13)?,
+        source,
+        destination,
+        sequence: be32(packet.body, 4)?,
+        acknowledgement: be32(packet.body, 8)?,
+        flags: *packet.body.get(13)?,
     })
-}
-
-fn arp(packet: &[u8]) -> Option<Content> {
-    let ethernet_and_ipv4 = be16(packet, 0)? == 1 && be16(packet, 2)? == 0x0800;
-    let read = || {
-        Some(Arp {
-            operation: be16(packet, 6)?,
-            sender_mac: mac(packet, 8)?,
-            sender: ip(packet, 14)?,
-            target: ip(packet, 24)?,
-        })
-    };
-    if ethernet_and_ipv4 { read().map(Content::Arp) } else { None }
-}
-
-fn mac(bytes: &[u8], at: usize) -> Option<Mac> {
-    Some(Mac(bytes.get(at..at + 6)?.try_into().ok()?))
-}
-
-fn ip(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
-    be32(bytes, at).map(Ipv4Addr::from)
-}
-
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::tests as packet;
     use super::*;
 
     const MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    const IPV4: u16 = 0x0800;
+    const IPV6: u16 = 0x86dd;
 
     fn frame(ether_type: u16, body: &[u8]) -> Vec<u8> {
         [&MACS[..], &ether_type.to_be_bytes(), body].concat()
     }
 
-    fn ipv4_packet(protocol: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
-        let mut packet =
-            vec![0x46, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 1, 1, 1, 0];
-        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
-        packet.extend_from_slice(body);
-        packet
+    fn content(ether_type: u16, body: &[u8]) -> Content {
+        Frame::parse(&frame(ether_type, body)).expect("long enough").content
     }
 
     #[test]
-    fn a_syn_is_read_behind_ip_options() {
+    fn a_syn_is_read_behind_options_and_extension_headers() {
         let tcp = [0x9c, 0x40, 0, 80, 0, 0, 0, 7, 0, 0, 0, 9, 0x50, 0x02];
-        let read = Frame::parse(&frame(0x0800, &ipv4_packet(6, 0, &tcp))).expect("long enough");
-        let Content::Tcp(segment) = read.content else { panic!("{read:?}") };
-        assert_eq!(segment.source, "10.0.0.1:40000".parse().expect("address"));
-        assert_eq!(segment.destination, "10.0.0.2:80".parse().expect("address"));
-        assert_eq!((segment.sequence, segment.acknowledgement), (7, 9));
-        assert!(segment.is(Segment::SYN) && !segment.is(Segment::SYN | Segment::ACK));
-        assert_eq!(read.source, Mac([2, 0, 0, 0, 0, 2]));
+        for (ether_type, body, source, destination) in [
+            (IPV4, packet::v4(6, 0, &tcp), "10.0.0.1:40000", "10.0.0.2:80"),
+            (IPV6, packet::v6(6, &tcp), "[fd00::1]:40000", "[fd00::2]:80"),
+            (IPV6, packet::extended(6, &tcp, 1), "[fd00::1]:40000", "[fd00::2]:80"),
+        ] {
+            let read = Frame::parse(&frame(ether_type, &body)).expect("long enough");
+            let Content::Tcp(segment) = read.content else { panic!("{read:?}") };
+            assert_eq!(segment.source, source.parse().expect("address"));
+            assert_eq!(segment.destination, destination.parse().expect("address"));
+            assert_eq!((segment.sequence, segment.acknowledgement), (7, 9));
+            assert!(segment.is(Segment::SYN) && !segment.is(Segment::SYN | Segment::ACK));
+            assert_eq!(read.source, Mac([2, 0, 0, 0, 0, 2]));
+            assert_eq!(read.destination_address(), Some(segment.destination.ip()));
+        }
     }
 
     #[test]
     fn later_fragments_have_no_ports() {
-        let read = Frame::parse(&frame(0x0800, &ipv4_packet(17, 0x0010, &[0; 8]))).expect("long enough");
-        assert_eq!(read.content, Content::Other);
+        assert_eq!(content(IPV4, &packet::v4(17, 0x0010, &[0; 8])), Content::Other);
+        assert_eq!(content(IPV6, &packet::extended(17, &[0; 8], 0x0010)), Content::Other);
     }
 
     #[test]
-    fn arp_is_read() {
-        let body = [0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 2, 10, 0, 0, 100, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1];
-        let Some(Content::Arp(arp)) = Frame::parse(&frame(0x0806, &body)).map(|f| f.content) else {
-            panic!("no ARP")
-        };
-        assert_eq!((arp.operation, arp.sender), (Arp::REPLY, Ipv4Addr::new(10, 0, 0, 100)));
-        assert_eq!(arp.target, Ipv4Addr::new(10, 0, 0, 1));
+    fn a_message_of_the_other_family_is_none() {
+        assert!(matches!(content(IPV4, &packet::v4(1, 0, &[8; 8])), Content::Icmp(_)));
+        assert!(matches!(content(IPV6, &packet::v6(58, &[128; 8])), Content::Icmp(_)));
+        assert_eq!(content(IPV4, &packet::v4(58, 0, &[128; 8])), Content::Other);
+        assert_eq!(content(IPV6, &packet::v6(1, &[8; 8])), Content::Other);
+    }
+
+    #[test]
+    fn neighbours_are_told_from_other_messages() {
+        let solicitation = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &[0xfd; 16]].concat();
+        for body in [packet::v6(58, &solicitation), packet::extended(58, &solicitation, 1)] {
+            assert!(matches!(content(IPV6, &body), Content::Neighbour(_)), "{body:?}");
+        }
+        let read = Frame::parse(&frame(IPV6, &packet::v6(58, &solicitation))).expect("long enough");
+        assert_eq!(read.destination_address(), None);
     }
 
     #[test]
     fn no_truncation_panics() {
-        let tcp = frame(0x0800, &ipv4_packet(6, 0, &[0; 20]));
-        let arp = frame(
-            0x0806,
-            &[0, 1, 8, 0, 6, 4, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        );
-        for whole in [tcp, arp] {
+        let arp = [0, 1, 8, 0, 6, 4, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let quoting = [&[2, 0, 0, 0, 0, 0, 5, 0][..], &packet::extended(6, &[0; 20], 1)].concat();
+        let advertisement = [&[136, 0, 0, 0, 0x40, 0, 0, 0][..], &[0xfd; 16], &[2, 1, 2, 0, 0, 0, 0, 2]];
+        for whole in [
+            frame(IPV4, &packet::v4(6, 0, &[0; 20])),
+            frame(0x0806, &arp),
+            frame(IPV6, &packet::extended(6, &[0; 20], 1)),
+            frame(IPV6, &packet::v6(58, &quoting)),
+            frame(IPV6, &packet::v6(58, &advertisement.concat())),
+        ] {
             for length in 0..=whole.len() {
                 assert_eq!(Frame::parse(&whole[..length]).is_some(), length >= 14);
             }

@@ -1,11 +1,12 @@
 //! The judgement: a pure function of what was seen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::acceptance::{Acceptance, Kind, acceptances, is_syn_to};
-use super::frame::{Arp, Content, Frame, Mac, Segment};
+use super::frame::{Content, Mac, Segment};
+use super::neighbour::{Neighbour, Speech};
 use super::tap::{Heading, Side, Sighting, Testimony};
 use super::time::BootTime;
 use crate::names::{Network, Place};
@@ -21,7 +22,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug, Default)]
 pub struct Case {
     /// The virtual IPs.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// Changes of owner that must have been under load: otherwise the case is void.
     pub changes: Vec<Expected>,
     /// Nodes that must not accept anything for a time (P2).
@@ -120,8 +121,8 @@ pub enum Violation {
     AcceptedWhileClosed(Acceptance),
     /// P2: the filter let it in while closed.
     PassedWhileClosed(Sighting),
-    /// A frame that left a node names the virtual IP in ARP, and is neither answer nor announcement.
-    ArpNamesVirtualIp(Place, BootTime, Arp),
+    /// A frame that left a node names the virtual IP among neighbours, and is neither answer nor announcement.
+    NamesVirtualIp(Place, BootTime, Neighbour),
 }
 
 /// Judges what was seen, twice: on the switch's side of each cable, which is decisive, and on the nodes.
@@ -145,7 +146,7 @@ fn judge_cables(sightings: &[Sighting], accepted: &[Acceptance], case: &Case) ->
     );
     let entries = accepted.iter().filter(|a| a.kind.is_entry() && case.is_closed(a.node, a.at));
     found.extend(entries.map(|a| Violation::AcceptedWhileClosed(*a)));
-    found.extend(sightings.iter().filter_map(|s| wrong_arp(s, case)));
+    found.extend(sightings.iter().filter_map(|s| wrong_naming(s, case)));
     found
 }
 
@@ -197,7 +198,7 @@ fn voids(testimony: &Testimony, case: &Case, accepted: &[Acceptance]) -> Vec<Str
 }
 
 /// Who opened which attempt, and when: the key is the client's flow with its initial sequence number.
-type Attempts<T> = BTreeMap<(SocketAddrV4, SocketAddrV4, u32), Vec<T>>;
+type Attempts<T> = BTreeMap<(SocketAddr, SocketAddr, u32), Vec<T>>;
 
 /// Attempts that two nodes answered.
 fn two_answers(accepted: &[Acceptance], tried: &Attempts<BootTime>) -> Vec<Violation> {
@@ -247,13 +248,13 @@ fn by_two_nodes<T: Copy>(
 }
 
 /// Frames for a virtual IP that reached a node's stack.
-fn passed<'a>(sightings: &'a [Sighting], vips: &'a [Ipv4Addr]) -> impl Iterator<Item = &'a Sighting> {
+fn passed<'a>(sightings: &'a [Sighting], vips: &'a [IpAddr]) -> impl Iterator<Item = &'a Sighting> {
     let entered = sightings.iter().filter(|s| s.side == Side::Machine && s.heading == Heading::Arriving);
     entered.filter(|s| s.frame.destination_address().is_some_and(|to| vips.contains(&to)))
 }
 
 /// When each attempt left its client (or the router on its behalf).
-fn tries(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Attempts<BootTime> {
+fn tries(sightings: &[Sighting], vips: &[IpAddr]) -> Attempts<BootTime> {
     let mut tried: Attempts<BootTime> = BTreeMap::new();
     let from_clients = sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
     for s in from_clients.filter(|s| matches!(s.place, Place::Client | Place::Router)) {
@@ -268,7 +269,7 @@ fn tries(sightings: &[Sighting], vips: &[Ipv4Addr]) -> Attempts<BootTime> {
 /// A connection in which two nodes speak. It begins with the answer to its SYN. A port may be used again while a node
 /// still has the half-open connection that was there before: what that node acknowledges tells whose segment it is.
 fn two_speakers(accepted: &[Acceptance]) -> Vec<Violation> {
-    let mut connections: BTreeMap<(SocketAddrV4, SocketAddrV4), Vec<(u32, Acceptance)>> = BTreeMap::new();
+    let mut connections: BTreeMap<(SocketAddr, SocketAddr), Vec<(u32, Acceptance)>> = BTreeMap::new();
     let mut found = Vec::new();
     for a in accepted {
         let known = connections.entry((a.client, a.service)).or_default();
@@ -294,14 +295,14 @@ fn two_speakers(accepted: &[Acceptance]) -> Vec<Violation> {
 /// Each change of a bucket's owner needs an epoch of its own: committed before the new owner's first answer, and not
 /// longer before the old owner's last one than a planned change takes.
 fn out_of_order(accepted: &[Acceptance], criterion: Criterion, epochs: &[BootTime]) -> Vec<Violation> {
-    let mut owner: BTreeMap<(Ipv4Addr, u16), (Acceptance, BootTime)> = BTreeMap::new();
+    let mut owner: BTreeMap<(IpAddr, u16), (Acceptance, BootTime)> = BTreeMap::new();
     let mut found = Vec::new();
     for a in accepted.iter().filter(|a| matches!(a.kind, Kind::Opened(_) | Kind::Datagram)) {
         let port = match criterion {
             Criterion::SourceAddress => 0,
             Criterion::SourcePort => a.client.port(),
         };
-        let (last, used) = owner.entry((*a.client.ip(), port)).or_insert((*a, BootTime::default()));
+        let (last, used) = owner.entry((a.client.ip(), port)).or_insert((*a, BootTime::default()));
         if last.node != a.node {
             let after = (*used).max(last.at - CHANGE_MAX);
             match epochs.iter().copied().filter(|at| *at > after && *at <= a.at).min() {
@@ -314,37 +315,51 @@ fn out_of_order(accepted: &[Acceptance], criterion: Criterion, epochs: &[BootTim
     found
 }
 
-/// ARP that left a node and names a virtual IP. Right are: the answer (its own or the virtual hardware address), the
-/// announcement in request form (sender and target are the virtual IP), a client's request that is sent on, and the
-/// probe whether somebody has the address already (RFC 5227 §2.1.1: it has no sender, so nobody learns from it).
-fn wrong_arp(sighting: &Sighting, case: &Case) -> Option<Violation> {
-    let Frame { source, content: Content::Arp(arp), .. } = sighting.frame else { return None };
-    let leaves_a_node = sighting.side == Side::Cable && sighting.heading == Heading::Leaving;
+/// ARP or neighbour discovery that left a node and names a virtual IP, though it is none of what [`is_right`] is.
+fn wrong_naming(sighting: &Sighting, case: &Case) -> Option<Violation> {
+    let Content::Neighbour(said) = sighting.frame.content else { return None };
+    let leaves_a_node = sighting.side == Side::Cable
+        && sighting.heading == Heading::Leaving
+        && matches!(sighting.place, Place::Node(_));
     let own = Mac(sighting.place.mac(Network::Lan)?);
-    let node = matches!(sighting.place, Place::Node(_));
-    let (from_vip, for_vip) = (case.vips.contains(&arp.sender), case.vips.contains(&arp.target));
-    if !leaves_a_node || !node || !(from_vip || for_vip) {
-        return None;
-    }
-    let tells_where = from_vip && (arp.sender_mac == own || Some(arp.sender_mac) == case.virtual_mac);
-    let right = source == own
-        && match arp.operation {
-            Arp::REPLY => tells_where,
-            Arp::REQUEST if arp.sender == arp.target => tells_where,
-            Arp::REQUEST if arp.sender.is_unspecified() => for_vip && arp.sender_mac == own,
-            Arp::REQUEST => for_vip && !from_vip && arp.sender_mac != own,
-            _ => false,
-        };
-    (!right).then_some(Violation::ArpNamesVirtualIp(sighting.place, sighting.at, arp))
+    let wrong = || sighting.frame.source != own || !is_right(&said, sighting.place, own, case);
+    (leaves_a_node && said.names(&case.vips) && wrong()).then_some(Violation::NamesVirtualIp(
+        sighting.place,
+        sighting.at,
+        said,
+    ))
+}
+
+/// Right are: the answer to one who asked (with the node's own or the virtual hardware address), the announcement, a
+/// client's question that is sent on, and the probe whether somebody has the address already (RFC 5227 §2.1.1, RFC 4862
+/// §5.4.2: it has no sender, so nobody learns from it).
+fn is_right(said: &Neighbour, node: Place, own: Mac, case: &Case) -> bool {
+    let is_vip = |ip: IpAddr| case.vips.contains(&ip);
+    let here = said.hardware.is_some_and(|mac| mac == own || Some(mac) == case.virtual_mac);
+    let tells_where = here && (said.sender == said.about || node.is_at(said.sender));
+    let of_a_client = said.hardware != Some(own) && !is_vip(said.sender) && !node.is_at(said.sender);
+    is_vip(said.about)
+        && match said.speech {
+            Speech::Answer => tells_where && !is_vip(said.to) && !said.to.is_multicast(),
+            Speech::Announcement => tells_where,
+            Speech::Question if said.sender.is_unspecified() => said.hardware.is_none_or(|mac| mac == own),
+            Speech::Question => of_a_client,
+            Speech::Unknown => false,
+        }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-    const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 50), 40000);
-    const SERVICE: SocketAddrV4 = SocketAddrV4::new(VIP, 80);
+    use super::super::frame::Frame;
+    use super::super::icmp::{Icmp, Message};
+    use super::*;
+    use crate::names::{FIRST_VIP as VIP, FIRST_VIP6 as VIP6};
+
+    const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 50)), 40000);
+    const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x50));
+    const SERVICE: SocketAddr = SocketAddr::new(VIP, 80);
     const ONE: Place = Place::Node(1);
     const TWO: Place = Place::Node(2);
     const SYN_ACK: u8 = Segment::SYN | Segment::ACK;
@@ -358,6 +373,11 @@ mod tests {
     fn tcp(at: u64, node: Place, flags: u8, sequence: u32, acknowledgement: u32) -> Sighting {
         let segment = Segment { source: SERVICE, destination: CLIENT, sequence, acknowledgement, flags };
         seen(at, node, Heading::Leaving, Content::Tcp(segment))
+    }
+
+    fn icmp(at: u64, message: Message) -> Sighting {
+        let icmp = Icmp { source: VIP, destination: CLIENT.ip(), message };
+        seen(at, ONE, Heading::Leaving, Content::Icmp(icmp))
     }
 
     fn syn(at: u64, place: Place, heading: Heading, isn: u32) -> Sighting {
@@ -466,7 +486,8 @@ mod tests {
             tcp(150, ONE, Segment::RST, 70, 0),
             tcp(150, ONE, Segment::RST | Segment::ACK, 0, 8),
             seen(150, ONE, Heading::Leaving, Content::Udp(SERVICE, CLIENT)),
-            seen(150, ONE, Heading::Leaving, Content::Icmp(0, VIP, *CLIENT.ip())),
+            icmp(150, Message::EchoReply),
+            icmp(150, Message::Error(None)),
         ];
         for entry in entries {
             assert!(
@@ -547,6 +568,8 @@ mod tests {
             tcp(101, ONE, SYN_ACK, 70, 8),
             tcp(102, ONE, Segment::ACK, 71, 9),
             tcp(103, ONE, Segment::RST | Segment::ACK, 71, 9),
+            icmp(104, Message::EchoRequest),
+            icmp(105, Message::Unasked),
         ];
         assert_eq!(verdict(run, &case), Verdict::Upheld);
     }
@@ -600,37 +623,132 @@ mod tests {
         assert!(matches!(verdict(Vec::new(), &case()), Verdict::Void(_)));
     }
 
-    fn arp(operation: u16, sender_mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<Sighting> {
-        let arp = Arp { operation, sender_mac, sender, target };
-        vec![tcp(1, ONE, SYN_ACK, 70, 8), seen(2, ONE, Heading::Leaving, Content::Arp(arp))]
+    /// After an answer by which the case is not void, node 1 says this.
+    fn saying(
+        speech: Speech,
+        sender: IpAddr,
+        about: IpAddr,
+        to: IpAddr,
+        hardware: Option<Mac>,
+    ) -> Vec<Sighting> {
+        let said = Neighbour { speech, sender, about, to, hardware };
+        vec![tcp(1, ONE, SYN_ACK, 70, 8), seen(2, ONE, Heading::Leaving, Content::Neighbour(said))]
+    }
+
+    fn mac(place: Place) -> Mac {
+        Mac(place.mac(Network::Lan).expect("on the link"))
+    }
+
+    const VIRTUAL_MAC: Mac = Mac([2, 0, 0, 0, 0, 99]);
+
+    fn naming() -> Case {
+        Case { vips: vec![VIP, VIP6], virtual_mac: Some(VIRTUAL_MAC), ..case() }
+    }
+
+    /// Virtual IP, client, the node itself, and nobody.
+    fn names() -> [[IpAddr; 4]; 2] {
+        [
+            [VIP, CLIENT.ip(), ONE.address().into(), Ipv4Addr::UNSPECIFIED.into()],
+            [VIP6, CLIENT6, ONE.address6().into(), Ipv6Addr::UNSPECIFIED.into()],
+        ]
     }
 
     #[test]
     fn only_the_responder_names_the_virtual_ip() {
-        let own = Mac(ONE.mac(Network::Lan).expect("on the link"));
-        let (client_mac, client) = (Mac(Place::Client.mac(Network::Lan).expect("on the link")), *CLIENT.ip());
-        let virtual_mac = Mac([2, 0, 0, 0, 0, 99]);
-        let case = Case { virtual_mac: Some(virtual_mac), ..case() };
+        use Speech::{Announcement, Answer, Question, Unknown};
+        let (own, client_mac) = (Some(mac(ONE)), Some(mac(Place::Client)));
+        for [vip, client, node, nobody] in names() {
+            let right = [
+                saying(Answer, vip, vip, client, own),
+                saying(Answer, vip, vip, client, Some(VIRTUAL_MAC)),
+                saying(Announcement, vip, vip, vip, own),
+                saying(Announcement, vip, vip, vip, Some(VIRTUAL_MAC)),
+                saying(Question, client, vip, vip, client_mac),
+                saying(Question, node, client, client, own),
+                saying(Question, nobody, vip, vip, own),
+                saying(Unknown, node, client, client, own),
+            ];
+            for run in right {
+                assert_eq!(verdict(run, &naming()), Verdict::Upheld);
+            }
+            let wrong = [
+                saying(Question, vip, client, client, own),
+                saying(Question, node, vip, vip, own),
+                saying(Question, node, vip, vip, client_mac),
+                saying(Question, nobody, vip, vip, client_mac),
+                saying(Answer, vip, vip, client, client_mac),
+                saying(Answer, vip, vip, vip, own),
+                saying(Answer, client, client, vip, own),
+                saying(Announcement, vip, vip, vip, client_mac),
+                saying(Unknown, node, vip, vip, own),
+            ];
+            for run in wrong {
+                assert!(matches!(violations(run, &naming())[..], [Violation::NamesVirtualIp(..)]));
+            }
+        }
+    }
+
+    #[test]
+    fn who_names_the_virtual_ip_sends_from_its_own_hardware_address() {
+        for [vip, client, ..] in names() {
+            let mut run = saying(Speech::Answer, vip, vip, client, Some(VIRTUAL_MAC));
+            run[1].frame.source = VIRTUAL_MAC;
+            assert!(matches!(violations(run.clone(), &naming())[..], [Violation::NamesVirtualIp(..)]));
+            run[1].place = Place::Client;
+            assert_eq!(verdict(run, &naming()), Verdict::Upheld, "only nodes are judged");
+        }
+    }
+
+    #[test]
+    fn an_advertisement_says_where_and_is_for_one_who_asked() {
+        use Speech::{Announcement, Answer, Question};
+        let own = Some(mac(ONE));
+        let everybody = IpAddr::from(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+        let link_local = |place: Place| IpAddr::from(place.link_local(Network::Lan).expect("on the link"));
         let right = [
-            arp(Arp::REPLY, own, VIP, client),
-            arp(Arp::REPLY, virtual_mac, VIP, client),
-            arp(Arp::REQUEST, own, VIP, VIP),
-            arp(Arp::REQUEST, client_mac, client, VIP),
-            arp(Arp::REQUEST, own, ONE.address(), client),
-            arp(Arp::REQUEST, own, Ipv4Addr::UNSPECIFIED, VIP),
+            saying(Announcement, VIP6, VIP6, everybody, own),
+            saying(Announcement, link_local(ONE), VIP6, everybody, own),
+            saying(Answer, link_local(ONE), VIP6, link_local(Place::Router), own),
+            saying(Question, link_local(Place::Router), VIP6, VIP6, None),
+            saying(Question, Ipv6Addr::UNSPECIFIED.into(), VIP6, everybody, None),
         ];
         for run in right {
-            assert_eq!(verdict(run, &case), Verdict::Upheld);
+            assert_eq!(verdict(run, &naming()), Verdict::Upheld);
         }
         let wrong = [
-            arp(Arp::REQUEST, own, VIP, client),
-            arp(Arp::REQUEST, own, ONE.address(), VIP),
-            arp(Arp::REQUEST, client_mac, Ipv4Addr::UNSPECIFIED, VIP),
-            arp(Arp::REPLY, client_mac, VIP, client),
-            arp(Arp::REPLY, own, client, VIP),
+            saying(Answer, VIP6, VIP6, everybody, own),
+            saying(Answer, VIP6, VIP6, CLIENT6, None),
+            saying(Announcement, VIP6, VIP6, everybody, None),
+            saying(Announcement, CLIENT6, VIP6, everybody, own),
+            saying(Answer, link_local(TWO), VIP6, CLIENT6, own),
+            saying(Question, link_local(ONE), VIP6, VIP6, None),
+            saying(Question, VIP6, VIP6, VIP6, None),
         ];
         for run in wrong {
-            assert!(matches!(violations(run, &case)[..], [Violation::ArpNamesVirtualIp(..)]));
+            assert!(matches!(violations(run, &naming())[..], [Violation::NamesVirtualIp(..)]));
         }
+    }
+
+    #[test]
+    fn connections_of_both_families_are_judged_alike() {
+        let (client, service) = (SocketAddr::new(CLIENT6, 40000), SocketAddr::new(VIP6, 80));
+        let case = Case { vips: vec![VIP6], ..case() };
+        let of_ipv6 = |s: Sighting| {
+            let Content::Tcp(segment) = s.frame.content else { unreachable!("it is TCP") };
+            let turned = segment.source == SERVICE;
+            let (source, destination) = if turned { (service, client) } else { (client, service) };
+            let segment = Segment { source, destination, ..segment };
+            Sighting { frame: Frame { content: Content::Tcp(segment), ..s.frame }, ..s }
+        };
+        let passed = [entry(0, ONE, Segment::SYN, 7), entry(0, TWO, Segment::ACK, 7)];
+        let one = vec![syn(1, Place::Client, Heading::Leaving, 7), tcp(2, ONE, SYN_ACK, 70, 8)];
+        let two = vec![tcp(3, TWO, SYN_ACK, 90, 8)];
+        let judged = |run: Vec<Sighting>| {
+            let sightings = [passed.to_vec(), run].concat().into_iter().map(of_ipv6).collect();
+            judge(&Testimony { sightings, lost: 0 }, &case)
+        };
+        assert_eq!(judged(one.clone()), Verdict::Upheld);
+        let Verdict::Broken(found) = judged([one, two].concat()) else { panic!("not caught") };
+        assert!(matches!(found[..], [Violation::TwoAnswers(..)]), "{found:?}");
     }
 }

@@ -3,15 +3,21 @@
 //! acceptance that nobody can argue away. What a tap behind the filter saw is judged besides. All namespaces share one clock, so acceptances are totally ordered.
 
 mod acceptance;
+mod bytes;
 mod frame;
+mod icmp;
 mod judge;
+mod neighbour;
+mod packet;
 mod syn;
 mod tap;
 mod time;
 
 pub use acceptance::{Acceptance, Kind, acceptances};
-pub use frame::{Arp, Content, Frame, Mac, Segment};
+pub use frame::{Content, Frame, Mac, Segment};
+pub use icmp::{Icmp, Message, Quoted};
 pub use judge::{Case, Criterion, Expected, SYNS_MIN, Verdict, Violation, Window, judge};
+pub use neighbour::{Neighbour, Speech};
 pub use syn::{Outcome, RunningSyns, Syn, SynStream, longest_gap, outcomes, owners};
 pub use tap::{Heading, Side, Sighting, Testimony, Witness};
 pub use time::BootTime;

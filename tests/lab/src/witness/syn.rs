@@ -4,7 +4,7 @@
 //! it ends each half-open connection with a RST, and no node keeps a request socket.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,12 +15,17 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::acceptance::{Acceptance, Kind};
+use super::frame::Segment;
 use super::time::BootTime;
 use crate::lab::Lab;
-use crate::names::Place;
+use crate::names::{Family, Place};
 
 /// Ports of the streams: above the kernel's own choice for clients (32768 to 60999).
 const PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_000;
+
+const TCP: u8 = 6;
+/// Routers that a SYN may pass.
+const HOPS: u8 = 64;
 
 /// A stream to be started.
 #[derive(Clone, Debug)]
@@ -28,9 +33,9 @@ pub struct SynStream {
     /// The machine that sends: `client` or `remote`.
     pub from: Place,
     /// The clients it plays, in turn; addresses of that machine.
-    pub sources: Vec<SocketAddrV4>,
+    pub sources: Vec<SocketAddr>,
     /// Where they want to connect.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// SYNs per second.
     pub rate: u32,
 }
@@ -41,7 +46,7 @@ pub struct Syn {
     /// When it was sent.
     pub at: BootTime,
     /// By which client.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Its sequence number.
     pub isn: u32,
 }
@@ -58,8 +63,11 @@ pub struct Outcome {
 impl SynStream {
     /// `count` clients of `from`: different addresses first, then different ports.
     #[must_use]
-    pub fn clients(from: Place, count: usize) -> Vec<SocketAddrV4> {
-        PORTS.flat_map(|port| from.crowd().map(move |ip| SocketAddrV4::new(ip, port))).take(count).collect()
+    pub fn clients(from: Place, family: Family, count: usize) -> Vec<SocketAddr> {
+        PORTS
+            .flat_map(|port| from.crowd(family).map(move |ip| SocketAddr::new(ip, port)))
+            .take(count)
+            .collect()
     }
 
     /// Starts sending.
@@ -68,8 +76,8 @@ impl SynStream {
     /// No raw socket.
     pub fn start(self, lab: &Lab) -> Result<RunningSyns> {
         let socket = lab.namespace(self.from).run(|| {
-            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))
-                .context("a raw socket")
+            let domain = Domain::for_address(self.service);
+            Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).context("a raw socket")
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -80,6 +88,8 @@ impl SynStream {
 
     fn send(&self, socket: &Socket, stop: &AtomicBool) -> Result<Vec<Syn>> {
         let (begin, mut sent) = (Instant::now(), Vec::new());
+        // A raw socket of IPv6 takes a port for the number of a protocol.
+        let to = SocketAddr::new(self.service.ip(), 0).into();
         let first_isn = BootTime::now().0 as u32;
         for (isn, source) in (0u32..).zip(self.sources.iter().cycle()) {
             if stop.load(Ordering::Relaxed) {
@@ -90,7 +100,7 @@ impl SynStream {
             // Far apart, so that a port used again is taken for a new connection.
             let isn = isn.wrapping_mul(0x0100_0000 | 0x3_1415).wrapping_add(first_isn);
             let at = BootTime::now();
-            match socket.send_to(&packet(*source, self.service, isn), &self.service.into()) {
+            match socket.send_to(&packet(*source, self.service, isn), &to) {
                 Ok(_) => {}
                 Err(e) if unreachable(&e) => {}
                 Err(e) => return Err(e).context("sending a SYN"),
@@ -101,7 +111,7 @@ impl SynStream {
     }
 }
 
-/// What a client sees while nobody answers ARP or its cable is out: an attempt without answer.
+/// What a client sees while nobody says where the service is, or its cable is out: an attempt without answer.
 fn unreachable(e: &std::io::Error) -> bool {
     let errno = e.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ENETDOWN | Errno::ENOBUFS))
@@ -148,36 +158,52 @@ pub fn longest_gap(outcomes: &[Outcome]) -> Duration {
 
 /// Who answered each client last.
 #[must_use]
-pub fn owners(outcomes: &[Outcome]) -> BTreeMap<SocketAddrV4, Place> {
+pub fn owners(outcomes: &[Outcome]) -> BTreeMap<SocketAddr, Place> {
     outcomes.iter().filter_map(|o| Some((o.syn.source, o.answer?.0))).collect()
 }
 
-/// An IPv4 packet with a bare SYN. The kernel fills in length, identification and checksum of the IP header.
-fn packet(source: SocketAddrV4, service: SocketAddrV4, isn: u32) -> [u8; 40] {
-    let mut packet = [0; 40];
-    packet[0] = 0x45;
-    packet[8] = 64;
-    packet[9] = 6;
-    packet[12..16].copy_from_slice(&source.ip().octets());
-    packet[16..20].copy_from_slice(&service.ip().octets());
-    packet[20..22].copy_from_slice(&source.port().to_be_bytes());
-    packet[22..24].copy_from_slice(&service.port().to_be_bytes());
-    packet[24..28].copy_from_slice(&isn.to_be_bytes());
-    packet[32] = 5 << 4;
-    packet[33] = super::frame::Segment::SYN;
-    packet[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
-    let sum = checksum(*source.ip(), *service.ip(), &packet[20..]);
-    packet[36..38].copy_from_slice(&sum.to_be_bytes());
+/// A packet with a bare SYN. The kernel fills in length, identification and checksum of an IPv4 header.
+fn packet(source: SocketAddr, service: SocketAddr, isn: u32) -> Vec<u8> {
+    let segment = segment(source, service, isn);
+    let mut packet = match (source.ip(), service.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            [&[0x45, 0, 0, 0, 0, 0, 0, 0, HOPS, TCP, 0, 0][..], &from.octets(), &to.octets()].concat()
+        }
+        (from, to) => {
+            [&[0x60, 0, 0, 0, 0, segment.len() as u8, TCP, HOPS][..], &octets(from), &octets(to)].concat()
+        }
+    };
+    packet.extend_from_slice(&segment);
     packet
 }
 
+fn segment(source: SocketAddr, service: SocketAddr, isn: u32) -> [u8; 20] {
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&source.port().to_be_bytes());
+    segment[2..4].copy_from_slice(&service.port().to_be_bytes());
+    segment[4..8].copy_from_slice(&isn.to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = Segment::SYN;
+    segment[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+    let sum = checksum(source.ip(), service.ip(), &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
 /// The checksum of a TCP segment with its pseudo header (RFC 9293 §3.1).
-fn checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &[u8]) -> u16 {
+fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
     let words = |bytes: &[u8]| {
         bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum::<u32>()
     };
-    let mut sum =
-        words(&source.octets()) + words(&destination.octets()) + 6 + segment.len() as u32 + words(segment);
+    let ends = words(&octets(source)) + words(&octets(destination));
+    let mut sum = ends + u32::from(TCP) + segment.len() as u32 + words(segment);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -186,12 +212,18 @@ fn checksum(source: Ipv4Addr, destination: Ipv4Addr, segment: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::{Content, Frame};
     use super::*;
+    use crate::names::{FIRST_VIP, FIRST_VIP6};
 
-    const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 100), 80);
+    const SERVICE: SocketAddr = SocketAddr::new(FIRST_VIP, 80);
+
+    fn first(family: Family) -> SocketAddr {
+        SynStream::clients(Place::Client, family, 1)[0]
+    }
 
     fn outcome(at_ms: u64, node: Option<u8>) -> Outcome {
-        let source = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 128), at_ms as u16);
+        let source = SocketAddr::new(first(Family::V4).ip(), at_ms as u16);
         let at = BootTime(at_ms * 1_000_000);
         Outcome { syn: Syn { at, source, isn: 1 }, answer: node.map(|i| (Place::Node(i), at)) }
     }
@@ -226,16 +258,33 @@ mod tests {
 
     #[test]
     fn clients_are_distinct() {
-        let clients = SynStream::clients(Place::Client, 1_000);
-        let distinct: std::collections::BTreeSet<_> = clients.iter().collect();
-        assert_eq!((clients.len(), distinct.len()), (1_000, 1_000));
-        assert_eq!(clients.iter().filter(|c| c.port() == 61_000).count(), 123);
+        for family in [Family::V4, Family::V6] {
+            let clients = SynStream::clients(Place::Client, family, 1_000);
+            let distinct: std::collections::BTreeSet<_> = clients.iter().collect();
+            assert_eq!((clients.len(), distinct.len()), (1_000, 1_000));
+            assert_eq!(clients.iter().filter(|c| c.port() == 61_000).count(), 123);
+        }
     }
 
     #[test]
     fn the_checksum_is_that_of_the_standard() {
-        // With the checksum in place the sum over everything is zero.
-        let packet = packet(SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 128), 61_000), SERVICE, 0xdead_beef);
-        assert_eq!(checksum(Ipv4Addr::new(10, 77, 0, 128), *SERVICE.ip(), &packet[20..]), 0);
+        for (vip, header) in [(FIRST_VIP, 20), (FIRST_VIP6, 40)] {
+            let (source, service) = (first(Family::of(vip)), SocketAddr::new(vip, 80));
+            let packet = packet(source, service, 0xdead_beef);
+            // With the checksum in place the sum over everything is zero.
+            assert_eq!(checksum(source.ip(), vip, &packet[header..]), 0);
+        }
+    }
+
+    #[test]
+    fn a_syn_is_what_the_witness_reads() {
+        for (vip, ether_type) in [(FIRST_VIP, [0x08, 0]), (FIRST_VIP6, [0x86, 0xdd])] {
+            let (source, destination) = (first(Family::of(vip)), SocketAddr::new(vip, 80));
+            let frame = [&[2; 12][..], &ether_type, &packet(source, destination, 7)].concat();
+            let read = Frame::parse(&frame).map(|frame| frame.content);
+            let flags = Segment::SYN;
+            let syn = Segment { source, destination, sequence: 7, acknowledgement: 0, flags };
+            assert_eq!(read, Some(Content::Tcp(syn)));
+        }
     }
 }

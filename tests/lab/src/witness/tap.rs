@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -27,8 +27,9 @@ use crate::lab::Lab;
 use crate::names::{Network, Place};
 use crate::shell;
 
-/// Headers only: Ethernet, the longest IPv4 header, the shortest TCP header, and room to spare.
-const SNAP: usize = 128;
+/// Headers only: Ethernet, the longest IPv4 header or some extension headers of IPv6, the shortest TCP header, and what
+/// an error quotes of these.
+const SNAP: usize = 256;
 /// Room for a second of frames at ten times the rate of any test.
 const RECEIVE_BUFFER: usize = 32 << 20;
 
@@ -76,7 +77,7 @@ pub struct Testimony {
 
 impl Testimony {
     /// Frames to `vip` that arrived at `place` from `from` until `until` and are new TCP connections.
-    pub fn syns(&self, place: Place, vip: Ipv4Addr, from: BootTime, until: BootTime) -> usize {
+    pub fn syns(&self, place: Place, vip: IpAddr, from: BootTime, until: BootTime) -> usize {
         let here =
             |s: &&Sighting| s.place == place && s.side == Side::Cable && s.heading == Heading::Arriving;
         let then = |s: &&Sighting| (from..=until).contains(&s.at);
@@ -89,7 +90,7 @@ impl Testimony {
     }
 }
 
-/// A witness at work: sees ARP and every frame to or from the virtual IPs.
+/// A witness at work: sees ARP, IPv4 to or from the virtual IPs, and all of IPv6, which the farm itself does not speak.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<Vec<Sighting>>>,
@@ -102,7 +103,7 @@ impl Witness {
     ///
     /// # Errors
     /// A tap cannot be opened.
-    pub fn start(lab: &Lab, vips: &[Ipv4Addr]) -> Result<Self> {
+    pub fn start(lab: &Lab, vips: &[IpAddr]) -> Result<Self> {
         let taps = taps(lab, vips)?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (listen, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("pipe")?;
@@ -162,7 +163,7 @@ struct Tap {
     side: Side,
 }
 
-fn taps(lab: &Lab, vips: &[Ipv4Addr]) -> Result<Vec<Tap>> {
+fn taps(lab: &Lab, vips: &[IpAddr]) -> Result<Vec<Tap>> {
     let on_the_link: Vec<Place> = Place::all(lab.spec().nodes).filter(|p| p.host().is_some()).collect();
     let ports = on_the_link.iter().map(|p| (Network::Lan.port(*p), *p)).collect();
     let mut taps = vec![open(lab, Place::Switch, ports, Side::Cable, vips)?];
@@ -173,7 +174,7 @@ fn taps(lab: &Lab, vips: &[Ipv4Addr]) -> Result<Vec<Tap>> {
     Ok(taps)
 }
 
-fn open(lab: &Lab, inside: Place, names: Vec<(String, Place)>, side: Side, vips: &[Ipv4Addr]) -> Result<Tap> {
+fn open(lab: &Lab, inside: Place, names: Vec<(String, Place)>, side: Side, vips: &[IpAddr]) -> Result<Tap> {
     let filter = filter(vips);
     lab.namespace(inside).run(|| {
         let index =
@@ -190,31 +191,40 @@ fn open(lab: &Lab, inside: Place, names: Vec<(String, Place)>, side: Side, vips:
     })
 }
 
-/// ARP, and IPv4 to or from a virtual IP; the first [`SNAP`] bytes of it. (Classic BPF: code, jt, jf, k.)
-fn filter(vips: &[Ipv4Addr]) -> Vec<libc::sock_filter> {
+/// ARP, IPv6, and IPv4 to or from a virtual IP; the first [`SNAP`] bytes of it. (Classic BPF: code, jt, jf, k.)
+fn filter(vips: &[IpAddr]) -> Vec<libc::sock_filter> {
     const LOAD_HALF: u16 = 0x28;
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let vips: Vec<u32> = vips.iter().filter_map(of_ipv4).collect();
     let count = u8::try_from(vips.len()).expect("a lab has fewer than 28 virtual IPs");
-    // Steps: type, ARP?, IPv4?, source, n tests, destination, n tests, refuse, accept.
-    let accept = 2 * count + 6;
+    // Steps: type, ARP?, IPv6?, IPv4?, source, n tests, destination, n tests, refuse, accept.
+    let accept = 2 * count + 7;
     let mut program = vec![
         step(LOAD_HALF, 0, 0, 12),
         step(JUMP_IF_EQUAL, accept - 2, 0, 0x0806),
-        step(JUMP_IF_EQUAL, 0, accept - 4, 0x0800),
+        step(JUMP_IF_EQUAL, accept - 3, 0, 0x86dd),
+        step(JUMP_IF_EQUAL, 0, accept - 5, 0x0800),
     ];
     for offset in [26, 30] {
         program.push(step(LOAD_WORD, 0, 0, offset));
-        for vip in vips {
+        for vip in &vips {
             let here = u8::try_from(program.len()).expect("below 64 steps");
-            program.push(step(JUMP_IF_EQUAL, accept - here - 1, 0, u32::from(*vip)));
+            program.push(step(JUMP_IF_EQUAL, accept - here - 1, 0, *vip));
         }
     }
     program.push(step(RETURN, 0, 0, 0));
     program.push(step(RETURN, 0, 0, SNAP as u32));
     program
+}
+
+fn of_ipv4(ip: &IpAddr) -> Option<u32> {
+    match ip {
+        IpAddr::V4(ip) => Some(u32::from(*ip)),
+        IpAddr::V6(_) => None,
+    }
 }
 
 fn attach(socket: &OwnedFd, filter: &[libc::sock_filter]) -> Result<()> {
