@@ -1,10 +1,10 @@
 //! Announcements, probes and memberships of IPv6, judged at the other end of the cable.
 
 use std::net::{Ipv6Addr, UdpSocket};
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use farm_host::announce::{Announcer, Target};
+use farm_host::claim::Claims;
 use farm_host::multicast::Membership;
 use farm_host::probe::address_in_use;
 use farm_host::{Mac, NdpPacket};
@@ -109,18 +109,20 @@ fn a_probe_that_nobody_answers_ends_with_none() {
 }
 
 #[test]
-fn an_announcement_during_the_probe_is_a_holder() {
+fn an_announcement_during_the_probe_is_a_holder_and_another_probe_is_not() {
     let lab = Lab::dual();
     let (sender, ifindex) =
         lab.in_peer(|| (Announcer::open().unwrap(), nix::net::if_::if_nametoindex(CABLE).unwrap()));
     let other = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x101);
     let holder = run(async {
+        let rival = lab.in_peer(|| Claims::open(ifindex).unwrap());
         let probe = address_in_use(lab.ifindex(), NODE_MAC, VIP6.into(), PATIENCE);
         let announce = async {
+            rival.ask(PEER_MAC, VIP6.into()).unwrap();
             sender.announce(ifindex, PEER_MAC, other.into(), PEER_MAC, Target::Broadcast).unwrap();
             sender.announce(ifindex, PEER_MAC, VIP6.into(), VIRTUAL_MAC, Target::Broadcast).unwrap();
         };
-        // Polled in this order: the probe listens before the announcements are sent.
+        // Polled in this order: the probe listens before the others speak.
         tokio::join!(biased; probe, announce).0.unwrap()
     });
     assert_eq!(holder, Some(VIRTUAL_MAC));
@@ -147,34 +149,6 @@ fn other_traffic_does_not_hide_a_holder() {
         tokio::join!(biased; probe, others).0.unwrap()
     });
     assert_eq!(holder, Some(PEER_MAC));
-}
-
-#[test]
-fn two_who_probe_at_once_are_no_holders() {
-    let lab = Lab::dual();
-    let ifindex = lab.ifindex();
-    let peer_ifindex = lab.in_peer(|| nix::net::if_::if_nametoindex(CABLE).unwrap());
-    let tap = lab.in_peer(Tap::open);
-    let timeout = Duration::from_millis(300);
-    let both_listen = Barrier::new(2);
-    let probe = |ifindex, mac| {
-        run(async {
-            let probe = address_in_use(ifindex, mac, VIP6.into(), timeout);
-            // The first poll opens the tap and sends the first probe; two more follow when both listen.
-            tokio::join!(biased; probe, async { both_listen.wait() }).0.unwrap()
-        })
-    };
-    let holders = std::thread::scope(|scope| {
-        let peer = scope.spawn(|| lab.in_peer(|| probe(peer_ifindex, PEER_MAC)));
-        let node = probe(ifindex, NODE_MAC);
-        [node, peer.join().unwrap()]
-    });
-    assert_eq!(holders, [None, None]);
-    let seen: Vec<NdpPacket> = (0..6).map(|_probe| tap.next()).collect();
-    for mac in [NODE_MAC, PEER_MAC] {
-        let probes = seen.iter().filter(|p| **p == NdpPacket::probe(mac, VIP6));
-        assert_eq!(probes.count(), 3, "{seen:?}");
-    }
 }
 
 #[test]

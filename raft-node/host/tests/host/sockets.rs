@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use farm_host::Netlink;
 use farm_host::address::add_virtual;
 use farm_host::sockets::{SockDiag, Socket, State};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Type};
 
-use crate::namespace::{CABLE, Lab, NODE_IP, NODE_IP6, PATIENCE, PEER_IP, PEER_IP6, VIP, VIP6, run};
+use crate::namespace::{CABLE, Lab, NODE_IP, NODE_IP6, PEER_IP, PEER_IP6, VIP, VIP6, run};
+use crate::tap::Frames;
 
 const PORT: u16 = 8080;
 
@@ -138,16 +139,16 @@ fn serving() -> Lab {
 }
 
 fn half_open_handshake_is_seen(lab: &Lab, vip: IpAddr) {
-    let (peer, gateway) = match vip {
-        IpAddr::V4(_) => (IpAddr::from(PEER_IP), IpAddr::from(NODE_IP)),
-        IpAddr::V6(_) => (PEER_IP6.into(), NODE_IP6.into()),
+    let (ethertype, peer, gateway) = match vip {
+        IpAddr::V4(_) => (libc::ETH_P_IP, IpAddr::from(PEER_IP), IpAddr::from(NODE_IP)),
+        IpAddr::V6(_) => (libc::ETH_P_IPV6, PEER_IP6.into(), NODE_IP6.into()),
     };
     lab.peer.ip(&format!("neigh replace {gateway} lladdr 02:00:00:00:00:01 dev {CABLE} nud permanent"));
     // Replies go to a hardware address that nobody has: the handshake cannot go on.
     lab.node.ip(&format!("neigh replace {peer} lladdr 02:00:00:00:00:99 dev {CABLE} nud permanent"));
-    let tap = lab.in_peer(ip_tap);
+    let frames = lab.in_peer(|| Frames::open(ethertype));
     let client = lab.in_peer(|| connect_without_waiting((vip, PORT).into()));
-    wait_for_syn_ack(&tap, vip);
+    wait_for_syn_ack(&frames, vip);
     let remote = client.local_addr().unwrap().as_socket().unwrap();
     let expected = Socket { local: (vip, PORT).into(), remote, state: State::SynReceived };
     assert_eq!(list(&[(vip, PORT)]), [expected]);
@@ -160,24 +161,17 @@ fn connect_without_waiting(to: SocketAddr) -> socket2::Socket {
     socket
 }
 
-fn ip_tap() -> socket2::Socket {
-    let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
-    let socket = socket2::Socket::new(Domain::PACKET, Type::DGRAM, Some(all)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
 /// The kernel enters the request socket into its table before it sends the SYN-ACK.
-fn wait_for_syn_ack(mut tap: &socket2::Socket, vip: IpAddr) {
+fn wait_for_syn_ack(frames: &Frames, vip: IpAddr) {
     const SYN_ACK: u8 = 0x12;
-    let mut packet = [0; 128];
     loop {
-        let length = tap.read(&mut packet).expect("no SYN-ACK came");
+        let frame = frames.next();
+        let packet = &frame[14..];
         let (source, header) = match vip {
             IpAddr::V4(ip) => (packet[12..16] == ip.octets(), usize::from(packet[0] & 0x0f) * 4),
             IpAddr::V6(ip) => (packet[8..24] == ip.octets(), 40),
         };
-        if source && length > header + 13 && packet[header + 13] == SYN_ACK {
+        if source && packet.get(header + 13) == Some(&SYN_ACK) {
             return;
         }
     }

@@ -1,15 +1,14 @@
 //! Announcements and probes of IPv4, judged by a tap at the other end of the cable.
 
-use std::io::Read;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use farm_host::announce::{Announcer, Target};
 use farm_host::probe::address_in_use;
 use farm_host::{ArpOperation, ArpPacket, Mac};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::{CABLE, Lab, NODE_MAC, PATIENCE, PEER_IP, PEER_MAC, VIP, run};
+use crate::tap::Frames;
 
 const BROADCAST: Mac = [0xff; 6];
 const VIRTUAL_MAC: Mac = [0x02, 0xfa, 0, 0, 0, 0x64];
@@ -100,21 +99,15 @@ fn an_announcement_during_the_probe_is_a_holder_and_another_probe_is_not() {
     assert_eq!(holder, Some(VIRTUAL_MAC));
 }
 
-/// Every ARP frame that comes in at this namespace's end of the cable.
-struct Tap(Socket);
+/// Every ARP frame that comes in at this namespace's end of the cable: no other device here speaks ARP.
+struct Tap(Frames);
 
 impl Tap {
     fn open() -> Self {
-        // No other device here speaks ARP, so the tap needs no binding to the cable.
-        let arp = Protocol::from(i32::from((libc::ETH_P_ARP as u16).to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(arp)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Tap(socket)
+        Tap(Frames::open(libc::ETH_P_ARP))
     }
 
     fn next(&self) -> ArpPacket {
-        let mut frame = [0; 128];
-        let length = (&self.0).read(&mut frame).expect("no ARP frame came");
-        ArpPacket::parse(&frame[..length]).expect("not ARP for IPv4")
+        ArpPacket::parse(&self.0.next()).expect("not ARP for IPv4")
     }
 }
