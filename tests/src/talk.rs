@@ -1,4 +1,4 @@
-//! Long-lived TCP connections whose data is checked, and servers for them; UDP too.
+//! Long-lived TCP connections whose data is checked, and servers: for them, for UDP, for downloads.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,14 +11,15 @@ use anyhow::{Context, Result, ensure};
 use farm_lab::{Lab, NetNs, Place, shell};
 use socket2::{Domain, Socket, Type};
 
+use crate::download;
 use crate::farm::LIMIT;
 
 /// A peer that says nothing for so long has lost the connection: longer than any repetition of the kernel's.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Servers that live as long as this value: they name their node, then send back what they get.
+/// Servers that live as long as this value.
 #[derive(Debug)]
-pub struct Echo {
+pub struct Servers {
     stop: Arc<AtomicBool>,
     wake: Vec<(NetNs, Wake)>,
     threads: Vec<JoinHandle<()>>,
@@ -31,13 +32,26 @@ enum Wake {
     Udp(SocketAddr),
 }
 
-impl Echo {
-    /// TCP servers for the service at `at` on every node, whether or not it has that virtual IP yet.
+impl Servers {
+    /// TCP servers for the service at `at` on every node, whether or not it has that virtual IP yet: they name their
+    /// node, then send back what they get.
     ///
     /// # Errors
     /// A port is taken.
-    pub fn tcp(lab: &Lab, at: SocketAddr) -> Result<Self> {
-        let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
+    pub fn echo_tcp(lab: &Lab, at: SocketAddr) -> Result<Self> {
+        Self::tcp(lab, at, answer)
+    }
+
+    /// The same, but they send a [`download`](crate::download).
+    ///
+    /// # Errors
+    /// A port is taken.
+    pub fn downloads(lab: &Lab, at: SocketAddr) -> Result<Self> {
+        Self::tcp(lab, at, download::send)
+    }
+
+    fn tcp(lab: &Lab, at: SocketAddr, answer: fn(TcpStream, Place)) -> Result<Self> {
+        let mut servers = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
         let (any, own): (IpAddr, IpAddr) = match at {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
@@ -45,31 +59,31 @@ impl Echo {
         for node in lab.nodes() {
             let namespace = lab.namespace(node);
             let listener = namespace.run(|| listen(SocketAddr::new(any, at.port())))?;
-            let stop = Arc::clone(&echo.stop);
-            echo.threads.push(std::thread::spawn(move || serve(&listener, node, &stop)));
-            echo.wake.push((namespace, Wake::Tcp(SocketAddr::new(own, at.port()))));
+            let stop = Arc::clone(&servers.stop);
+            servers.threads.push(std::thread::spawn(move || serve(&listener, node, answer, &stop)));
+            servers.wake.push((namespace, Wake::Tcp(SocketAddr::new(own, at.port()))));
         }
-        Ok(echo)
+        Ok(servers)
     }
 
-    /// UDP servers on `at`, a virtual IP that every node has.
+    /// UDP servers on `at`, a virtual IP that every node has: they send back what they get.
     ///
     /// # Errors
     /// A node does not have it.
-    pub fn udp(lab: &Lab, at: SocketAddr) -> Result<Self> {
-        let mut echo = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
+    pub fn echo_udp(lab: &Lab, at: SocketAddr) -> Result<Self> {
+        let mut servers = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
         for node in lab.nodes() {
             let namespace = lab.namespace(node);
             let socket = namespace.run(|| UdpSocket::bind(at).with_context(|| format!("{at} on {node}")))?;
-            let stop = Arc::clone(&echo.stop);
-            echo.threads.push(std::thread::spawn(move || send_back(&socket, &stop)));
-            echo.wake.push((namespace, Wake::Udp(at)));
+            let stop = Arc::clone(&servers.stop);
+            servers.threads.push(std::thread::spawn(move || send_back(&socket, &stop)));
+            servers.wake.push((namespace, Wake::Udp(at)));
         }
-        Ok(echo)
+        Ok(servers)
     }
 }
 
-impl Drop for Echo {
+impl Drop for Servers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for (namespace, wake) in &self.wake {
@@ -102,7 +116,7 @@ fn listen(at: SocketAddr) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn serve(listener: &TcpListener, node: Place, stop: &AtomicBool) {
+fn serve(listener: &TcpListener, node: Place, answer: fn(TcpStream, Place), stop: &AtomicBool) {
     for stream in listener.incoming().map_while(Result::ok) {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -132,7 +146,28 @@ fn send_back(socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-/// A connection to one of the [`Echo`] servers.
+/// A connection from address and port `client` on `from`, and who holds the other end, which says so first.
+pub(crate) fn connect(
+    lab: &Lab,
+    from: Place,
+    client: SocketAddr,
+    service: SocketAddr,
+) -> Result<(TcpStream, Place)> {
+    let socket = lab.namespace(from).run(|| {
+        let socket = Socket::new(Domain::for_address(client), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&client.into()).with_context(|| client.to_string())?;
+        socket.connect_timeout(&service.into(), SILENCE).with_context(|| format!("{client} to {service}"))?;
+        Ok(socket)
+    })?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(SILENCE))?;
+    let mut number = [0];
+    stream.read_exact(&mut number).context("the name of the node")?;
+    Ok((stream, Place::Node(number[0])))
+}
+
+/// A connection to one of the [`Servers::echo_tcp`].
 #[derive(Debug)]
 pub struct Talk {
     stream: TcpStream,
@@ -151,21 +186,9 @@ impl Talk {
     /// # Errors
     /// Nobody answers.
     pub fn open(lab: &Lab, from: Place, client: SocketAddr, service: SocketAddr) -> Result<Self> {
-        let socket = lab.namespace(from).run(|| {
-            let socket = Socket::new(Domain::for_address(client), Type::STREAM, None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&client.into()).with_context(|| client.to_string())?;
-            socket
-                .connect_timeout(&service.into(), SILENCE)
-                .with_context(|| format!("{client} to {service}"))?;
-            Ok(socket)
-        })?;
-        let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(SILENCE))?;
+        let (stream, node) = connect(lab, from, client, service)?;
         stream.set_nodelay(true)?;
-        let mut number = [0];
-        stream.read_exact(&mut number).context("the name of the node")?;
-        Ok(Self { stream, client, node: Place::Node(number[0]), next: 0 })
+        Ok(Self { stream, client, node, next: 0 })
     }
 
     /// One block there and back.

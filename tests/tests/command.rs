@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::witness::{
-    BootTime, Content, Heading, Segment, Side, SynStream, Testimony, Verdict, acceptances,
+    BootTime, Content, Heading, Segment, Side, Sighting, SynStream, Testimony, Verdict, acceptances,
 };
 use farm_lab::{BUCKETS, FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
 use farm_tests::farm::{Event, Farm, LIMIT, Service, json_lines};
 use farm_tests::load::Load;
-use farm_tests::talk::{Echo, Talk, Talking};
+use farm_tests::talk::{Servers, Talk, Talking};
 
 const ONE: Place = Place::Node(1);
 const TWO: Place = Place::Node(2);
@@ -47,7 +47,7 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     let service = Service::tcp(vip, TALK);
     farm.add_service(service, "source-port")?;
     farm.await_applied()?;
-    let _servers = Echo::tcp(&farm, service.at)?;
+    let _servers = Servers::echo_tcp(&farm, service.at)?;
     let talks = open_talks(&farm, service)?;
     let mut load = Load::on(&farm, Place::Client, vip)?;
     let talking = Talking::start(talks);
@@ -73,7 +73,8 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     load.expect_change(TWO, ONE, at);
     let seen = load.stop(ONE)?;
     ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
-    ensure!(resets(&seen.testimony, service.at) == 0, "connections were reset");
+    let reset = resets(&seen.testimony, service.at);
+    ensure!(reset.is_empty(), "connections were reset: {reset:?}");
     four_steps(&farm, known)
 }
 
@@ -108,14 +109,14 @@ fn shared(status: &Status, weights: &[u32]) -> bool {
 }
 
 /// Resets in the connections to `service`, whoever sent them.
-fn resets(testimony: &Testimony, service: SocketAddr) -> usize {
+fn resets(testimony: &Testimony, service: SocketAddr) -> Vec<Sighting> {
     let of_it = |segment: &Segment| segment.source == service || segment.destination == service;
     let seen = testimony.sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
-    let segments = seen.filter_map(|s| match s.frame.content {
-        Content::Tcp(segment) => Some(segment),
-        _ => None,
-    });
-    segments.filter(|segment| of_it(segment) && segment.flags & Segment::RST != 0).count()
+    let reset = |s: &&Sighting| match s.frame.content {
+        Content::Tcp(segment) => of_it(&segment) && segment.flags & Segment::RST != 0,
+        _ => false,
+    };
+    seen.filter(reset).copied().collect()
 }
 
 /// Every node tells the same: the weight, then the four steps, each a higher epoch.
@@ -150,7 +151,7 @@ fn four_steps(farm: &Farm, known: usize) -> Result<()> {
 fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
     let farm = Farm::up("command-s", Mode::Directed)?;
     let service = Service::tcp(FIRST_VIP, TALK);
-    let _servers = Echo::tcp(&farm, service.at)?;
+    let _servers = Servers::echo_tcp(&farm, service.at)?;
     ensure!(farm_refuses(&farm, service)?, "nobody serves {service} yet");
     farm.add_service(service, "source-address")?;
     farm.await_applied()?;

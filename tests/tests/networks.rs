@@ -1,8 +1,8 @@
 //! Several cluster networks, and where the daemons listen.
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::witness::{BootTime, Verdict};
 use farm_lab::topology::mac_text;
+use farm_lab::witness::{BootTime, Verdict};
 use farm_lab::{FIRST_VIP, Mode, Network, Place, Status, shell};
 use farm_tests::farm::{Event, Farm, LIMIT};
 use farm_tests::load::Load;

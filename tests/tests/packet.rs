@@ -10,7 +10,7 @@ use farm_lab::witness::{
 };
 use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Network, Place, WEB_PORT, shell};
 use farm_tests::farm::{Explained, Farm, LIMIT, Service};
-use farm_tests::talk::Echo;
+use farm_tests::talk::Servers;
 
 /// Clients of each kind that are played.
 const CLIENTS: usize = 24;
@@ -115,7 +115,7 @@ impl Walk<'_> {
     }
 
     /// A TCP and a UDP service for each criterion, and who serves them.
-    fn servers(self) -> Result<[Echo; 3]> {
+    fn servers(self) -> Result<[Servers; 3]> {
         let (tcp, by_port, by_address) =
             (self.tcp(TCP_BY_ADDRESS), self.udp(UDP_BY_PORT), self.udp(UDP_BY_ADDRESS));
         for (service, criterion) in
@@ -125,9 +125,9 @@ impl Walk<'_> {
         }
         self.farm.await_applied()?;
         Ok([
-            Echo::tcp(self.farm, tcp.at)?,
-            Echo::udp(self.farm, by_port.at)?,
-            Echo::udp(self.farm, by_address.at)?,
+            Servers::echo_tcp(self.farm, tcp.at)?,
+            Servers::echo_udp(self.farm, by_port.at)?,
+            Servers::echo_udp(self.farm, by_address.at)?,
         ])
     }
 

@@ -1,4 +1,4 @@
-//! Faults of the network: a cable pulled, a machine unheard with its carrier up, one direction only.
+//! Faults of the network: a cable pulled, a machine unheard with its carrier up, one direction only, a narrow hop.
 
 use anyhow::Result;
 
@@ -74,6 +74,15 @@ impl Lab {
         // Added first, so that deleting cannot fail on one that is absent.
         self.change_blocked("add", pairs)?;
         self.change_blocked("delete", pairs)
+    }
+
+    /// Packets of more than `mtu` bytes no longer fit into the cable from the router to `remote`: the router tells
+    /// whoever sent them.
+    ///
+    /// # Errors
+    /// The router refused.
+    pub fn narrow(&self, mtu: u16) -> Result<()> {
+        self.namespace(Place::Router).ip(&format!("link set dev eth1 mtu {mtu}\n"))
     }
 
     fn has_block_table(&self) -> bool {
