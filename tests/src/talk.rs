@@ -42,7 +42,7 @@ impl Servers {
         Self::tcp(lab, at, answer)
     }
 
-    /// The same, but they send a [`download`](crate::download).
+    /// The same, but they send a [`crate::download`].
     ///
     /// # Errors
     /// A port is taken.
