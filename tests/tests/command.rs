@@ -61,13 +61,14 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     farm.await_event(ONE, "buckets_activated", known)?;
     talking.await_rounds(100)?;
     load.await_answers_of(&[ONE, TWO, THREE])?;
-    let talks = talking.stop()?;
-    let owners = moved(&farm, &talks, service)?;
-    let moved = owners.iter().filter(|(client, owner)| held_by_another(&talks, client, **owner)).count();
-    ensure!(moved > 0, "void: no connection fell into a bucket that moved");
-    drop(talks);
+    // At once: what drains for longer than 10 s is given up.
+    let held: BTreeMap<SocketAddr, Place> =
+        talking.stop()?.into_iter().map(|talk| (talk.client, talk.node)).collect();
     let still = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes == 0);
     farm.await_status(ONE, "the change is settled", LIMIT, still)?;
+    farm.await_applied()?;
+    let moved = moved(&farm, &held, service)?;
+    ensure!(moved > 0, "void: no connection fell into a bucket that moved");
     load.await_everybody()?;
 
     load.expect_change(TWO, ONE, at);
@@ -88,13 +89,11 @@ fn open_talks(farm: &Farm, service: Service) -> Result<Vec<Talk>> {
     Ok(talks)
 }
 
-/// The owners of the talking clients' buckets now.
-fn moved(farm: &Farm, talks: &[Talk], service: Service) -> Result<BTreeMap<SocketAddr, Place>> {
-    talks.iter().map(|talk| Ok((talk.client, farm.owner(ONE, talk.client, service)?))).collect()
-}
-
-fn held_by_another(talks: &[Talk], client: &SocketAddr, owner: Place) -> bool {
-    talks.iter().any(|talk| talk.client == *client && talk.node != owner)
+/// How many of the talking clients were held by others than who owns their buckets now.
+fn moved(farm: &Farm, held: &BTreeMap<SocketAddr, Place>, service: Service) -> Result<usize> {
+    let elsewhere = |(client, node): (&SocketAddr, &Place)| Ok(farm.owner(ONE, *client, service)? != *node);
+    let elsewhere = held.iter().map(elsewhere).collect::<Result<Vec<bool>>>()?;
+    Ok(elsewhere.into_iter().filter(|elsewhere| *elsewhere).count())
 }
 
 /// Are the shares of the nodes within one bucket of what their weights say?
@@ -127,16 +126,8 @@ fn four_steps(farm: &Farm, known: usize) -> Result<()> {
         Ok(from_weight.filter(|e| e.kind.starts_with("buckets_") || e.kind == "weight_set").collect())
     };
     let first = told(ONE)?;
-    let steps: Vec<&str> = first.iter().skip(1).map(|e| e.kind.as_str()).collect();
-    let order = ["buckets_prepared", "buckets_moved", "buckets_activated", "buckets_settled"];
-    ensure!(steps.first() == order.first(), "it begins with a Prepare: {steps:?}");
-    let mut place = 0;
-    for step in &steps {
-        let at = order.iter().position(|o| o == step).with_context(|| format!("{step} among {steps:?}"))?;
-        ensure!(at == place || at == place + 1, "steps out of order: {steps:?}");
-        place = at;
-    }
-    ensure!(place + 1 == order.len() && known > 0, "not all steps: {steps:?}");
+    in_order(first.get(1..).unwrap_or_default())?;
+    ensure!(known > 0, "void: nothing had happened before");
     ensure!(first.windows(2).all(|w| w[0].epoch <= w[1].epoch), "epochs only grow: {first:?}");
     for node in [TWO, THREE] {
         let ids =
@@ -145,6 +136,31 @@ fn four_steps(farm: &Farm, known: usize) -> Result<()> {
         ensure!(ids(&other) == ids(&first), "{node} tells {other:?}, node1 {first:?}");
     }
     Ok(())
+}
+
+/// Every bucket takes all four steps, each after the one before. They go in groups, each at its own pace: at no time
+/// have more of them come to one step than to the one before it.
+fn in_order(steps: &[Event]) -> Result<()> {
+    let order = ["buckets_prepared", "buckets_moved", "buckets_activated", "buckets_settled"];
+    let mut came = [0; 4];
+    for step in steps {
+        let at = order.iter().position(|kind| *kind == step.kind).with_context(|| format!("{step:?}"))?;
+        came[at] += buckets(step)?;
+        ensure!(came.is_sorted_by(|earlier, later| earlier >= later), "{came:?} by {step:?} of {steps:?}");
+    }
+    ensure!(
+        came[0] > 0 && came.iter().all(|count| *count == came[0]),
+        "not all steps: {came:?} by {steps:?}"
+    );
+    Ok(())
+}
+
+/// How many buckets it tells of.
+fn buckets(step: &Event) -> Result<u32> {
+    let words: Vec<&str> = step.text.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "buckets").context("an event of buckets")?;
+    let count = at.checked_sub(1).and_then(|before| words[before].parse().ok());
+    count.with_context(|| format!("no number of buckets: {step:?}"))
 }
 
 #[test]

@@ -333,5 +333,7 @@ pub(crate) fn successful(what: &str, output: &Output) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    bail!("{what} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+    // With --json a problem is an answer like any other.
+    let said = [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes));
+    bail!("{what} failed ({}): {}", output.status, said.concat().trim())
 }

@@ -676,6 +676,8 @@ mod tests {
                 saying(Question, node, vip, vip, own),
                 saying(Question, node, vip, vip, client_mac),
                 saying(Question, nobody, vip, vip, client_mac),
+                saying(Question, client, vip, vip, own),
+                saying(Announcement, node, node, vip, own),
                 saying(Answer, vip, vip, client, client_mac),
                 saying(Answer, vip, vip, vip, own),
                 saying(Answer, client, client, vip, own),
