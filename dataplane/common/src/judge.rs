@@ -236,7 +236,7 @@ fn judge_solicitation(
     }
     let ingress = admit(ingress, ethernet, vip)?;
     let from = match (from(slot, ingress.link, ethernet, &solicitation.source, false), solicitation.link) {
-        (Sender::Node { .. }, Some(link)) if mac_number(&link) == ethernet.source => Sender::Direct,
+        (Sender::Node { .. }, Some(link)) if link == ethernet.source => Sender::Direct,
         (Sender::Node { .. }, None) => return Err(Reason::FromNode),
         (from, _) => from,
     };
@@ -262,7 +262,7 @@ fn judge_arp(
     }
     let Some(vip) = slot.vip(&Address::v4(arp.target)) else { return Ok(Verdict::Pass) };
     let ingress = admit(ingress, ethernet, vip)?;
-    if arp.sender_mac[0] & 1 != 0 {
+    if arp.sender_mac & 1 != 0 {
         return Err(Reason::Malformed);
     }
     let from = from(slot, ingress.link, ethernet, &Address::v4(arp.sender), false);

@@ -1,6 +1,6 @@
 //! What a verdict does to the frame, and the mark of a bounce.
 
-use crate::bytes::BytesMut;
+use crate::bytes::{BytesMut, Window, mac_bytes};
 use crate::flow::Address;
 use crate::judge::Ingress;
 use crate::layout::Slot;
@@ -60,7 +60,7 @@ fn forward(
 /// changed by setting it.
 #[inline(always)]
 fn set_mark(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    match u16::from_be_bytes(frame.get(12)?) {
+    match frame.window::<2>(12)?.u16::<0>() {
         ETHERTYPE_IPV4 => set_mark4(frame, marked),
         ETHERTYPE_IPV6 => set_mark6(frame, marked),
         _ => Some(()),
@@ -70,12 +70,13 @@ fn set_mark(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
 /// Updates the header checksum (RFC 1624, equation 3).
 #[inline(always)]
 fn set_mark4(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let [version, class] = frame.get(ETHERNET)?;
+    let header = frame.window::<12>(ETHERNET)?;
+    let (version, class) = (header.u8::<0>(), header.u8::<1>());
     if is_marked(class) == marked {
         return Some(());
     }
     let after = [version, with_mark(class, marked)];
-    let mut checksum = Checksum::of(frame.get(ETHERNET + 10)?);
+    let mut checksum = Checksum::of(header.u16::<10>());
     checksum.replace([version, class], after);
     frame.set(ETHERNET, after)?;
     frame.set(ETHERNET + 10, checksum.bytes())
@@ -84,13 +85,13 @@ fn set_mark4(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
 /// The class lies across two bytes, and no checksum covers it.
 #[inline(always)]
 fn set_mark6(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let [first, second] = frame.get(ETHERNET)?;
-    let class = first << 4 | second >> 4;
+    let first = frame.window::<2>(ETHERNET)?.u16::<0>();
+    let class = (first >> 4) as u8;
     if is_marked(class) == marked {
         return Some(());
     }
-    let class = with_mark(class, marked);
-    frame.set(ETHERNET, [first & 0xf0 | class >> 4, class << 4 | second & 0x0f])
+    let class = u16::from(with_mark(class, marked));
+    frame.set(ETHERNET, (first & 0xf00f | class << 4).to_be_bytes())
 }
 
 #[inline(always)]
@@ -103,8 +104,8 @@ struct Checksum(u32);
 
 impl Checksum {
     #[inline(always)]
-    fn of(field: [u8; 2]) -> Self {
-        Self(u32::from(!u16::from_be_bytes(field)))
+    fn of(field: u16) -> Self {
+        Self(u32::from(!field))
     }
 
     /// One word; at most a thousand of them.
@@ -133,7 +134,7 @@ impl Checksum {
 /// never learn that.
 #[inline(always)]
 fn answer(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
-    match u16::from_be_bytes(frame.get(12)?) {
+    match frame.window::<2>(12)?.u16::<0>() {
         ETHERTYPE_ARP => answer_arp(slot, ingress, frame),
         ETHERTYPE_IPV6 => advertise(slot, ingress, frame),
         _ => None,
@@ -144,12 +145,13 @@ fn answer(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Size
 fn answer_arp(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
     let request = Arp::parse(frame, ETHERNET)?;
     let mac = named(slot, ingress, &Address::v4(request.target))?;
-    frame.set(0, request.sender_mac)?;
+    let asker = mac_bytes(request.sender_mac);
+    frame.set(0, asker)?;
     frame.set(6, ingress.port.mac)?;
     frame.set(ETHERNET + 6, [0, 2])?;
     frame.set(ETHERNET + 8, mac)?;
     frame.set(ETHERNET + 14, request.target)?;
-    frame.set(ETHERNET + 18, request.sender_mac)?;
+    frame.set(ETHERNET + 18, asker)?;
     frame.set(ETHERNET + 24, request.sender)
 }
 
@@ -182,15 +184,18 @@ fn advertise(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?S
     let (to, to_mac, flags) = if asked.source == Address::UNSPECIFIED6 {
         (ALL_NODES, ALL_NODES_MAC, OVERRIDE)
     } else {
-        (asked.source, asked.link.unwrap_or(frame.get(6)?), OVERRIDE | SOLICITED)
+        let asker = frame.window::<6>(6)?.mac::<0>();
+        (asked.source, mac_bytes(asked.link.unwrap_or(asker)), OVERRIDE | SOLICITED)
     };
-    let mut checksum = Checksum::of(frame.get(ICMP + 2)?);
+    let icmp = frame.window::<8>(ICMP)?;
+    let mut checksum = Checksum::of(icmp.u16::<2>());
     let flags = [flags, 0, 0, 0];
     checksum.replace([135, 0], [136, 0]);
-    checksum.replace_all(&frame.get::<4>(ICMP + 4)?, &flags);
+    checksum.replace_all(&icmp.four::<4>(), &flags);
     // The pseudo header: source and destination, in any order.
     let (target, to) = (target.bytes(), to.bytes());
-    checksum.replace_all(&frame.get::<16>(ETHERNET + 24)?, &target);
+    let destination = Address::of_words(frame.window::<40>(ETHERNET)?.words::<24>());
+    checksum.replace_all(&destination.bytes(), &target);
     checksum.replace_all(&asked.source.bytes(), &to);
     frame.set(0, to_mac)?;
     frame.set(6, ingress.port.mac)?;
@@ -200,7 +205,7 @@ fn advertise(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?S
     frame.set(ICMP + 4, flags)?;
     if let Some(link) = asked.link {
         checksum.replace([1, 1], [2, 1]);
-        checksum.replace_all(&link, &mac);
+        checksum.replace_all(&mac_bytes(link), &mac);
         frame.set(ICMP + 24, [2, 1])?;
         frame.set(ICMP + 26, mac)?;
     }

@@ -67,9 +67,9 @@ proptest! {
 #[test]
 fn a_slice_is_bounded() {
     let mut frame = [1u8, 2, 3];
-    assert_eq!(Bytes::get::<2>(&frame[..], 1), Some([2, 3]));
-    assert_eq!(Bytes::get::<2>(&frame[..], 2), None);
-    assert_eq!(Bytes::get::<1>(&frame[..], usize::MAX), None);
+    assert_eq!(Bytes::window::<2>(&frame[..], 1), Some([2, 3]));
+    assert_eq!(Bytes::window::<2>(&frame[..], 2), None);
+    assert_eq!(Bytes::window::<1>(&frame[..], usize::MAX), None);
     assert_eq!(BytesMut::set(&mut frame[..], 2, [9, 9]), None);
     assert_eq!(frame, [1, 2, 3]);
 }

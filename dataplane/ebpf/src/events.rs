@@ -1,7 +1,7 @@
 //! Sampled drops for the ring buffer.
 
 use aya_ebpf::programs::XdpContext;
-use farm_common::bytes::Bytes;
+use farm_common::bytes::{Bytes, Window};
 use farm_common::layout::{EVENT_HEAD, EVENT_SAMPLE, Event};
 use farm_common::verdict::Reason;
 
@@ -23,8 +23,8 @@ pub fn sample(ctx: &XdpContext, packet: &Packet, reason: Reason, count: u64) {
         head: [0; EVENT_HEAD],
     };
     for (chunk, head) in event.head.chunks_exact_mut(8).enumerate() {
-        let Some(bytes) = packet.get::<8>(chunk * 8) else { break };
-        head.copy_from_slice(&bytes);
+        let Some(bytes) = packet.window::<8>(chunk * 8) else { break };
+        head.copy_from_slice(&bytes.word::<0>().to_ne_bytes());
         event.length += 8;
     }
     entry.write(event);

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::XdpContext;
-use farm_common::bytes::Bytes;
+use farm_common::bytes::{Bytes, Window};
 use farm_common::decide::Env;
 use farm_common::flow::{Address, Family, Flow, Kind, protocol};
 use farm_common::parse::ETHERNET;
@@ -123,7 +123,8 @@ fn examine(ctx: *mut c_void, socket: *mut bpf_sock, cookies: bool) -> u32 {
 #[inline(always)]
 fn acknowledges_cookie(ctx: *mut c_void, socket: *mut bpf_sock) -> bool {
     let packet = Packet::of(&XdpContext::new(ctx.cast()));
-    let Some([version, ..]) = packet.get::<7>(ETHERNET) else { return false };
+    let Some(header) = packet.window::<7>(ETHERNET) else { return false };
+    let version = header.u8::<0>();
     if version >> 4 == 6 { acknowledges6(&packet, socket) } else { acknowledges4(&packet, socket, version) }
 }
 
@@ -145,7 +146,7 @@ fn acknowledges6(packet: &Packet, socket: *mut bpf_sock) -> bool {
     else {
         return false;
     };
-    packet.get::<1>(ETHERNET + 6) == Some([protocol::TCP])
+    packet.window::<1>(ETHERNET + 6).is_some_and(|next| next.u8::<0>() == protocol::TCP)
         && check_cookie(socket, (header, IPV6_HEADER), segment)
 }
 

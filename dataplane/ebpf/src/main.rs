@@ -1,6 +1,7 @@
 //! The XDP program: parse, look up, decide, act, count. All but the last two lies in `farm_common`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod events;
 mod host;

@@ -1,6 +1,7 @@
 //! ARP (RFC 826).
 
-use crate::bytes::{Bytes, u16_at};
+use super::ETHERTYPE_IPV4;
+use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Flow};
 
 /// An ARP packet for IPv4 over Ethernet.
@@ -8,8 +9,8 @@ use crate::flow::{Address, Flow};
 pub struct Arp {
     /// 1 = request.
     pub operation: u16,
-    /// Sender's MAC.
-    pub sender_mac: [u8; 6],
+    /// Sender's MAC, as a number ([`crate::bytes::mac_number`]).
+    pub sender_mac: u64,
     /// Sender's address; zero in a probe (RFC 5227).
     pub sender: [u8; 4],
     /// Address asked for.
@@ -20,14 +21,15 @@ impl Arp {
     /// `None` for anything but IPv4 over Ethernet.
     #[inline(always)]
     pub fn parse(frame: &(impl Bytes + ?Sized), start: usize) -> Option<Self> {
-        if frame.get::<6>(start)? != [0, 1, 8, 0, 6, 4] {
+        let packet = frame.window::<28>(start)?;
+        if (packet.u16::<0>(), packet.u16::<2>(), packet.u16::<4>()) != (1, ETHERTYPE_IPV4, 0x0604) {
             return None;
         }
         Some(Self {
-            operation: u16_at(frame, start + 6)?,
-            sender_mac: frame.get(start + 8)?,
-            sender: frame.get(start + 14)?,
-            target: frame.get(start + 24)?,
+            operation: packet.u16::<6>(),
+            sender_mac: packet.mac::<8>(),
+            sender: packet.four::<14>(),
+            target: packet.four::<24>(),
         })
     }
 

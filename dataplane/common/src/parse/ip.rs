@@ -2,7 +2,7 @@
 
 use super::ipv6::QUOTED_EXTENSIONS;
 use super::{ipv4, ipv6};
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Family, Flow, Kind, protocol};
 use crate::verdict::Reason;
 
@@ -54,10 +54,10 @@ impl Header {
         }
     }
 
-    /// The `N` bytes at the start of the payload. Read at once: the verifier does not see that one bound implies another.
+    /// The `N` bytes at the start of the payload.
     #[inline(always)]
-    fn head<const N: usize>(&self, frame: &(impl Bytes + ?Sized)) -> Result<[u8; N], Reason> {
-        frame.get(self.start()).ok_or(Reason::Malformed)
+    fn head<const N: usize, B: Bytes + ?Sized>(&self, frame: &B) -> Result<B::Window<N>, Reason> {
+        frame.window::<N>(self.start()).ok_or(Reason::Malformed)
     }
 
     #[inline(always)]
@@ -70,16 +70,16 @@ impl Header {
 
     #[inline(always)]
     fn segment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
-        let tcp: [u8; 14] = self.head(frame)?;
-        let ports = (u16::from_be_bytes([tcp[0], tcp[1]]), u16::from_be_bytes([tcp[2], tcp[3]]));
-        Ok(self.with_ports(ports, if opens(&tcp) { Kind::Syn } else { Kind::Segment }))
+        let tcp = self.head::<TCP, _>(frame)?;
+        let kind = if opens(tcp) { Kind::Syn } else { Kind::Segment };
+        Ok(self.with_ports((tcp.u16::<0>(), tcp.u16::<2>()), kind))
     }
 
     /// Fragments go by address only. The rules of RFC 1858 §3 and RFC 3128 keep a SYN from hiding in them.
     #[inline(always)]
     fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
         match (self.protocol, self.fragment_offset) {
-            (protocol::TCP, 0) if opens(&self.head(frame)?) => Err(Reason::FragmentedSyn),
+            (protocol::TCP, 0) if opens(self.head::<TCP, _>(frame)?) => Err(Reason::FragmentedSyn),
             (protocol::TCP, 1) => Err(Reason::FragmentedSyn),
             (protocol::TCP, _) => Ok(self.without_ports(Kind::TcpFragment)),
             (protocol::UDP, _) => Ok(self.without_ports(Kind::DatagramFragment)),
@@ -92,8 +92,8 @@ impl Header {
     /// time exceeded, parameter problem (RFC 792); the same and packet too big (RFC 4443).
     #[inline(always)]
     fn message(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
-        let [number, ..] = self.head::<8>(frame)?;
-        match (self.family, number) {
+        let message = self.head::<8, _>(frame)?;
+        match (self.family, message.u8::<0>()) {
             (Family::V4, 8) | (Family::V6, 128) => Ok(self.without_ports(Kind::Echo)),
             (Family::V4, 3 | 11 | 12) => self.error(ipv4(frame, self.start() + 8)?, frame),
             (Family::V6, 1..=4) => self.error(ipv6::<QUOTED_EXTENSIONS>(frame, self.start() + 8)?, frame),
@@ -127,8 +127,8 @@ impl Header {
     /// Source and destination port.
     #[inline(always)]
     fn ports(&self, frame: &(impl Bytes + ?Sized)) -> Result<(u16, u16), Reason> {
-        let [a, b, c, d] = self.head(frame)?;
-        Ok((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+        let ports = self.head::<4, _>(frame)?;
+        Ok((ports.u16::<0>(), ports.u16::<2>()))
     }
 
     #[inline(always)]
@@ -143,11 +143,14 @@ impl Header {
     }
 }
 
+/// As much of a TCP header as holds its flags.
+const TCP: usize = 14;
+
 /// SYN without ACK and without RST asks for a new connection.
 #[inline(always)]
-fn opens(tcp: &[u8; 14]) -> bool {
+fn opens(tcp: impl Window<TCP>) -> bool {
     const RST: u8 = 0x04;
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    tcp[13] & (SYN | ACK | RST) == SYN
+    tcp.u8::<13>() & (SYN | ACK | RST) == SYN
 }

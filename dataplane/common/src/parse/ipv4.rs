@@ -1,7 +1,7 @@
 //! IPv4 (RFC 791).
 
 use super::ip::Header;
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Family};
 use crate::verdict::Reason;
 
@@ -11,7 +11,7 @@ pub(super) const OFFSETS: usize = 0xff;
 /// Destination of a packet, wherever else the header may be wrong.
 #[inline(always)]
 pub fn ipv4_destination(frame: &(impl Bytes + ?Sized), start: usize) -> Option<Address> {
-    frame.get(start + 16).map(Address::v4)
+    Some(Address::v4(frame.window::<20>(start)?.four::<16>()))
 }
 
 /// Reads the header at `start`.
@@ -20,18 +20,19 @@ pub fn ipv4_destination(frame: &(impl Bytes + ?Sized), start: usize) -> Option<A
 /// [`Reason::Malformed`].
 #[inline(always)]
 pub fn ipv4(frame: &(impl Bytes + ?Sized), start: usize) -> Result<Header, Reason> {
-    let header: [u8; 20] = frame.get(start & OFFSETS).ok_or(Reason::Malformed)?;
-    let length = usize::from(header[0] & 0x0f) * 4;
-    if header[0] >> 4 != 4 || length < 20 {
+    let header = frame.window::<20>(start & OFFSETS).ok_or(Reason::Malformed)?;
+    let first = header.u8::<0>();
+    let length = usize::from(first & 0x0f) * 4;
+    if first >> 4 != 4 || length < 20 {
         return Err(Reason::Malformed);
     }
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = header.u16::<6>();
     Ok(Header {
         family: Family::V4,
-        source: Address::v4([header[12], header[13], header[14], header[15]]),
-        destination: Address::v4([header[16], header[17], header[18], header[19]]),
-        class: header[1],
-        protocol: header[9],
+        source: Address::v4(header.four::<12>()),
+        destination: Address::v4(header.four::<16>()),
+        class: header.u8::<1>(),
+        protocol: header.u8::<9>(),
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment & 0x2000 != 0,
         payload: start + length,

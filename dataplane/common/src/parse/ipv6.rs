@@ -1,7 +1,7 @@
 //! IPv6 (RFC 8200) and its extension headers.
 
 use super::ip::Header;
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Family, protocol};
 use crate::verdict::Reason;
 
@@ -17,7 +17,7 @@ pub(super) const OFFSETS: usize = 0x7fff;
 /// Destination of a packet.
 #[inline(always)]
 pub fn ipv6_destination(frame: &(impl Bytes + ?Sized), start: usize) -> Option<Address> {
-    frame.get(start + 24).map(Address::v6)
+    Some(Address::of_words(frame.window::<HEADER>(start)?.words::<24>()))
 }
 
 /// Reads the header at `start` and up to `MOST` extension headers behind it.
@@ -27,16 +27,17 @@ pub fn ipv6_destination(frame: &(impl Bytes + ?Sized), start: usize) -> Option<A
 #[inline(always)]
 pub fn ipv6<const MOST: usize>(frame: &(impl Bytes + ?Sized), start: usize) -> Result<Header, Reason> {
     let start = start & OFFSETS;
-    let [first, second, .., next, _] = frame.get::<8>(start).ok_or(Reason::Malformed)?;
-    if first >> 4 != 6 {
+    let fixed = frame.window::<HEADER>(start).ok_or(Reason::Malformed)?;
+    let first = fixed.u16::<0>();
+    if first >> 12 != 6 {
         return Err(Reason::Malformed);
     }
     let header = Header {
         family: Family::V6,
-        source: Address::v6(frame.get(start + 8).ok_or(Reason::Malformed)?),
-        destination: Address::v6(frame.get(start + 24).ok_or(Reason::Malformed)?),
-        class: first << 4 | second >> 4,
-        protocol: next,
+        source: Address::of_words(fixed.words::<8>()),
+        destination: Address::of_words(fixed.words::<24>()),
+        class: (first >> 4) as u8,
+        protocol: fixed.u8::<6>(),
         fragment_offset: 0,
         more_fragments: false,
         payload: (start + HEADER) & OFFSETS,
@@ -55,14 +56,14 @@ fn extensions<const MOST: usize>(
         let at = header.payload;
         match header.protocol {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::OPTIONS | protocol::MOBILITY => {
-                let [next, length] = frame.get(at).ok_or(Reason::Malformed)?;
-                header.protocol = next;
-                header.payload = (at + (usize::from(length) + 1) * 8) & OFFSETS;
+                let extension = frame.window::<2>(at).ok_or(Reason::Malformed)?;
+                header.protocol = extension.u8::<0>();
+                header.payload = (at + (usize::from(extension.u8::<1>()) + 1) * 8) & OFFSETS;
             }
             protocol::FRAGMENT => {
-                let [next, _, high, low, ..] = frame.get::<8>(at).ok_or(Reason::Malformed)?;
-                let field = u16::from_be_bytes([high, low]);
-                header.protocol = next;
+                let extension = frame.window::<8>(at).ok_or(Reason::Malformed)?;
+                let field = extension.u16::<2>();
+                header.protocol = extension.u8::<0>();
                 header.payload = (at + 8) & OFFSETS;
                 header.fragment_offset |= field >> 3;
                 header.more_fragments |= field & 1 != 0;

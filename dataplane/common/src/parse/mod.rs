@@ -19,7 +19,7 @@ pub use ipv4::{ipv4, ipv4_destination};
 pub use ipv6::{EXTENSIONS, ipv6, ipv6_destination};
 pub use ndp::Solicitation;
 
-use crate::bytes::{Bytes, mac_number, u16_at};
+use crate::bytes::{Bytes, Window};
 
 /// Ethertype of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -36,7 +36,7 @@ const TAGS: usize = 2;
 /// An Ethernet header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ethernet {
-    /// Destination MAC, as a number ([`mac_number`]).
+    /// Destination MAC, as a number ([`crate::bytes::mac_number`]).
     pub destination: u64,
     /// Source MAC, likewise.
     pub source: u64,
@@ -50,13 +50,13 @@ impl Ethernet {
     /// `None` when the frame is shorter than its header.
     #[inline(always)]
     pub fn parse(frame: &(impl Bytes + ?Sized)) -> Option<Self> {
-        let destination = mac_number(&frame.get(0)?);
-        let source = mac_number(&frame.get(6)?);
-        let mut ethertype = u16_at(frame, 12)?;
+        let header = frame.window::<ETHERNET>(0)?;
+        let (destination, source) = (header.mac::<0>(), header.mac::<6>());
+        let mut ethertype = header.u16::<12>();
         let mut tags = 0;
         while tags < TAGS && matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
             tags += 1;
-            ethertype = u16_at(frame, 12 + 4 * tags)?;
+            ethertype = frame.window::<2>(12 + 4 * tags)?.u16::<0>();
         }
         Some(Self { destination, source, ethertype, tags })
     }

@@ -1,6 +1,6 @@
 //! Neighbour solicitations (RFC 4861 §4.3): ARP's requests in IPv6.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Flow, protocol};
 use crate::verdict::Reason;
 
@@ -11,7 +11,7 @@ const SOLICITATION: u8 = 135;
 /// Neighbour discovery never comes through a router (RFC 4861 §7.1.1).
 const HOP_LIMIT: u8 = 255;
 /// Type and length of the option that names the source's link-layer address.
-const SOURCE_LINK: [u8; 2] = [1, 1];
+const SOURCE_LINK: u16 = 0x0101;
 
 /// A neighbour solicitation without extension headers, as everybody sends them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,17 +20,18 @@ pub struct Solicitation {
     pub source: Address,
     /// Address asked for.
     pub target: Address,
-    /// Where the answer goes, when the first option says so.
-    pub link: Option<[u8; 6]>,
+    /// Where the answer goes, when the first option says so: a MAC as a number.
+    pub link: Option<u64>,
 }
 
 impl Solicitation {
     /// The address asked for by the packet at `start`, if that is a solicitation.
     #[inline(always)]
     pub fn target(frame: &(impl Bytes + ?Sized), start: usize) -> Option<Address> {
-        let asks =
-            frame.get::<1>(start + 6)? == [protocol::ICMPV6] && frame.get(start + IPV6)? == [SOLICITATION];
-        if asks { frame.get(start + IPV6 + 8).map(Address::v6) } else { None }
+        let asks = frame.window::<IPV6>(start)?.u8::<6>() == protocol::ICMPV6
+            && frame.window::<1>(start + IPV6)?.u8::<0>() == SOLICITATION;
+        let target = frame.window::<24>(start + IPV6)?.words::<8>();
+        asks.then_some(Address::of_words(target))
     }
 
     /// The solicitation at `start`, which has a target.
@@ -39,14 +40,13 @@ impl Solicitation {
     /// [`Reason::Malformed`] for what a host has to ignore (RFC 4861 §7.1.1).
     #[inline(always)]
     pub fn parse(frame: &(impl Bytes + ?Sized), start: usize, target: Address) -> Result<Self, Reason> {
-        let source: [u8; 16] = frame.get(start + 8).ok_or(Reason::Malformed)?;
-        let (source, multicast) = (Address::v6(source), source[0] == 0xff);
-        let [hop_limit] = frame.get(start + 7).ok_or(Reason::Malformed)?;
-        let [code] = frame.get(start + IPV6 + 1).ok_or(Reason::Malformed)?;
+        let header = frame.window::<IPV6>(start).ok_or(Reason::Malformed)?;
+        let source = Address::of_words(header.words::<8>());
+        let code = frame.window::<2>(start + IPV6).ok_or(Reason::Malformed)?.u8::<1>();
         let link = source_link(frame, start);
-        let group = multicast || link.is_some_and(|mac| mac[0] & 1 != 0);
-        if hop_limit != HOP_LIMIT || code != 0 || group || (source == Address::UNSPECIFIED6 && link.is_some())
-        {
+        let group = header.u8::<8>() == 0xff || link.is_some_and(|mac| mac & 1 != 0);
+        let nobody = source == Address::UNSPECIFIED6 && link.is_some();
+        if header.u8::<7>() != HOP_LIMIT || code != 0 || group || nobody {
             return Err(Reason::Malformed);
         }
         Ok(Self { source, target, link })
@@ -61,7 +61,7 @@ impl Solicitation {
 
 /// The MAC in the first option, if that is the source's.
 #[inline(always)]
-pub fn source_link(frame: &(impl Bytes + ?Sized), start: usize) -> Option<[u8; 6]> {
-    let at = start + IPV6 + 24;
-    if frame.get::<2>(at)? == SOURCE_LINK { frame.get(at + 2) } else { None }
+fn source_link(frame: &(impl Bytes + ?Sized), start: usize) -> Option<u64> {
+    let option = frame.window::<8>(start + IPV6 + 24)?;
+    (option.u16::<0>() == SOURCE_LINK).then(|| option.mac::<2>())
 }
