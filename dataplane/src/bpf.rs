@@ -1,4 +1,5 @@
-//! The calls of bpf(2) that aya has no form for: a program that was written by hand, and detaching a link at once.
+//! The calls of bpf(2) that aya has no form for: a program that was written by hand, attached and fed with frames, and
+//! detaching a link at once.
 
 use std::ffi::CString;
 use std::io;
@@ -9,11 +10,18 @@ use std::path::Path;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+/// Frames that are prepared and sent on together: the most that the kernel allows (`TEST_XDP_MAX_BATCH`).
+const LIVE_BATCH: u32 = 256;
 
 /// One instruction, packed as in `struct bpf_insn` of a little-endian kernel.
-pub(crate) const fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> u64 {
+#[must_use]
+pub const fn insn(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> u64 {
     let [low, high] = offset.to_ne_bytes();
     let [a, b, c, d] = immediate.to_ne_bytes();
     u64::from_ne_bytes([code, (src << 4) | dst, low, high, a, b, c, d])
@@ -46,6 +54,29 @@ struct TestRunAttr {
     duration: u32,
 }
 
+/// The same arm to its end.
+#[repr(C)]
+struct LiveRunAttr {
+    head: TestRunAttr,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    reserved: u32,
+}
+
+/// The head of the `BPF_LINK_CREATE` arm of `union bpf_attr`.
+#[repr(C)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
 /// The head of the `BPF_OBJ_GET` arm of `union bpf_attr`.
 #[repr(C)]
 struct ObjGetAttr {
@@ -73,7 +104,10 @@ unsafe fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_lon
 }
 
 /// Loads `program` as an XDP program.
-pub(crate) fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
     let mut attr = LoadAttr {
         prog_type: BPF_PROG_TYPE_XDP,
         insn_cnt: u32::try_from(program.len()).map_err(io::Error::other)?,
@@ -108,6 +142,54 @@ pub(crate) fn test_run(program: &OwnedFd, frame: &mut [u8]) -> io::Result<u32> {
     // SAFETY: the arm fits the command; the kernel copies the frame in, and at most `length` bytes out.
     unsafe { call(BPF_PROG_TEST_RUN, &mut attr) }?;
     Ok(attr.retval)
+}
+
+/// Attaches `program` to an interface of the calling thread's namespace, in native mode, until the result is dropped.
+///
+/// # Errors
+/// The driver cannot, or another program is there.
+pub fn attach_native(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_ifindex: ifindex,
+        attach_type: BPF_XDP,
+        flags: XDP_FLAGS_DRV_MODE,
+    };
+    // SAFETY: the arm fits the command.
+    let fd = unsafe { call(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just gave this descriptor to us alone; descriptors fit into an int.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Runs `program` on `count` frames that begin as `frame` and really go where it sends them. Pages are used again as
+/// the program left them.
+///
+/// # Errors
+/// The kernel cannot: it needs Linux 5.18.
+pub fn run_live(program: &OwnedFd, frame: &[u8], count: u32) -> io::Result<()> {
+    let head = TestRunAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        retval: 0,
+        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_size_out: 0,
+        data_in: address(frame),
+        data_out: 0,
+        repeat: count,
+        duration: 0,
+    };
+    let mut attr = LiveRunAttr {
+        head,
+        ctx_size_in: 0,
+        ctx_size_out: 0,
+        ctx_in: 0,
+        ctx_out: 0,
+        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+        cpu: 0,
+        batch_size: LIVE_BATCH,
+        reserved: 0,
+    };
+    // SAFETY: the arm fits the command; the kernel copies the frame in and nothing out.
+    unsafe { call(BPF_PROG_TEST_RUN, &mut attr) }.map(drop)
 }
 
 /// Detaches the link pinned at `path`; nothing is attached any more when it returns. Removing the pin alone does that

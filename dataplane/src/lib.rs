@@ -9,13 +9,14 @@
 //! | [`fake`] | the same in memory |
 //! | [`clock`], [`realtime`] | boot clock, time namespaces, scheduling |
 //! | [`explain`] | what the loaded program would do with a frame |
+//! | [`bpf`] | programs written by hand |
 //! | [`netns`] | entering network namespaces without losing the pins |
 //!
 //! Order at start: guard, filter with deadline 0, [`attach::Filter::verify`], sysctls, virtual IP. To stop, the
 //! reverse.
 
 pub mod attach;
-mod bpf;
+pub mod bpf;
 pub mod bpffs;
 pub mod clock;
 pub mod explain;

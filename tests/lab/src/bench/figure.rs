@@ -1,11 +1,13 @@
 //! A figure: what was measured, the budget for it, and whether it was met.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::group::Group;
 use super::stats::{Part, Summary};
 
-/// Upper bounds in the unit of the figure; a missing one bounds nothing.
+/// Bounds in the unit of the figure; a missing one bounds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// Of the mean.
@@ -17,30 +19,80 @@ pub struct Budget {
     /// Of every single value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
+    /// Of the median, from below: for what should be large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+}
+
+/// One bound of a budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bound {
+    /// The part is no larger.
+    AtMost(Part, f64),
+    /// The part is no smaller.
+    AtLeast(Part, f64),
+}
+
+impl Bound {
+    /// What is bounded.
+    pub(super) fn part(self) -> Part {
+        match self {
+            Self::AtMost(part, _) | Self::AtLeast(part, _) => part,
+        }
+    }
+
+    fn holds(self, value: &Summary) -> bool {
+        match self {
+            Self::AtMost(part, limit) => value.part(part) <= limit,
+            Self::AtLeast(part, limit) => value.part(part) >= limit,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(part, limit) => write!(f, "{part} <= {limit}"),
+            Self::AtLeast(part, limit) => write!(f, "{part} >= {limit}"),
+        }
+    }
 }
 
 impl Budget {
+    const NONE: Self = Self { mean: None, p99: None, max: None, at_least: None };
+
     /// Bounds for mean and 99th percentile.
     pub(super) const fn mean_p99(mean: f64, p99: f64) -> Self {
-        Self { mean: Some(mean), p99: Some(p99), max: None }
+        Self { mean: Some(mean), p99: Some(p99), ..Self::NONE }
+    }
+
+    /// No value is larger.
+    pub(super) const fn at_most(limit: f64) -> Self {
+        Self { max: Some(limit), ..Self::NONE }
+    }
+
+    /// The median is no smaller.
+    pub(super) const fn at_least(limit: f64) -> Self {
+        Self { at_least: Some(limit), ..Self::NONE }
     }
 
     /// It must not happen at all.
-    pub(super) const NONE_AT_ALL: Self = Self { mean: None, p99: None, max: Some(0.0) };
+    pub(super) const NONE_AT_ALL: Self = Self::at_most(0.0);
 
     /// What is bounded, and by what.
-    pub(super) fn bounds(self) -> impl Iterator<Item = (Part, f64)> {
-        let bounds = [(Part::Mean, self.mean), (Part::P99, self.p99), (Part::Max, self.max)];
-        bounds.into_iter().filter_map(|(part, bound)| Some((part, bound?)))
+    pub(super) fn bounds(self) -> impl Iterator<Item = Bound> {
+        let above = [(Part::Mean, self.mean), (Part::P99, self.p99), (Part::Max, self.max)];
+        let above = above.into_iter().filter_map(|(part, limit)| Some(Bound::AtMost(part, limit?)));
+        above.chain(self.at_least.map(|limit| Bound::AtLeast(Part::P50, limit)))
     }
 
     fn met(self, value: &Summary) -> bool {
-        self.bounds().all(|(part, bound)| value.part(part) <= bound)
+        self.bounds().all(|bound| bound.holds(value))
     }
 
     /// The bounds in words.
     pub(super) fn text(self) -> String {
-        self.bounds().map(|(part, bound)| format!("{part} <= {bound}")).collect::<Vec<_>>().join(", ")
+        self.bounds().map(|bound| bound.to_string()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -130,6 +182,14 @@ mod tests {
         let missed = figure(&[Some(100.0), None]);
         assert_eq!((missed.met, missed.without_value), (Some(false), 1));
         assert_eq!(figure(&[]).met, Some(false), "nothing was measured");
+    }
+
+    #[test]
+    fn what_should_be_large_is_bounded_from_below() {
+        let ratio =
+            |sample| Figure::of(Group::Idle, "r", "", "ratio", &[Some(sample)]).within(Budget::at_least(3.0));
+        assert_eq!((ratio(3.0).met, ratio(2.9).met), (Some(true), Some(false)));
+        assert_eq!(Budget::at_least(3.0).text(), "p50 >= 3");
     }
 
     #[test]

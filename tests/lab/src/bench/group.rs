@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::fault::Fault;
-use super::{flips, idle, margins, verdict};
+use super::{flips, frames, idle, margins, verdict};
 use crate::lab::Mode;
 
 /// Figures that are measured together.
@@ -17,6 +17,8 @@ pub(super) enum Group {
     Idle,
     /// Nanoseconds per verdict.
     Verdict,
+    /// Frames per second of a core, against others.
+    LiveFrames,
     /// Lease margins with every core busy.
     BusyCores,
 }
@@ -26,14 +28,16 @@ impl Group {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let modes = [Mode::Directed, Mode::Flood].into_iter();
         let failovers = modes.flat_map(|mode| Fault::ALL.map(|fault| Self::Failover(mode, fault)));
-        failovers.chain([Self::CommitToFlip, Self::Idle, Self::Verdict, Self::BusyCores])
+        failovers.chain([Self::CommitToFlip, Self::Idle, Self::Verdict, Self::LiveFrames, Self::BusyCores])
     }
 
     /// The mode of the lab. What does not depend on the mode is measured in the default one.
     pub(super) fn mode(self) -> Mode {
         match self {
             Self::Failover(mode, _) => mode,
-            Self::CommitToFlip | Self::Idle | Self::Verdict | Self::BusyCores => Mode::Directed,
+            Self::CommitToFlip | Self::Idle | Self::Verdict | Self::LiveFrames | Self::BusyCores => {
+                Mode::Directed
+            }
         }
     }
 
@@ -56,6 +60,7 @@ impl fmt::Display for Group {
             Self::CommitToFlip => f.write_str(flips::NAME),
             Self::Idle => f.write_str(idle::NAME),
             Self::Verdict => f.write_str(verdict::NAME),
+            Self::LiveFrames => f.write_str(frames::NAME),
             Self::BusyCores => f.write_str(margins::NAME),
         }
     }

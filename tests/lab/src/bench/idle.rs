@@ -38,8 +38,8 @@ fn times(daemons: &[Process]) -> Result<Vec<Duration>> {
     daemons.iter().map(|daemon| processor_time(*daemon)).collect()
 }
 
-/// Of all threads that live, in ns: the first field of `schedstat`. A daemon at rest ends no threads.
-fn processor_time(daemon: Process) -> Result<Duration> {
+/// Of all threads that live, in ns: the first field of `schedstat`. Who is asked ends no threads meanwhile.
+pub(super) fn processor_time(daemon: Process) -> Result<Duration> {
     let tasks = format!("/proc/{}/task", daemon.pid);
     let mut total = 0;
     for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {

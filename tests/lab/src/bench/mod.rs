@@ -6,6 +6,7 @@ mod fault;
 mod figure;
 mod filter;
 mod flips;
+mod frames;
 mod group;
 mod idle;
 mod journal;
@@ -82,10 +83,8 @@ impl Stage<'_> {
             Group::CommitToFlip => self.once(group, |lab| flips::measure(lab, runs)),
             Group::Idle => self.once(group, idle::measure),
             Group::BusyCores => self.once(group, |lab| margins::measure(lab, busy)),
-            Group::Verdict => {
-                self.say(&group.to_string());
-                Ok(verdict::measure().unwrap_or_else(|e| vec![Figure::failed(group, &e)]))
-            }
+            Group::Verdict => self.apart(group, |_| verdict::measure()),
+            Group::LiveFrames => self.apart(group, |name| frames::measure(name, runs)),
         }
     }
 
@@ -96,6 +95,18 @@ impl Stage<'_> {
     ) -> Result<Vec<Figure>> {
         self.say(&group.to_string());
         let measured = measure(self.lab(group.mode())?);
+        measured.or_else(|e| self.gave_up(group, &e).map(|()| vec![Figure::failed(group, &e)]))
+    }
+
+    /// What needs no farm, or one of its own by the name that it is given. Nothing else runs meanwhile.
+    fn apart(
+        &mut self,
+        group: Group,
+        measure: impl FnOnce(&LabName) -> Result<Vec<Figure>>,
+    ) -> Result<Vec<Figure>> {
+        self.clear()?;
+        self.say(&group.to_string());
+        let measured = measure(&self.plan.name);
         measured.or_else(|e| self.gave_up(group, &e).map(|()| vec![Figure::failed(group, &e)]))
     }
 

@@ -11,6 +11,12 @@ use super::stats::Summary;
 
 /// Version of the shape of the JSON; grows when a field changes its meaning or goes, not when one comes.
 const SCHEMA: u32 = 1;
+/// Unit of what is so many times something else.
+pub(super) const RATIO: &str = "ratio";
+/// Unit of frames per second of a core's time.
+pub(super) const MEGAFRAMES: &str = "Mframes/s";
+/// Units whose values are small.
+const FINE: [&str; 2] = [RATIO, MEGAFRAMES];
 
 /// Figures and where they were measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,13 +125,18 @@ impl Report {
 
 fn line(figure: &Figure) -> String {
     let value = |part: fn(&Summary) -> f64| {
-        figure.value.as_ref().map_or("-".into(), |summary| format!("{:.1}", part(summary)))
+        figure.value.as_ref().map_or("-".into(), |summary| shown(part(summary), &figure.unit))
     };
     let [mean, p50, p99, max] = [value(|s| s.mean), value(|s| s.p50), value(|s| s.p99), value(|s| s.max)];
     let budget = figure.budget.map_or("-".into(), |budget| budget.text());
     let Figure { name, unit, .. } = figure;
     let (runs, verdict) = (runs(figure), verdict(figure));
     format!("| {name} | {unit} | {runs} | {mean} | {p50} | {p99} | {max} | {budget} | {verdict} |")
+}
+
+/// Small numbers need their second digit.
+fn shown(value: f64, unit: &str) -> String {
+    if FINE.contains(&unit) { format!("{value:.2}") } else { format!("{value:.1}") }
 }
 
 fn runs(figure: &Figure) -> String {
@@ -147,7 +158,9 @@ fn verdict(figure: &Figure) -> &'static str {
 /// The parts of the value that the budget bounds.
 fn bounded(figure: &Figure, budget: Budget) -> String {
     let Some(value) = figure.value else { return "nothing".into() };
-    let parts = budget.bounds().map(|(name, _)| format!("{name} {:.1}", value.part(name)));
+    let parts = budget
+        .bounds()
+        .map(|bound| format!("{} {}", bound.part(), shown(value.part(bound.part()), &figure.unit)));
     format!("{} {}", parts.collect::<Vec<_>>().join(", "), figure.unit)
 }
 
@@ -179,6 +192,14 @@ mod tests {
         let table = report(&[None]).budget_table();
         let missed = "| idle/cut | 0 + 1 without value | nothing | mean <= 150, p99 <= 200 ms | **missed** |";
         assert!(table.contains(missed), "{table}");
+    }
+
+    #[test]
+    fn ratios_are_shown_with_two_digits() {
+        let ratio = Figure::of(Group::Idle, "share", "", RATIO, &[Some(0.79)]).within(Budget::at_least(0.8));
+        let report = Report { figures: vec![ratio], ..Report::begin().expect("this machine") };
+        let row = "| idle/share | 1 | p50 0.79 ratio | p50 >= 0.8 ratio | **missed** |";
+        assert!(report.budget_table().contains(row), "{}", report.budget_table());
     }
 
     #[test]

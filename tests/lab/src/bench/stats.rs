@@ -23,6 +23,7 @@ pub struct Summary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Mean,
+    P50,
     P99,
     Max,
 }
@@ -31,6 +32,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mean => "mean",
+            Self::P50 => "p50",
             Self::P99 => "p99",
             Self::Max => "max",
         })
@@ -42,6 +44,7 @@ impl Summary {
     pub(super) fn part(&self, part: Part) -> f64 {
         match part {
             Part::Mean => self.mean,
+            Part::P50 => self.p50,
             Part::P99 => self.p99,
             Part::Max => self.max,
         }

@@ -19,5 +19,6 @@ pub use icmp::{Icmp, Message, Quoted};
 pub use judge::{Case, Criterion, Expected, SYNS_MIN, Verdict, Violation, Window, judge};
 pub use neighbour::{Neighbour, Speech};
 pub use syn::{Outcome, RunningSyns, Syn, SynStream, longest_gap, outcomes, owners};
+pub(crate) use syn::{internet_checksum, packet};
 pub use tap::{Heading, Side, Sighting, Testimony, Witness};
 pub use time::BootTime;

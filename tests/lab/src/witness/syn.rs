@@ -162,8 +162,8 @@ pub fn owners(outcomes: &[Outcome]) -> BTreeMap<SocketAddr, Place> {
     outcomes.iter().filter_map(|o| Some((o.syn.source, o.answer?.0))).collect()
 }
 
-/// A packet with a bare SYN. The kernel fills in length, identification and checksum of an IPv4 header.
-fn packet(source: SocketAddr, service: SocketAddr, isn: u32) -> Vec<u8> {
+/// A packet with a bare SYN. Sent through a socket, the kernel fills in length, identification and checksum of an IPv4 header.
+pub(crate) fn packet(source: SocketAddr, service: SocketAddr, isn: u32) -> Vec<u8> {
     let segment = segment(source, service, isn);
     let mut packet = match (source.ip(), service.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -199,11 +199,14 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 
 /// The checksum of a TCP segment with its pseudo header (RFC 9293 §3.1).
 fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| {
-        bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum::<u32>()
-    };
-    let ends = words(&octets(source)) + words(&octets(destination));
-    let mut sum = ends + u32::from(TCP) + segment.len() as u32 + words(segment);
+    let pseudo = [octets(source), octets(destination), vec![0, TCP, 0, segment.len() as u8]].concat();
+    internet_checksum(&[&pseudo, segment].concat())
+}
+
+/// RFC 1071.
+pub(crate) fn internet_checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0)));
+    let mut sum = words.sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
