@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farm_common::layout;
+use farm_common::vlan::Vlan;
 
 use crate::bpffs::PinDir;
 use crate::explain::Probe;
@@ -55,17 +56,29 @@ pub enum XdpMode {
     Native,
 }
 
-/// An interface to filter.
+/// A link to filter: an interface, or a VLAN of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortConfig {
-    /// Its index, in the network namespace of the calling thread.
+    /// Index of the interface that gets the filter, in the network namespace of the calling thread.
     pub ifindex: u32,
-    /// Its name; the guard knows it by name.
+    /// Its name.
     pub name: String,
-    /// Its MAC.
+    /// The tags that frames of the link carry there.
+    pub vlan: Vlan,
+    /// The interface on which the stack gets them; the guard knows it by name. Without tags the same one.
+    pub device: String,
+    /// The MAC of that interface.
     pub mac: Mac,
     /// Which of the node's links it is: below [`layout::LINKS`].
     pub link: u8,
+}
+
+impl PortConfig {
+    /// A link whose frames carry no tag on the interface that gets the filter.
+    #[must_use]
+    pub fn untagged(ifindex: u32, name: &str, mac: Mac, link: u8) -> Self {
+        Self { ifindex, name: name.to_owned(), vlan: Vlan::NONE, device: name.to_owned(), mac, link }
+    }
 }
 
 /// What is wanted.
@@ -75,7 +88,7 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Who the pins belong to.
     pub identity: layout::Identity,
-    /// The interfaces; one that is no longer listed is detached.
+    /// The links; an interface without any is detached.
     pub ports: Vec<PortConfig>,
     /// See the type.
     pub mode: XdpMode,
@@ -92,7 +105,7 @@ pub struct TakenUp {
     pub pinned_generation: u64,
 }
 
-/// An interface with the filter on it.
+/// A link with the filter on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
     /// As configured.
@@ -157,7 +170,7 @@ impl Filter {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The interfaces with their proofs of passage.
+    /// The links with their proofs of passage.
     #[must_use]
     pub fn ports(&self) -> &[Port] {
         &self.ports
@@ -166,7 +179,7 @@ impl Filter {
     /// The proofs of passage as the guard wants them ([`crate::guard::Rules::proofs`]).
     #[must_use]
     pub fn proofs(&self) -> BTreeSet<(String, Mac)> {
-        self.ports.iter().map(|port| (port.config.name.clone(), port.proof)).collect()
+        self.ports.iter().map(|port| (port.config.device.clone(), port.proof)).collect()
     }
 
     /// Id of the program that is attached.
@@ -193,17 +206,17 @@ impl Filter {
         self.object.counters()
     }
 
-    /// What the program decides about `frame` now, on the interface whose MAC is the frame's destination (else the
-    /// first one). Runs a second instance of the same program, with the same table and ports, but its own counters
-    /// and events: nothing that is counted or reported changes, and nothing is sent.
+    /// What the program decides about `frame` now, on the interface of `link`. Runs a second instance of the same
+    /// program, with the same table and ports, but its own counters and events: nothing that is counted or reported
+    /// changes, and nothing is sent.
     ///
     /// Call it from a thread in the interfaces' network namespace: sockets are looked up there.
     ///
     /// # Errors
     /// Where the kernel refuses the second instance or the run.
-    pub fn explain(&self, frame: &[u8]) -> io::Result<crate::explain::Explained> {
-        let target = self.ports.iter().find(|port| frame.starts_with(&port.config.mac));
-        let port = target.or(self.ports.first()).ok_or(io::ErrorKind::NotConnected)?;
+    pub fn explain(&self, link: u8, frame: &[u8]) -> io::Result<crate::explain::Explained> {
+        let port = self.ports.iter().find(|port| port.config.link == link);
+        let port = port.ok_or(io::ErrorKind::NotConnected)?;
         if self.probe.get().is_none() {
             // A racing caller may have set it meanwhile: then this second instance is dropped.
             let _ = self.probe.set(Mutex::new(Probe::load(self.pins.path())?));
@@ -244,12 +257,16 @@ fn taken_up(adopted: bool, writer: &TableWriter) -> TakenUp {
 
 fn find_all(netlink: &mut Netlink, ports: &[PortConfig]) -> Result<Vec<Interface>, AttachError> {
     let links: BTreeSet<u8> = ports.iter().map(|port| port.link).collect();
-    let indices: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
+    let networks: BTreeSet<(u32, Vlan)> = ports.iter().map(|port| (port.ifindex, port.vlan)).collect();
     let in_range = links.last().is_none_or(|last| usize::from(*last) < layout::LINKS);
-    if !in_range || links.len() != ports.len() || indices.len() != ports.len() {
+    if !in_range || links.len() != ports.len() || networks.len() != ports.len() {
         return Err(AttachError::Links);
     }
-    ports.iter().map(|port| find(netlink, port)).collect()
+    let mut found = ports.iter().map(|port| find(netlink, port)).collect::<Result<Vec<_>, _>>()?;
+    // Several VLANs of an interface share its filter.
+    found.sort_by_key(|interface| interface.ifindex);
+    found.dedup();
+    Ok(found)
 }
 
 fn find(netlink: &mut Netlink, port: &PortConfig) -> Result<Interface, AttachError> {

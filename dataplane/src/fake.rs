@@ -7,6 +7,7 @@ use farm_common::decide::Env;
 use farm_common::image::Image;
 use farm_common::judge::{Ingress, judge};
 use farm_common::layout::Slot;
+use farm_common::parse::Ethernet;
 use farm_common::verdict::Verdict;
 
 use crate::sink::{GraceError, PublishRefused, TableSink, Version};
@@ -45,10 +46,11 @@ impl FakeFilter {
         FakeWriter(self.clone())
     }
 
-    /// What the program would decide about `frame`.
-    pub fn judge(&self, ingress: Option<&Ingress<'_>>, frame: &[u8], env: &impl Env) -> Verdict {
+    /// What the program would decide about `frame`, which came in on `ingress`.
+    pub fn judge(&self, ingress: &Ingress<'_>, frame: &[u8], env: &impl Env) -> Verdict {
+        let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
         let state = self.state();
-        judge(&state.slots[state.in_force], ingress, frame, env)
+        judge(&state.slots[state.in_force], ingress, &ethernet, frame, env)
     }
 
     /// Looks into the table in force.

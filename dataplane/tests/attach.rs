@@ -44,7 +44,7 @@ fn owner_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let pin_dir = PathBuf::from(std::env::var("FARM_TEST_PINS").unwrap());
     let ifindex = nix::net::if_::if_nametoindex(INTERFACE).unwrap();
-    let ports = vec![PortConfig { ifindex, name: INTERFACE.into(), mac: NODE_MAC, link: 0 }];
+    let ports = vec![PortConfig::untagged(ifindex, INTERFACE, NODE_MAC, 0)];
     let options = Options { pin_dir: pin_dir.clone(), identity: identity(1), ports, mode: XdpMode::Auto };
     let (filter, _) = Filter::take_up(&options).unwrap();
     publish_closed(&filter);

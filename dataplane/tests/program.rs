@@ -12,6 +12,7 @@ use farm_common::hash::Bucket;
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::judge::{Ingress, judge};
 use farm_common::layout::{BUCKETS, Entry, Node, Port, Slot};
+use farm_common::parse::Ethernet;
 use farm_common::rewrite::rewrite;
 use farm_common::verdict::{BootTime, Criterion, Mode, Phase, Reason, Socket, Verdict};
 use serde::Deserialize;
@@ -39,7 +40,7 @@ struct World {
     vips: Vec<VipSpec>,
     services: Vec<ServiceSpec>,
     nodes: Vec<NodeSpec>,
-    port: PortSpec,
+    ports: Vec<PortSpec>,
     /// Offset, bytes, how often they follow each other; all else is zero.
     bytes: Vec<(usize, String, usize)>,
     /// Name, frame, action, frame afterwards unless it is the same.
@@ -77,6 +78,8 @@ struct PortSpec {
     mac: String,
     proof: String,
     link: u8,
+    ifindex: u32,
+    vlan: u32,
 }
 
 fn oracle() -> Oracle {
@@ -128,8 +131,14 @@ impl World {
         image
     }
 
-    fn port(&self) -> Port {
-        Port { mac: mac(&self.port.mac), proof: mac(&self.port.proof), ifindex: 1 }
+    /// By link.
+    fn ports(&self) -> Vec<Port> {
+        let port = |(link, port): (usize, &PortSpec)| {
+            assert_eq!(usize::from(port.link), link);
+            let (mac, proof) = (mac(&port.mac), mac(&port.proof));
+            Port { mac, proof, ifindex: port.ifindex, vlan: port.vlan, reserved: [0; 4] }
+        };
+        self.ports.iter().enumerate().map(port).collect()
     }
 
     fn expected_bytes(&self) -> Vec<u8> {
@@ -166,11 +175,20 @@ fn phase(step: &str) -> Phase {
 }
 
 /// The same in user space; the kernel has no sockets in these tests, and has been up for more than 1 ns.
-fn in_user_space(slot: &Slot, ingress: &Ingress<'_>, frame: &[u8]) -> (Verdict, Outcome) {
+fn in_user_space(slot: &Slot, ports: &[Port], frame: &[u8]) -> (Verdict, Outcome) {
+    let passed = (Verdict::Pass, Outcome { action: "pass", frame: frame.to_vec() });
+    let Some(ethernet) = Ethernet::parse(frame) else { return passed };
+    match Ingress::find(1, ethernet.vlan, |link| ports.get(usize::from(link))) {
+        Some(ingress) => on_link(slot, &ingress, &ethernet, frame),
+        None => passed,
+    }
+}
+
+fn on_link(slot: &Slot, ingress: &Ingress<'_>, ethernet: &Ethernet, frame: &[u8]) -> (Verdict, Outcome) {
     let given = Given { socket: Socket::None, now: BootTime(1000) };
-    let verdict = judge(slot, Some(ingress), frame, &given);
+    let verdict = judge(slot, ingress, ethernet, frame, &given);
     let mut frame = frame.to_vec();
-    rewrite(&verdict, slot, ingress, &mut frame[..]).unwrap();
+    rewrite(&verdict, slot, ingress, ethernet, &mut frame[..]).unwrap();
     let action = match verdict {
         Verdict::Pass | Verdict::Accept(_) => "pass",
         Verdict::Forward { .. } | Verdict::Answer => "tx",
@@ -207,18 +225,17 @@ fn tables_are_laid_out_as_the_oracle_packs_them() {
 fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
     let oracle = oracle();
     in_namespace(|| {
-        let mut kernel = Kernel::load(oracle.worlds[0].port());
+        let mut kernel = Kernel::load(port(1));
         let (mut count, mut wrong) = (0, vec![]);
         for world in &oracle.worlds {
-            let (slot, port) = (world.table(), world.port());
-            let ingress = Ingress { link: world.port.link, port: &port };
+            let (slot, ports) = (world.table(), world.ports());
             kernel.publish(&slot);
-            kernel.set_port(*ingress.port);
+            kernel.set_ports(&ports);
             for (name, frame, action, after) in &world.cases {
                 let frame = hex(frame);
                 let expected =
                     (action.as_str(), after.as_ref().map_or_else(|| frame.clone(), |after| hex(after)));
-                let (verdict, ours) = in_user_space(&slot, &ingress, &frame);
+                let (verdict, ours) = in_user_space(&slot, &ports, &frame);
                 for outcome in [kernel.run(&frame), ours] {
                     if (outcome.action, outcome.frame.clone()) != expected {
                         wrong.push(format!(
@@ -238,6 +255,25 @@ fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
         );
         assert!(count > 7000, "only {count} cases");
     });
+}
+
+/// The planted mistake: the interface alone says which link it is.
+#[test]
+fn a_vlan_ignored_in_the_key_is_found() {
+    let oracle = oracle();
+    let world = oracle.worlds.iter().find(|world| world.name == "directed stable node2").unwrap();
+    let (slot, ports) = (world.table(), world.ports());
+    let wrong = world.cases.iter().filter(|(_, frame, action, after)| {
+        let frame = hex(frame);
+        let ingress = Ingress { link: 0, port: &ports[0] };
+        let (_, outcome) = on_link(&slot, &ingress, &Ethernet::parse(&frame[..]).unwrap(), &frame);
+        (outcome.action, outcome.frame) != (action, after.as_ref().map_or(frame, |after| hex(after)))
+    });
+    let names: Vec<_> = wrong.map(|(name, ..)| name.as_str()).collect();
+    for served_wrongly in ["syn, VLAN 6, from client", "syn, VLAN 5, from client", "request, VLAN 6"] {
+        assert!(names.contains(&served_wrongly), "{names:?}");
+    }
+    assert!(names.iter().all(|name| name.contains("VLAN") || name.contains("three tags")), "{names:?}");
 }
 
 /// SplitMix64: a fixed seed gives the same frames on every machine.
@@ -308,18 +344,17 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
         let mut kernel = Kernel::load(port(1));
         let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
         for round in 0..ROUNDS {
-            let mut slot = oracle.worlds[random.below(oracle.worlds.len())].table();
+            let world = &oracle.worlds[random.below(oracle.worlds.len())];
+            let (mut slot, ports) = (world.table(), world.ports());
             random.spoil(&mut slot);
-            let port = port(slot.head.me);
-            let ingress = Ingress { link: 0, port: &port };
             kernel.publish(&slot);
-            kernel.set_port(*ingress.port);
+            kernel.set_ports(&ports);
             for number in 0..FRAMES {
                 let mut frame = random.frame(&known);
                 if random.below(2) == 0 {
                     random.readdress(&mut frame);
                 }
-                let (verdict, expected) = in_user_space(&slot, &ingress, &frame);
+                let (verdict, expected) = in_user_space(&slot, &ports, &frame);
                 assert_eq!(
                     kernel.run(&frame),
                     expected,
@@ -333,27 +368,26 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
         }
         let counted = kernel.counters().into_iter().filter(|(_, count)| *count != 0);
         assert_eq!(counted.collect::<BTreeMap<_, _>>(), reasons, "one counter for each verdict");
-        // No port is missing, and without sockets nothing is accepted for having one.
-        let unmet = [Reason::NoPort, Reason::AcceptSocket];
-        let missing: Vec<_> = Reason::ALL
-            .iter()
-            .filter(|reason| !reasons.contains_key(reason) && !unmet.contains(reason))
-            .collect();
+        // Without sockets nothing is accepted for having one.
+        let unmet = |reason: &&Reason| !reasons.contains_key(reason) && **reason != Reason::AcceptSocket;
+        let missing: Vec<_> = Reason::ALL.iter().filter(unmet).collect();
         assert!(missing.is_empty(), "never met: {missing:?}");
     });
 }
 
 #[test]
-fn nothing_for_a_virtual_ip_passes_where_no_link_is() {
+fn nothing_is_for_a_virtual_ip_where_no_link_is() {
     in_namespace(|| {
         let slot = program_support::table(2, Mode::Directed, Phase::Stable, 0, 2);
         let mut kernel = Kernel::load(port(2));
         kernel.publish(&slot);
         let syn = program_support::segment(program_support::node_mac(2), 40000, 2, 1, 0);
-        assert_eq!(kernel.run(&syn).action, "pass");
-        kernel.set_port(Port { ifindex: 0, ..port(2) });
-        assert_eq!(kernel.run(&syn), Outcome { action: "drop", frame: syn.clone() });
-        assert!(kernel.counters().contains(&(Reason::NoPort, 1)));
+        assert_ne!(kernel.run(&syn).frame, syn, "accepted: with the proof of passage");
+        for nowhere in [Port { ifindex: 0, ..port(2) }, Port { vlan: 30, ..port(2) }] {
+            kernel.set_port(nowhere);
+            assert_eq!(kernel.run(&syn), Outcome { action: "pass", frame: syn.clone() });
+        }
+        assert!(kernel.counters().contains(&(Reason::Passed, 2)));
     });
 }
 

@@ -84,7 +84,8 @@ def bucket(key, client, port):
 
 
 def cell(seed, high, low, cells):
-    """SplitMix64's finaliser; the seed enters before, the high word between the two rounds."""
+    """SplitMix64's finaliser; the seed enters before (above it the link, for virtual IPs), the high word between the
+    two rounds."""
     x = low ^ (seed * 0x9E3779B97F4A7C15 & U64)
     x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9 & U64) ^ high
     x = (x ^ x >> 27) * 0x94D049BB133111EB & U64
@@ -92,9 +93,9 @@ def cell(seed, high, low, cells):
 
 
 def place(items, cells, cell_bytes):
-    """Smallest seed without a collision, and the packed table. `items`: (high, low, packed cell)."""
+    """Smallest seed without a collision, and the packed table. `items`: (link, high, low, packed cell)."""
     for seed in range(1 << 16):
-        table = {cell(seed, high, low, cells): packed for high, low, packed in items}
+        table = {cell(link << 32 | seed, high, low, cells): packed for link, high, low, packed in items}
         if len(table) == len(items):
             return seed, b"".join(table.get(i, bytes(cell_bytes)) for i in range(cells))
     raise AssertionError("no seed")
@@ -116,16 +117,17 @@ def pack(world):
         high, low = struct.unpack("<QQ", mapped(vip["address"]))
         packed = mapped(vip["address"]) + mac_bytes(vip["vmac"])
         packed += bytes([i + 1, vip["module"], MODES[vip["mode"]], vip["link"]]) + bytes(6)
-        vips.append((high, low, packed))
+        vips.append((vip["link"], high, low, packed))
     services = []
     for service in world["services"]:
         key = (service["vip"] + 1) << 24 | service["protocol"] << 16 | service["port"]
-        services.append((0, key, struct.pack("<IB3x", key, CRITERIA[service["criterion"]])))
+        services.append((0, 0, key, struct.pack("<IB3x", key, CRITERIA[service["criterion"]])))
     macs, grid = [], [[bytes(32)] * NODES for _ in range(LINKS)]
     for node in world["nodes"]:
         mac = mac_bytes(node["mac"])
         low = int.from_bytes(mac, "little")
-        macs.append((0, low, mac + bytes([node["index"], node["link"]])))
+        if all(low != known for _, _, known, _ in macs):
+            macs.append((0, 0, low, mac + bytes([node["index"], node["link"]])))
         address = ipaddress.ip_address(node["address"]).packed
         address6 = ipaddress.ip_address(node["address6"]).packed
         grid[node["link"]][node["index"]] = address6 + address + mac + bytes(6)
@@ -168,7 +170,7 @@ def runs(data):
 KEY = bytes.fromhex("8f1c3a5b79e2d4064711c0ffee15600d")
 VIP, OTHER_LINK_VIP, VIP6 = "10.77.0.100", "10.78.0.100", "fd77::100"
 VMAC, VMAC6 = "02:fa:00:00:01:00", "02:fa:00:00:01:02"
-PROOF = "02:9a:bc:de:f0:12"
+PROOF, PROOF5, PROOF56 = "02:9a:bc:de:f0:12", "02:9a:bc:de:f0:05", "02:9a:bc:de:f0:56"
 CLIENT, CLIENT6, CLIENT_MAC = "10.77.0.50", "fd77::50", "02:00:00:00:0c:01"
 STRANGER_MAC = "02:00:00:00:99:99"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -176,7 +178,9 @@ NODE = {
     n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "address6": f"fd77::{n}", "mac": f"02:00:00:00:00:{n:02x}"}
     for n in (1, 2, 3, 4)
 }
-TCP_PORT, UDP_PORT, BY_PORT = 80, 53, 443
+TCP_PORT, UDP_PORT, BY_PORT, VLAN_PORT = 80, 53, 443, 8080
+# Networks of the nodes: link, interface, tags (outer << 16 | inner), proof. The interface of the tests is number 1.
+PORTS = ((0, 1, 0, PROOF), (1, 9, 0, "02:9a:bc:de:f0:99"), (2, 1, 5, PROOF5), (3, 1, 5 << 16 | 6, PROOF56))
 
 
 def make_world(mode, step, me, lease=True):
@@ -195,6 +199,9 @@ def make_world(mode, step, me, lease=True):
             {"address": VIP, "vmac": VMAC, "module": 0, "mode": mode, "link": 0},
             {"address": OTHER_LINK_VIP, "vmac": "02:fa:00:00:01:01", "module": 0, "mode": mode, "link": 1},
             {"address": VIP6, "vmac": VMAC6, "module": 0, "mode": mode, "link": 0},
+            {"address": VIP, "vmac": VMAC, "module": 0, "mode": mode, "link": 2},
+            {"address": VIP6, "vmac": VMAC6, "module": 0, "mode": mode, "link": 2},
+            {"address": VIP, "vmac": VMAC, "module": 0, "mode": mode, "link": 3},
         ],
         "services": [
             {"vip": 0, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
@@ -203,9 +210,14 @@ def make_world(mode, step, me, lease=True):
             {"vip": 2, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
             {"vip": 2, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
             {"vip": 2, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
+            *({"vip": vip, "protocol": 6, "port": VLAN_PORT, "criterion": "source-address"} for vip in (3, 4, 5)),
+            *({"vip": vip, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"} for vip in (3, 4, 5)),
         ],
-        "nodes": [NODE[n] for n in sorted(NODE)],
-        "port": {"mac": NODE[me]["mac"], "proof": PROOF, "link": 0},
+        "nodes": [NODE[n] for n in sorted(NODE)] + [{**NODE[n], "link": link} for link in (2, 3) for n in sorted(NODE)],
+        "ports": [
+            {"link": link, "ifindex": ifindex, "vlan": vlan, "mac": NODE[me]["mac"], "proof": proof}
+            for link, ifindex, vlan, proof in PORTS
+        ],
     }
 
 
@@ -280,8 +292,9 @@ def dscp_of(frame):
     return (frame[IP].tos if IP in frame else frame[IPv6].tc) >> 2
 
 
-def outcome(world, frame, sender, kind):
-    """Action and resulting frame. `frame` is a scapy frame for the virtual IP, `kind` None if unservable."""
+def outcome(world, frame, sender, kind, proof=PROOF):
+    """Action and resulting frame, its tags untouched. `frame` is a scapy frame for the virtual IP, `kind` None if
+    unservable."""
     mode, step, me = world["mode"], world["step"], world["me"]
     if kind is None or not addressed(mode, me, frame):
         return DROP
@@ -291,7 +304,7 @@ def outcome(world, frame, sender, kind):
     out = frame.copy()
     out[Ether].src = NODE[me]["mac"]
     if what == "accept":
-        out[Ether].src, out[Ether].dst = PROOF, NODE[me]["mac"]
+        out[Ether].src, out[Ether].dst = proof, NODE[me]["mac"]
         marked = False
     else:
         out[Ether].dst, marked = NODE[what[0]]["mac"], what[1]
@@ -310,10 +323,13 @@ def arp_outcome(world, frame, sender_is_node):
         return DROP
     if answers == me:
         request, mac = frame[ARP], NODE[me]["mac"]
-        answer = Ether(src=mac, dst=request.hwsrc) / ARP(
+        link = frame.copy()
+        link[ARP].underlayer.remove_payload()
+        link[Ether].src, link[Ether].dst = mac, request.hwsrc
+        answer = link / ARP(
             op=2, hwsrc=mac if mode == "directed" else VMAC, psrc=VIP, hwdst=request.hwsrc, pdst=request.psrc
         )
-        padding = bytes(frame)[42:]
+        padding = bytes(frame)[len(bytes(answer)) :]
         return ("tx", answer / Raw(padding) if padding else answer)
     if mode == "directed" and frame[Ether].dst == NODE[me]["mac"] and not sender_is_node:
         out = frame.copy()
@@ -334,7 +350,9 @@ def nd_outcome(world, frame, sender_is_node, names_asker=True):
         question, mac = frame[IPv6], NODE[me]["mac"]
         free = question.src == "::"
         asker = frame[ICMPv6NDOptSrcLLAddr].lladdr if names_asker else frame[Ether].src
-        answer = Ether(src=mac, dst="33:33:00:00:00:01" if free else asker)
+        answer = frame.copy()
+        answer[IPv6].underlayer.remove_payload()
+        answer[Ether].src, answer[Ether].dst = mac, "33:33:00:00:00:01" if free else asker
         answer /= IPv6(src=VIP6, dst="ff02::1" if free else question.src, hlim=255, tc=question.tc, fl=question.fl)
         answer /= ICMPv6ND_NA(R=0, S=0 if free else 1, O=1, tgt=VIP6)
         if names_asker:
@@ -520,13 +538,7 @@ def cases_of_addresses(world):
         packet = IP(src=client["address"], dst=VIP, tos=tos) / TCP(sport=40001, dport=TCP_PORT, flags="S")
         frame = Ether(bytes(ether(own, client["mac"]) / packet))
         yield f"node as a client, tos {tos}", frame, outcome(world, frame, None, NEW)
-    for name, tags in (("one tag", Dot1Q(vlan=5)), ("priority tag", Dot1Q(vlan=0)), ("two tags", Dot1AD(vlan=5) / Dot1Q(vlan=6))):
-        yield f"syn, {name}", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / tags / syn)), DROP
-        foreign = IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=TCP_PORT, flags="S")
-        yield f"foreign syn, {name}", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / tags / foreign)), PASS
-        question = ARP(op=1, hwsrc=CLIENT_MAC, psrc=CLIENT, pdst=VIP)
-        yield f"arp, {name}", Ether(bytes(Ether(dst=BROADCAST, src=CLIENT_MAC) / tags / question)), DROP
-    yield "virtual IP of another link", ether(own) / IP(src=CLIENT, dst=OTHER_LINK_VIP) / TCP(dport=TCP_PORT), DROP
+    yield "virtual IP of another link", ether(own) / IP(src=CLIENT, dst=OTHER_LINK_VIP) / TCP(dport=TCP_PORT), PASS
     syn6 = IPv6(src=CLIENT6, dst=VIP6) / TCP(sport=40001, dport=TCP_PORT, flags="S")
     for name, destination in (("own", own), ("vmac", VMAC6), ("IPv4's vmac", VMAC), ("broadcast", BROADCAST),
                               ("other", STRANGER_MAC), ("group", "33:33:ff:00:01:00")):
@@ -535,7 +547,6 @@ def cases_of_addresses(world):
     packet = IPv6(src=client["address6"], dst=VIP6) / TCP(sport=40001, dport=TCP_PORT, flags="S")
     frame = Ether(bytes(Ether(dst=own, src=client["mac"]) / packet))
     yield "node as an IPv6 client", frame, outcome(world, frame, None, NEW)
-    yield "IPv6 syn, one tag", Ether(bytes(Ether(dst=own, src=CLIENT_MAC) / Dot1Q(vlan=5) / syn6)), DROP
     yield "IPv6 to the node", Ether(dst=own, src=CLIENT_MAC) / IPv6(src="fd77::50", dst="fd77::1") / TCP(dport=80), PASS
     yield "IPv4 to the node", ether(own) / IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
     yield "IPv4 from the virtual IP", ether(own) / IP(src=VIP, dst="10.77.0.1") / TCP(dport=80, flags="S"), PASS
@@ -625,10 +636,75 @@ def cases_of_nd(world):
     yield "solicitation whose sender is the virtual IP", ask(group, source=VIP6), PASS
     yield "solicitation for another", ask(group, tgt="fd77::1"), PASS
     yield "solicitation cut short", Ether(bytes(ask(group))[:77]), PASS
-    tagged = Ether(dst=group, src=CLIENT_MAC) / Dot1Q(vlan=5) / IPv6(bytes(ask(group)[IPv6]))
-    yield "solicitation, one tag", Ether(bytes(tagged)), DROP
     claim = IPv6(src=VIP6, dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt=VIP6, R=0, S=0) / ICMPv6NDOptDstLLAddr(lladdr=CLIENT_MAC)
     yield "somebody else's advertisement", Ether(bytes(Ether(dst="33:33:00:00:00:01", src=CLIENT_MAC) / claim)), PASS
+
+
+def networks():
+    """(name, tags, proof): tags of frames that belong to a network with the virtual IPs. `None`: to one without."""
+    yield "priority tag", Dot1Q(vlan=0, prio=6), PROOF
+    yield "VLAN 5", Dot1Q(vlan=5, prio=3), PROOF5
+    yield "VLAN 5, service tag", Dot1AD(vlan=5), PROOF5
+    yield "VLAN 5 in a priority tag", Dot1Q(vlan=0) / Dot1Q(vlan=5), PROOF5
+    yield "VLAN 5.6", Dot1AD(vlan=5) / Dot1Q(vlan=6), PROOF56
+    yield "VLAN 6", Dot1Q(vlan=6), None
+    yield "VLAN 6.5", Dot1AD(vlan=6) / Dot1Q(vlan=5), None
+    yield "VLAN 5.5", Dot1AD(vlan=5) / Dot1Q(vlan=5), None
+    yield "VLAN 4095", Dot1Q(vlan=4095), None
+    yield "three tags", Dot1AD(vlan=5) / Dot1Q(vlan=6) / Dot1Q(vlan=0), None
+
+
+def packets_in_vlan(proof):
+    """(name, packet, kind). The service at VLAN_PORT exists behind tags only, all others of TCP only without."""
+    port = TCP_PORT if proof == PROOF else VLAN_PORT
+    tcp = lambda flags, port=port: TCP(sport=40001, dport=port, flags=flags, seq=7)
+    ip, ip6 = IP(src=CLIENT, dst=VIP), IPv6(src=CLIENT6, dst=VIP6)
+    body = Raw(b"0123456789abcdefghijklmn")
+    yield "syn", ip / tcp("S"), NEW
+    yield "syn to another network's service", ip / tcp("S", TCP_PORT + VLAN_PORT - port), None
+    yield "ack with sixty bytes of ip header", IP(src=CLIENT, dst=VIP, options=[IPOption_NOP()] * 40) / tcp("A"), OLD
+    yield "udp, last fragment", IP(src=CLIENT, dst=VIP, frag=9, proto=17) / body, NEW
+    quoted = IPerror(src=VIP, dst=CLIENT, options=[IPOption_NOP()] * 8) / TCPerror(sport=port, dport=40001)
+    yield "unreachable", IP(src="10.9.9.9", dst=VIP) / ICMP(type=3, code=4) / quoted, OLD
+    if proof == PROOF56:
+        return
+    yield "IPv6 syn", ip6 / tcp("S"), NEW
+    yield "IPv6 syn to another network's service", ip6 / tcp("S", TCP_PORT + VLAN_PORT - port), None
+    options = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(20))])
+    yield "IPv6 ack with options", ip6 / options / options / tcp("A"), OLD
+    quoted = IPv6(src=VIP6, dst=CLIENT6) / tcp("A", 40001)
+    quoted[TCP].sport, quoted[TCP].dport = port, 40001
+    yield "IPv6 too big", IPv6(src="fd09::9", dst=VIP6) / ICMPv6PacketTooBig(mtu=1280) / quoted, OLD
+
+
+def cases_of_networks(world):
+    """The same address in several VLANs of one interface: each is a virtual IP of its own, or none at all."""
+    me = world["me"]
+    own = NODE[me]["mac"]
+    link = lambda dst, tags, src=CLIENT_MAC: Ether(dst=dst, src=src) / tags.copy()
+    for name, tags, proof in networks():
+        for what, packet, kind in packets_in_vlan(proof):
+            usual = own if world["mode"] == "directed" else VMAC6 if IPv6 in packet else VMAC
+            for who, source, sender in senders(me):
+                if sender not in (None, (1, True)) or (sender and (kind is None or proof is None)):
+                    continue
+                marked = packet.copy()
+                if sender and sender[1]:
+                    set_dscp(marked, MARK)
+                frame = Ether(bytes(link(own if sender else usual, tags, source) / marked))
+                expected = outcome(world, frame, sender, kind, proof) if proof else PASS
+                yield f"{what}, {name}, from {who}", frame, expected
+        asks = ARP(op=1, hwsrc=CLIENT_MAC, psrc=CLIENT, pdst=VIP)
+        for what, dst in (("request", BROADCAST), ("unicast request", own)):
+            frame = Ether(bytes(link(dst, tags) / asks))
+            yield f"{what}, {name}", frame, arp_outcome(world, frame, False) if proof else PASS
+        if proof == PROOF56:
+            continue
+        question = IPv6(src=CLIENT6, dst="ff02::1:ff00:100", hlim=255) / ICMPv6ND_NS(tgt=VIP6)
+        frame = Ether(bytes(link("33:33:ff:00:01:00", tags) / question / ICMPv6NDOptSrcLLAddr(lladdr=CLIENT_MAC)))
+        yield f"solicitation, {name}", frame, nd_outcome(world, frame, False) if proof else PASS
+        to_the_node = IP(src=CLIENT, dst="10.77.0.1") / TCP(dport=TCP_PORT, flags="S")
+        yield f"to the node, {name}", Ether(bytes(link(own, tags) / to_the_node)), PASS
 
 
 # --- output -----------------------------------------------------------------------------------------------
@@ -650,7 +726,7 @@ def crowded():
         vip = {"address": f"10.77.1.{i}", "vmac": f"02:fa:00:00:02:{i:02x}", "module": 0, "mode": "flood", "link": 1}
         world["vips"].append(vip)
     for i in range(150):
-        world["services"].append({"vip": i % 53, "protocol": 17, "port": 2000 + 7 * i, "criterion": "source-port"})
+        world["services"].append({"vip": i % len(world["vips"]), "protocol": 17, "port": 2000 + 7 * i, "criterion": "source-port"})
     return world
 
 
@@ -662,6 +738,9 @@ def worlds():
                 yield f"{mode} {step} node{me}", make_world(mode, step, me)
         yield f"{mode} stable node2 expired", make_world(mode, "stable", 2, lease=False)
         yield f"{mode} activate node1 expired", make_world(mode, "activate", 1, lease=False)
+
+
+CASES = (cases_of_changes, cases_of_addresses, cases_of_arp, cases_of_nd, cases_of_networks)
 
 
 def case(name, frame, expected):
@@ -679,7 +758,7 @@ def main():
     out.write('\n],\n"worlds": [\n')
     texts = []
     for name, world in worlds():
-        rows = [case(*row) for make in (cases_of_changes, cases_of_addresses, cases_of_arp, cases_of_nd) for row in make(world)]
+        rows = [case(*row) for make in CASES for row in make(world)]
         head = json.dumps({"name": name, **world, "bytes": runs(pack(world))})
         texts.append(head[:-1] + ', "cases": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}")
     out.write(",\n".join(texts))

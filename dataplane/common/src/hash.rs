@@ -73,29 +73,29 @@ fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
     [v0, v1, v2, v3]
 }
 
-/// Cell of a virtual IP in [`crate::layout::Slot::vips`].
+/// Cell of a virtual IP of a link in [`crate::layout::Slot::vips`].
 #[inline(always)]
-pub fn vip_cell(seed: u32, address: &Address) -> usize {
+pub fn vip_cell(seed: u32, link: u8, address: &Address) -> usize {
     let [high, low] = address.words().map(u64::from_le);
-    mix(seed, high, low) & (VIP_CELLS - 1)
+    mix(u64::from(seed) | u64::from(link) << 32, high, low) & (VIP_CELLS - 1)
 }
 
 /// Cell of a service key in [`crate::layout::Slot::services`].
 #[inline(always)]
 pub fn service_cell(seed: u32, key: u32) -> usize {
-    mix(seed, 0, u64::from(key)) & (SERVICE_CELLS - 1)
+    mix(u64::from(seed), 0, u64::from(key)) & (SERVICE_CELLS - 1)
 }
 
 /// Cell of a MAC, as a number, in [`crate::layout::Slot::macs`].
 #[inline(always)]
 pub fn mac_cell(seed: u32, mac: u64) -> usize {
-    mix(seed, 0, mac) & (MAC_CELLS - 1)
+    mix(u64::from(seed), 0, mac) & (MAC_CELLS - 1)
 }
 
 /// The finaliser of SplitMix64 over two words and a seed; its keys are public, only spread is asked of it.
 #[inline(always)]
-fn mix(seed: u32, high: u64, low: u64) -> usize {
-    let mut x = low ^ u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn mix(seed: u64, high: u64, low: u64) -> usize {
+    let mut x = low ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ high;
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     (x ^ x >> 31) as u32 as usize

@@ -244,10 +244,11 @@ mod tests {
             (2, 7, 0, 1)
         );
         for last in 0..VIPS as u16 {
-            assert_eq!(image.vip(&Address::from(address(last))).unwrap().link, 1);
+            assert_eq!(image.vip(1, &Address::from(address(last))).unwrap().link, 1);
+            assert!(image.vip(0, &Address::from(address(last))).is_none());
         }
         for i in 0..SERVICES {
-            let vip = image.vip(&Address::from(address((i % VIPS) as u16))).unwrap();
+            let vip = image.vip(1, &Address::from(address((i % VIPS) as u16))).unwrap();
             assert!(image.service(vip, 6, i as u16).is_some());
         }
         assert_eq!(image.owner_of_mac(mac_number(&mac(3, 63))), Some(NodeIndex(63)));

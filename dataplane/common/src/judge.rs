@@ -3,15 +3,16 @@
 use crate::bytes::{Bytes, mac_number};
 use crate::decide::{Env, Question, decide};
 use crate::flow::{Address, Family, Flow, Kind};
-use crate::layout::{Port, Slot, Vip};
+use crate::layout::{LINKS, Port, Slot, Vip};
 use crate::parse::{
-    Arp, ETHERNET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EXTENSIONS, Ethernet, Header, Solicitation,
-    ipv4, ipv4_destination, ipv6, ipv6_destination,
+    Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EXTENSIONS, Ethernet, Header, Solicitation, ipv4,
+    ipv4_destination, ipv6, ipv6_destination,
 };
 use crate::rewrite::is_marked;
 use crate::verdict::{BootTime, Dst, Mode, NodeIndex, Reason, Sender, Verdict};
+use crate::vlan::Vlan;
 
-/// The interface a frame came in on.
+/// The link that a frame came in on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ingress<'a> {
     /// Index of the link.
@@ -20,36 +21,46 @@ pub struct Ingress<'a> {
     pub port: &'a Port,
 }
 
-/// Judges one frame. `ingress` is `None` for an interface that is none of the node's links: nothing for a
-/// virtual IP is taken there.
+impl<'a> Ingress<'a> {
+    /// The link whose frames carry the tags of `vlan` on the interface `ifindex`; `port` gives the port of each link.
+    /// `None`: a network that carries no virtual IP.
+    #[inline(always)]
+    pub fn find(ifindex: u32, vlan: Vlan, port: impl Fn(u8) -> Option<&'a Port>) -> Option<Self> {
+        (0..LINKS as u8).find_map(|link| {
+            let port = port(link)?;
+            (port.ifindex == ifindex && port.vlan == vlan.number()).then_some(Self { link, port })
+        })
+    }
+}
+
+/// Judges one frame with this Ethernet header. It passes in a network that carries no virtual IP: the caller has no
+/// `ingress` then, and nothing to ask here.
 #[inline(always)]
 pub fn judge(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Verdict {
-    if is_ipv6(frame) { judge6(slot, ingress, frame, env) } else { judge4(slot, ingress, frame, env) }
-}
-
-/// Is it an IPv6 frame, tagged or not?
-#[inline(always)]
-pub fn is_ipv6(frame: &(impl Bytes + ?Sized)) -> bool {
-    Ethernet::parse(frame).is_some_and(|ethernet| ethernet.ethertype == ETHERTYPE_IPV6)
+    match ethernet.ethertype {
+        ETHERTYPE_IPV6 => judge6(slot, ingress, ethernet, frame, env),
+        _ => judge4(slot, ingress, ethernet, frame, env),
+    }
 }
 
 /// [`judge`] for anything but IPv6. The kernel's stack has no room for both at once.
 #[inline(always)]
 pub fn judge4(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Verdict {
-    let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
     let verdict = match ethernet.ethertype {
-        ETHERTYPE_IPV4 => judge_ipv4(slot, ingress, &ethernet, frame, env),
-        ETHERTYPE_ARP => judge_arp(slot, ingress, &ethernet, frame, env),
+        ETHERTYPE_IPV4 => judge_ipv4(slot, ingress, ethernet, frame, env),
+        ETHERTYPE_ARP => judge_arp(slot, ingress, ethernet, frame, env),
         _ => Ok(Verdict::Pass),
     };
     verdict.unwrap_or_else(Verdict::Drop)
@@ -59,13 +70,14 @@ pub fn judge4(
 #[inline(always)]
 pub fn judge6(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Verdict {
-    match read6(slot, ingress, frame) {
-        First::Packet(reading) => conclude6(slot, ingress, frame, &reading, env),
-        First::Solicitation => solicited6(slot, ingress, frame, env),
+    match read6(slot, ingress, ethernet, frame) {
+        First::Packet(reading) => conclude6(slot, ingress, ethernet, &reading, env),
+        First::Solicitation => solicited6(slot, ingress, ethernet, frame, env),
         First::Done(Reason::Passed) => Verdict::Pass,
         First::Done(reason) => Verdict::Drop(reason),
     }
@@ -130,29 +142,29 @@ impl Reading {
 
 /// The first half: reads the packet, or knows the verdict without.
 #[inline(always)]
-pub fn read6(slot: &Slot, ingress: Option<&Ingress<'_>>, frame: &(impl Bytes + ?Sized)) -> First {
-    let Some(ethernet) = Ethernet::parse(frame) else { return First::Done(Reason::Passed) };
-    let start = ethernet.payload();
-    if Solicitation::target(frame, start).is_some_and(|target| slot.vip(&target).is_some()) {
+pub fn read6(
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
+    frame: &(impl Bytes + ?Sized),
+) -> First {
+    let (link, start) = (ingress.link, ethernet.payload());
+    if Solicitation::target(frame, start).is_some_and(|target| slot.vip(link, &target).is_some()) {
         return First::Solicitation;
     }
-    let vip = ipv6_destination(frame, start).and_then(|destination| slot.vip(&destination));
-    let Some(vip) = vip else { return First::Done(Reason::Passed) };
-    match read_packet6(ingress, &ethernet, vip, frame) {
+    let vip = ipv6_destination(frame, start).and_then(|destination| slot.vip(link, &destination));
+    if vip.is_none() {
+        return First::Done(Reason::Passed);
+    }
+    match read_packet6(start, frame) {
         Ok(reading) => First::Packet(reading),
         Err(reason) => First::Done(reason),
     }
 }
 
 #[inline(always)]
-fn read_packet6(
-    ingress: Option<&Ingress<'_>>,
-    ethernet: &Ethernet,
-    vip: &Vip,
-    frame: &(impl Bytes + ?Sized),
-) -> Result<Reading, Reason> {
-    admit(ingress, ethernet, vip)?;
-    let header = ipv6::<EXTENSIONS>(frame, ETHERNET)?;
+fn read_packet6(start: usize, frame: &(impl Bytes + ?Sized)) -> Result<Reading, Reason> {
+    let header = ipv6::<EXTENSIONS>(frame, start)?;
     let flow = header.flow(frame)?;
     Ok(Reading::of(&header, &flow))
 }
@@ -161,39 +173,37 @@ fn read_packet6(
 #[inline(always)]
 pub fn solicited6(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Verdict {
-    let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
-    judge_solicitation(slot, ingress, &ethernet, frame, env).unwrap_or_else(Verdict::Drop)
+    judge_solicitation(slot, ingress, ethernet, frame, env).unwrap_or_else(Verdict::Drop)
 }
 
 /// The second half.
 #[inline(always)]
 pub fn conclude6(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
-    frame: &(impl Bytes + ?Sized),
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     reading: &Reading,
     env: &impl Env,
 ) -> Verdict {
-    let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
-    judge_reading(slot, ingress, &ethernet, reading, env).unwrap_or_else(Verdict::Drop)
+    judge_reading(slot, ingress, ethernet, reading, env).unwrap_or_else(Verdict::Drop)
 }
 
 #[inline(always)]
 fn judge_reading(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
     ethernet: &Ethernet,
     reading: &Reading,
     env: &impl Env,
 ) -> Result<Verdict, Reason> {
     let flow = reading.flow().ok_or(Reason::Malformed)?;
     // It was found a moment ago; no flip of the table comes between, but the verifier does not know.
-    let vip = slot.vip(&flow.vip).ok_or(Reason::BadTable)?;
-    let ingress = admit(ingress, ethernet, vip)?;
+    let vip = slot.vip(ingress.link, &flow.vip).ok_or(Reason::BadTable)?;
     let source = Address::of_words(reading.source);
     let from = from(slot, ingress.link, ethernet, &source, is_marked(reading.class));
     let dst = dst(ethernet.destination, ingress.port, vip);
@@ -203,15 +213,14 @@ fn judge_reading(
 #[inline(always)]
 fn judge_ipv4(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
     ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Result<Verdict, Reason> {
     let Some(destination) = ipv4_destination(frame, ethernet.payload()) else { return Ok(Verdict::Pass) };
-    let Some(vip) = slot.vip(&destination) else { return Ok(Verdict::Pass) };
-    let ingress = admit(ingress, ethernet, vip)?;
-    let header = ipv4(frame, ETHERNET)?;
+    let Some(vip) = slot.vip(ingress.link, &destination) else { return Ok(Verdict::Pass) };
+    let header = ipv4(frame, ethernet.payload())?;
     let flow = header.flow(frame)?;
     let from = from(slot, ingress.link, ethernet, &header.source, is_marked(header.class));
     let dst = dst(ethernet.destination, ingress.port, vip);
@@ -223,18 +232,17 @@ fn judge_ipv4(
 #[inline(always)]
 fn judge_solicitation(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
     ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
 ) -> Result<Verdict, Reason> {
     let target = Solicitation::target(frame, ethernet.payload()).ok_or(Reason::Malformed)?;
-    let vip = slot.vip(&target).ok_or(Reason::BadTable)?;
+    let vip = slot.vip(ingress.link, &target).ok_or(Reason::BadTable)?;
     let solicitation = Solicitation::parse(frame, ethernet.payload(), target)?;
     if solicitation.source == target {
         return Ok(Verdict::Pass);
     }
-    let ingress = admit(ingress, ethernet, vip)?;
     let from = match (from(slot, ingress.link, ethernet, &solicitation.source, false), solicitation.link) {
         (Sender::Node { .. }, Some(link)) if link == ethernet.source => Sender::Direct,
         (Sender::Node { .. }, None) => return Err(Reason::FromNode),
@@ -251,7 +259,7 @@ fn judge_solicitation(
 #[inline(always)]
 fn judge_arp(
     slot: &Slot,
-    ingress: Option<&Ingress<'_>>,
+    ingress: &Ingress<'_>,
     ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
     env: &impl Env,
@@ -260,31 +268,13 @@ fn judge_arp(
     if arp.operation != 1 || arp.sender == arp.target {
         return Ok(Verdict::Pass);
     }
-    let Some(vip) = slot.vip(&Address::v4(arp.target)) else { return Ok(Verdict::Pass) };
-    let ingress = admit(ingress, ethernet, vip)?;
+    let Some(vip) = slot.vip(ingress.link, &Address::v4(arp.target)) else { return Ok(Verdict::Pass) };
     if arp.sender_mac & 1 != 0 {
         return Err(Reason::Malformed);
     }
     let from = from(slot, ingress.link, ethernet, &Address::v4(arp.sender), false);
     let dst = dst(ethernet.destination, ingress.port, vip);
     conclude(slot, ingress, vip, &arp.flow(), from, dst, env)
-}
-
-/// Is this where frames for the virtual IP come in?
-#[inline(always)]
-fn admit<'a, 'p>(
-    ingress: Option<&'a Ingress<'p>>,
-    ethernet: &Ethernet,
-    vip: &Vip,
-) -> Result<&'a Ingress<'p>, Reason> {
-    let ingress = ingress.ok_or(Reason::NoPort)?;
-    if ethernet.tags != 0 {
-        return Err(Reason::Vlan);
-    }
-    if ingress.link != vip.link {
-        return Err(Reason::WrongLink);
-    }
-    Ok(ingress)
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@
 use core::mem::{offset_of, size_of};
 
 /// Grows with every change of this file; pins of another version are never taken up.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Buckets of a module (DESIGN §2). A power of two.
 pub const BUCKETS: usize = 4096;
@@ -19,7 +19,7 @@ pub const BUCKETS: usize = 4096;
 pub const MODULES: usize = 32;
 /// Nodes in one table; index 0 is never used, so that a zeroed entry names nobody.
 pub const NODES: usize = 64;
-/// Service networks: interfaces of a node that carry virtual IPs.
+/// Links of a node: networks of clients, each a VLAN of an interface.
 pub const LINKS: usize = 4;
 /// Cells of the virtual-IP table: one probe, the writer searches a seed without collisions.
 pub const VIP_CELLS: usize = 512;
@@ -83,7 +83,7 @@ pub struct Vip {
     pub module: u8,
     /// `verdict::Mode as u8`.
     pub mode: u8,
-    /// Which of the node's links carries it.
+    /// Which of the node's links carries it: part of the key.
     pub link: u8,
     /// Reserved, 0.
     pub reserved: [u8; 6],
@@ -159,7 +159,7 @@ pub struct Head {
 pub struct Slot {
     /// Deadline, epoch, key.
     pub head: Head,
-    /// Virtual IPs by hashed address.
+    /// Virtual IPs by hashed link and address.
     pub vips: [Vip; VIP_CELLS],
     /// Services by hashed key.
     pub services: [Service; SERVICE_CELLS],
@@ -193,16 +193,20 @@ pub struct Identity {
     pub reserved: u32,
 }
 
-/// What the program must know of an interface it is attached to; its index in the map is the link.
+/// What the program must know of a link; its index in the map is the link.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Port {
-    /// MAC of the interface.
+    /// The node's MAC on the link.
     pub mac: [u8; 6],
     /// The proof of passage: source MAC of accepted frames.
     pub proof: [u8; 6],
-    /// Index of the interface; 0 = this link is not in use.
+    /// Index of the interface that the program is attached to; 0 = this link is not in use.
     pub ifindex: u32,
+    /// `vlan::Vlan::number` of the frames that are the link's there.
+    pub vlan: u32,
+    /// Reserved, 0.
+    pub reserved: [u8; 4],
 }
 
 /// A sampled drop. User space parses `head` with the same code as the program.
@@ -261,7 +265,7 @@ packed!(MacCell, 8; mac: [u8; 6], node: u8, link: u8);
 packed!(Head, 56; deadline: u64, epoch: u64, generation: u64, hash_key: [u64; 2], vip_seed: u32, service_seed: u32,
     mac_seed: u32, me: u8, hash_generation: u8, reserved: [u8; 2]);
 packed!(Identity, 32; cluster: [u8; 16], node: u64, layout: u32, reserved: u32);
-packed!(Port, 16; mac: [u8; 6], proof: [u8; 6], ifindex: u32);
+packed!(Port, 24; mac: [u8; 6], proof: [u8; 6], ifindex: u32, vlan: u32, reserved: [u8; 4]);
 packed!(Event, 16 + EVENT_HEAD; reason: u32, ifindex: u32, length: u32, reserved: u32, head: [u8; EVENT_HEAD]);
 packed!(Slot, 56 + 32 * VIP_CELLS + 8 * SERVICE_CELLS + 32 * NODES * LINKS + 8 * MAC_CELLS + 4 * BUCKETS * MODULES;
     head: Head, vips: [Vip; VIP_CELLS], services: [Service; SERVICE_CELLS], nodes: [[Node; NODES]; LINKS],

@@ -9,7 +9,7 @@
 //! | [`layout`] | maps as bytes |
 //! | [`hash`] | client -> bucket, and the one-probe tables |
 //! | [`table`] | look-ups in a [`layout::Slot`], and filling one |
-//! | [`bytes`], [`parse`], [`flow`] | frame -> [`flow::Flow`] |
+//! | [`bytes`], [`parse`], [`flow`], [`vlan`] | frame -> [`flow::Flow`], and the network it came in on |
 //! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
 //! | [`judge`] | all of the above for one frame |
 //! | `image` | building a table outside of the kernel |
@@ -32,3 +32,4 @@ pub mod parse;
 pub mod rewrite;
 pub mod table;
 pub mod verdict;
+pub mod vlan;

@@ -4,8 +4,8 @@ use crate::bytes::{BytesMut, Window, mac_bytes};
 use crate::flow::Address;
 use crate::judge::Ingress;
 use crate::layout::Slot;
-use crate::parse::{Arp, ETHERNET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Solicitation};
-use crate::verdict::{Mode, NodeIndex, Verdict};
+use crate::parse::{Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Solicitation};
+use crate::verdict::{Mode, Verdict};
 
 /// The mark of a bounce: DSCP 000011.
 ///
@@ -21,14 +21,15 @@ pub fn is_marked(tos: u8) -> bool {
     tos >> 2 == MARK
 }
 
-/// Makes the frame what the verdict says: addresses, mark, answer. [`Verdict::Pass`] and [`Verdict::Drop`]
-/// leave it alone. `None` when the frame is too short for its own verdict, which no frame is that got one.
+/// Makes the frame what the verdict says: addresses, mark, answer. Its tags stay as they are. [`Verdict::Pass`] and
+/// [`Verdict::Drop`] leave it alone. `None` when the frame is too short for its own verdict, which no frame is that got one.
 #[inline(always)]
 #[must_use]
 pub fn rewrite(
     verdict: &Verdict,
     slot: &Slot,
     ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
     frame: &mut (impl BytesMut + ?Sized),
 ) -> Option<()> {
     match verdict {
@@ -36,41 +37,32 @@ pub fn rewrite(
         Verdict::Accept(_) => {
             frame.set(0, ingress.port.mac)?;
             frame.set(6, ingress.port.proof)?;
-            set_mark(frame, false)
+            set_mark(ethernet, frame, false)
         }
-        Verdict::Forward { node, course } => forward(slot, ingress, *node, course.marked(), frame),
-        Verdict::Answer => answer(slot, ingress, frame),
+        Verdict::Forward { node, course } => {
+            frame.set(0, slot.node(ingress.link, *node).mac)?;
+            frame.set(6, ingress.port.mac)?;
+            set_mark(ethernet, frame, course.marked())
+        }
+        Verdict::Answer => answer(slot, ingress, ethernet, frame),
     }
-}
-
-#[inline(always)]
-fn forward(
-    slot: &Slot,
-    ingress: &Ingress<'_>,
-    node: NodeIndex,
-    marked: bool,
-    frame: &mut (impl BytesMut + ?Sized),
-) -> Option<()> {
-    frame.set(0, slot.node(ingress.link, node).mac)?;
-    frame.set(6, ingress.port.mac)?;
-    set_mark(frame, marked)
 }
 
 /// Sets or removes the mark of a packet, without touching the two ECN bits. A code point other than the mark is only
 /// changed by setting it.
 #[inline(always)]
-fn set_mark(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    match frame.window::<2>(12)?.u16::<0>() {
-        ETHERTYPE_IPV4 => set_mark4(frame, marked),
-        ETHERTYPE_IPV6 => set_mark6(frame, marked),
+fn set_mark(ethernet: &Ethernet, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+    match ethernet.ethertype {
+        ETHERTYPE_IPV4 => set_mark4(ethernet.payload(), frame, marked),
+        ETHERTYPE_IPV6 => set_mark6(ethernet.payload(), frame, marked),
         _ => Some(()),
     }
 }
 
 /// Updates the header checksum (RFC 1624, equation 3).
 #[inline(always)]
-fn set_mark4(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let header = frame.window::<12>(ETHERNET)?;
+fn set_mark4(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+    let header = frame.window::<12>(start)?;
     let (version, class) = (header.u8::<0>(), header.u8::<1>());
     if is_marked(class) == marked {
         return Some(());
@@ -78,20 +70,20 @@ fn set_mark4(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
     let after = [version, with_mark(class, marked)];
     let mut checksum = Checksum::of(header.u16::<10>());
     checksum.replace([version, class], after);
-    frame.set(ETHERNET, after)?;
-    frame.set(ETHERNET + 10, checksum.bytes())
+    frame.set(start, after)?;
+    frame.set(start + 10, checksum.bytes())
 }
 
 /// The class lies across two bytes, and no checksum covers it.
 #[inline(always)]
-fn set_mark6(frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let first = frame.window::<2>(ETHERNET)?.u16::<0>();
+fn set_mark6(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+    let first = frame.window::<2>(start)?.u16::<0>();
     let class = (first >> 4) as u8;
     if is_marked(class) == marked {
         return Some(());
     }
     let class = u16::from(with_mark(class, marked));
-    frame.set(ETHERNET, (first & 0xf00f | class << 4).to_be_bytes())
+    frame.set(start, (first & 0xf00f | class << 4).to_be_bytes())
 }
 
 #[inline(always)]
@@ -133,32 +125,42 @@ impl Checksum {
 /// The question becomes its answer. It leaves from the own MAC, also when it names the virtual one: switches must
 /// never learn that.
 #[inline(always)]
-fn answer(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
-    match frame.window::<2>(12)?.u16::<0>() {
-        ETHERTYPE_ARP => answer_arp(slot, ingress, frame),
-        ETHERTYPE_IPV6 => advertise(slot, ingress, frame),
+fn answer(
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
+    frame: &mut (impl BytesMut + ?Sized),
+) -> Option<()> {
+    match ethernet.ethertype {
+        ETHERTYPE_ARP => answer_arp(slot, ingress, ethernet.payload(), frame),
+        ETHERTYPE_IPV6 => advertise(slot, ingress, ethernet.payload(), frame),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn answer_arp(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
-    let request = Arp::parse(frame, ETHERNET)?;
+fn answer_arp(
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    start: usize,
+    frame: &mut (impl BytesMut + ?Sized),
+) -> Option<()> {
+    let request = Arp::parse(frame, start)?;
     let mac = named(slot, ingress, &Address::v4(request.target))?;
     let asker = mac_bytes(request.sender_mac);
     frame.set(0, asker)?;
     frame.set(6, ingress.port.mac)?;
-    frame.set(ETHERNET + 6, [0, 2])?;
-    frame.set(ETHERNET + 8, mac)?;
-    frame.set(ETHERNET + 14, request.target)?;
-    frame.set(ETHERNET + 18, asker)?;
-    frame.set(ETHERNET + 24, request.sender)
+    frame.set(start + 6, [0, 2])?;
+    frame.set(start + 8, mac)?;
+    frame.set(start + 14, request.target)?;
+    frame.set(start + 18, asker)?;
+    frame.set(start + 24, request.sender)
 }
 
 /// The MAC that an answer names.
 #[inline(always)]
 fn named(slot: &Slot, ingress: &Ingress<'_>, target: &Address) -> Option<[u8; 6]> {
-    let vip = slot.vip(target)?;
+    let vip = slot.vip(ingress.link, target)?;
     Some(match Mode::try_from(vip.mode).ok()? {
         Mode::Directed => ingress.port.mac,
         Mode::Flood => vip.vmac,
@@ -173,13 +175,18 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 /// A solicitation becomes an advertisement (RFC 4861 §4.4) in place: the option that named the asker names the answer.
 /// A question without such an option gets an answer without one; its asker knows the address it asked at.
 #[inline(always)]
-fn advertise(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?Sized)) -> Option<()> {
+fn advertise(
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    start: usize,
+    frame: &mut (impl BytesMut + ?Sized),
+) -> Option<()> {
     /// Override: what was known before is replaced.
     const OVERRIDE: u8 = 0x20;
     const SOLICITED: u8 = 0x40;
-    const ICMP: usize = ETHERNET + 40;
-    let target = Solicitation::target(frame, ETHERNET)?;
-    let asked = Solicitation::parse(frame, ETHERNET, target).ok()?;
+    let icmp_at = start + 40;
+    let target = Solicitation::target(frame, start)?;
+    let asked = Solicitation::parse(frame, start, target).ok()?;
     let mac = named(slot, ingress, &target)?;
     let (to, to_mac, flags) = if asked.source == Address::UNSPECIFIED6 {
         (ALL_NODES, ALL_NODES_MAC, OVERRIDE)
@@ -187,27 +194,27 @@ fn advertise(slot: &Slot, ingress: &Ingress<'_>, frame: &mut (impl BytesMut + ?S
         let asker = frame.window::<6>(6)?.mac::<0>();
         (asked.source, mac_bytes(asked.link.unwrap_or(asker)), OVERRIDE | SOLICITED)
     };
-    let icmp = frame.window::<8>(ICMP)?;
+    let icmp = frame.window::<8>(icmp_at)?;
     let mut checksum = Checksum::of(icmp.u16::<2>());
     let flags = [flags, 0, 0, 0];
     checksum.replace([135, 0], [136, 0]);
     checksum.replace_all(&icmp.four::<4>(), &flags);
     // The pseudo header: source and destination, in any order.
     let (target, to) = (target.bytes(), to.bytes());
-    let destination = Address::of_words(frame.window::<40>(ETHERNET)?.words::<24>());
+    let destination = Address::of_words(frame.window::<40>(start)?.words::<24>());
     checksum.replace_all(&destination.bytes(), &target);
     checksum.replace_all(&asked.source.bytes(), &to);
     frame.set(0, to_mac)?;
     frame.set(6, ingress.port.mac)?;
-    frame.set(ETHERNET + 8, target)?;
-    frame.set(ETHERNET + 24, to)?;
-    frame.set(ICMP, [136, 0])?;
-    frame.set(ICMP + 4, flags)?;
+    frame.set(start + 8, target)?;
+    frame.set(start + 24, to)?;
+    frame.set(icmp_at, [136, 0])?;
+    frame.set(icmp_at + 4, flags)?;
     if let Some(link) = asked.link {
         checksum.replace([1, 1], [2, 1]);
         checksum.replace_all(&mac_bytes(link), &mac);
-        frame.set(ICMP + 24, [2, 1])?;
-        frame.set(ICMP + 26, mac)?;
+        frame.set(icmp_at + 24, [2, 1])?;
+        frame.set(icmp_at + 26, mac)?;
     }
-    frame.set(ICMP + 2, checksum.bytes())
+    frame.set(icmp_at + 2, checksum.bytes())
 }

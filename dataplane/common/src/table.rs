@@ -16,11 +16,11 @@ pub fn service_key(vip: u8, protocol: u8, port: u16) -> u32 {
 }
 
 impl Slot {
-    /// The virtual IP with this address.
+    /// The virtual IP with this address on a link. On another one the same address is somebody else's.
     #[inline(always)]
-    pub fn vip(&self, address: &Address) -> Option<&Vip> {
-        let vip = &self.vips[vip_cell(self.head.vip_seed, address) & (VIP_CELLS - 1)];
-        (vip.id != 0 && Address::v6(vip.address) == *address).then_some(vip)
+    pub fn vip(&self, link: u8, address: &Address) -> Option<&Vip> {
+        let vip = &self.vips[vip_cell(self.head.vip_seed, link, address) & (VIP_CELLS - 1)];
+        (vip.id != 0 && vip.link == link && Address::v6(vip.address) == *address).then_some(vip)
     }
 
     /// The service of a virtual IP at this port.
@@ -103,10 +103,11 @@ impl Slot {
     /// # Errors
     /// See [`FillError`]; the table is unchanged then.
     pub fn place_vips(&mut self, vips: &[Vip]) -> Result<(), FillError> {
-        let seed = seed(vips.len(), VIPS, |seed, i| vip_cell(seed, &Address::v6(vips[i].address)))?;
+        let cell = |seed, vip: &Vip| vip_cell(seed, vip.link, &Address::v6(vip.address));
+        let seed = seed(vips.len(), VIPS, |seed, i| cell(seed, &vips[i]))?;
         self.head.vip_seed = seed;
         self.vips.fill(Vip::default());
-        vips.iter().for_each(|vip| self.vips[vip_cell(seed, &Address::v6(vip.address))] = *vip);
+        vips.iter().for_each(|vip| self.vips[cell(seed, vip)] = *vip);
         Ok(())
     }
 

@@ -247,8 +247,6 @@ coded! {
         ArpAnswered = 12,
         /// Header cut short, or contradicts itself.
         Malformed = 16,
-        /// VLAN-tagged: no link is on a VLAN of the interface.
-        Vlan = 17,
         /// Neither TCP nor UDP, nor an ICMP echo request or error.
         Protocol = 19,
         /// A fragment with the SYN, or one made to hide it.
@@ -257,10 +255,6 @@ coded! {
         NoService = 21,
         /// Addressed to a MAC that this node does not act for.
         WrongMac = 22,
-        /// The virtual IP belongs to another link.
-        WrongLink = 23,
-        /// The interface is not one of this node's links.
-        NoPort = 24,
         /// The table holds a value that this program does not know.
         BadTable = 25,
         /// The bucket has no owner.
@@ -299,14 +293,11 @@ impl Reason {
             Self::ForwardArp => "forward_arp",
             Self::ArpAnswered => "arp_answered",
             Self::Malformed => "malformed",
-            Self::Vlan => "vlan",
             Self::Extensions => "extensions",
             Self::Protocol => "protocol",
             Self::FragmentedSyn => "fragmented_syn",
             Self::NoService => "no_service",
             Self::WrongMac => "wrong_mac",
-            Self::WrongLink => "wrong_link",
-            Self::NoPort => "no_port",
             Self::BadTable => "bad_table",
             Self::NoOwner => "no_owner",
             Self::NotOwner => "not_owner",
@@ -333,14 +324,11 @@ impl Reason {
             Self::ForwardArp => "unicast ARP or ND request sent to the node that answers",
             Self::ArpAnswered => "ARP or ND request answered",
             Self::Malformed => "dropped: malformed header",
-            Self::Vlan => "dropped: VLAN-tagged",
             Self::Extensions => "dropped: too many IPv6 extension headers",
             Self::Protocol => "dropped: protocol is not served",
             Self::FragmentedSyn => "dropped: fragmented SYN",
             Self::NoService => "dropped: no service at this port",
             Self::WrongMac => "dropped: addressed to another MAC",
-            Self::WrongLink => "dropped: the virtual IP belongs to another link",
-            Self::NoPort => "dropped: the interface is not one of this node's links",
             Self::BadTable => "dropped: the table holds an unknown value",
             Self::NoOwner => "dropped: the bucket has no owner",
             Self::NotOwner => "dropped: another node's",

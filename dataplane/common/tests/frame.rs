@@ -3,7 +3,7 @@
 use farm_common::bytes::{Bytes, BytesMut};
 use farm_common::judge::Ingress;
 use farm_common::layout::{Port, Slot};
-use farm_common::parse::{Arp, ETHERNET, EXTENSIONS, Ethernet, Solicitation, ipv4, ipv6};
+use farm_common::parse::{Arp, EXTENSIONS, Ethernet, Solicitation, ipv4, ipv6};
 use farm_common::rewrite::{MARK, is_marked, rewrite};
 use farm_common::verdict::{Acceptance, Course, NodeIndex, Reason, Verdict};
 use proptest::prelude::*;
@@ -17,7 +17,15 @@ fn checksum(header: &[u8]) -> u32 {
 }
 
 fn ingress() -> Ingress<'static> {
-    Ingress { link: 0, port: &Port { mac: [2, 0, 0, 0, 0, 1], proof: [2, 0, 0, 0, 0, 9], ifindex: 1 } }
+    const PORT: Port =
+        Port { mac: [2, 0, 0, 0, 0, 1], proof: [2, 0, 0, 0, 0, 9], ifindex: 1, vlan: 0, reserved: [0; 4] };
+    Ingress { link: 0, port: &PORT }
+}
+
+/// Rewrites a frame that is long enough.
+fn make(verdict: &Verdict, frame: &mut [u8]) {
+    let ethernet = Ethernet::parse(frame).unwrap();
+    rewrite(verdict, &SLOT, &ingress(), &ethernet, frame).unwrap();
 }
 
 proptest! {
@@ -25,14 +33,15 @@ proptest! {
     fn any_bytes_parse_or_not_but_never_panic(frame in prop::collection::vec(any::<u8>(), 0..128)) {
         let frame = &frame[..];
         if let Some(ethernet) = Ethernet::parse(frame) {
-            prop_assert!(ethernet.payload() <= frame.len());
-            let _ = Arp::parse(frame, ethernet.payload());
-        }
-        for header in [ipv4(frame, ETHERNET), ipv6::<EXTENSIONS>(frame, ETHERNET)].into_iter().flatten() {
-            let _ = header.flow(frame);
-        }
-        if let Some(target) = Solicitation::target(frame, ETHERNET) {
-            let _ = Solicitation::parse(frame, ETHERNET, target);
+            let start = ethernet.payload();
+            prop_assert!(start <= frame.len());
+            let _ = Arp::parse(frame, start);
+            for header in [ipv4(frame, start), ipv6::<EXTENSIONS>(frame, start)].into_iter().flatten() {
+                let _ = header.flow(frame);
+            }
+            if let Some(target) = Solicitation::target(frame, start) {
+                let _ = Solicitation::parse(frame, start, target);
+            }
         }
     }
 
@@ -44,11 +53,11 @@ proptest! {
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         let (before, tos) = (frame.clone(), frame[15]);
         let bounce = Verdict::Forward { node: NodeIndex(1), course: Course::Bounce };
-        rewrite(&bounce, &SLOT, &ingress(), &mut frame[..]).unwrap();
+        make(&bounce, &mut frame);
         prop_assert!(is_marked(frame[15]));
         prop_assert_eq!(frame[15] & 3, tos & 3);
         prop_assert_eq!(checksum(&frame[14..34]), 0xffff);
-        rewrite(&Verdict::Accept(Acceptance::New), &SLOT, &ingress(), &mut frame[..]).unwrap();
+        make(&Verdict::Accept(Acceptance::New), &mut frame);
         prop_assert_eq!(frame[15], tos & 3);
         prop_assert_eq!(checksum(&frame[14..34]), 0xffff);
         prop_assert_eq!(&frame[26..], &before[26..]);
@@ -59,7 +68,7 @@ proptest! {
         let mut frame = [0u8; 60];
         frame[12..16].copy_from_slice(&[8, 0, 0x45, MARK << 2 | ecn]);
         let forward = Verdict::Forward { node: NodeIndex(1), course: Course::Owner };
-        rewrite(&forward, &SLOT, &ingress(), &mut frame[..]).unwrap();
+        make(&forward, &mut frame);
         prop_assert_eq!(frame[15], ecn);
     }
 }

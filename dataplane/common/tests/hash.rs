@@ -47,7 +47,7 @@ proptest! {
         image.place_services(&services).unwrap();
         image.place_macs(&macs).unwrap();
         for vip in &vips {
-            prop_assert_eq!(image.vip(&Address::v6(vip.address)), Some(vip));
+            prop_assert_eq!(image.vip(vip.link, &Address::v6(vip.address)), Some(vip));
         }
         for (i, service) in services.iter().enumerate() {
             let vip = &vips[i % 64];
@@ -65,7 +65,7 @@ proptest! {
 fn equal_items_have_no_seed() {
     assert_eq!(find_seed(2, |seed, _| mac_cell(seed, mac_number(&[2; 6]))), None);
     assert_eq!(find_seed(0, |seed, _| service_cell(seed, 7)), Some(0));
-    assert_eq!(find_seed(1, |seed, _| vip_cell(seed, &Address::UNSPECIFIED6)), Some(0));
+    assert_eq!(find_seed(1, |seed, _| vip_cell(seed, 0, &Address::UNSPECIFIED6)), Some(0));
     let same = [Service { key: 7, ..Service::default() }; 2];
     assert_eq!(Image::empty().place_services(&same), Err(FillError::Duplicate));
     let many = [Service { key: 7, ..Service::default() }; SERVICES + 1];

@@ -16,7 +16,7 @@ use aya_ebpf::programs::XdpContext;
 use farm_common::bytes::{Bytes, Window};
 use farm_common::decide::Env;
 use farm_common::flow::{Address, Family, Flow, Kind, protocol};
-use farm_common::parse::ETHERNET;
+use farm_common::parse::Ethernet;
 use farm_common::verdict::{BootTime, Socket};
 
 use crate::packet::Packet;
@@ -123,15 +123,19 @@ fn examine(ctx: *mut c_void, socket: *mut bpf_sock, cookies: bool) -> u32 {
 #[inline(always)]
 fn acknowledges_cookie(ctx: *mut c_void, socket: *mut bpf_sock) -> bool {
     let packet = Packet::of(&XdpContext::new(ctx.cast()));
-    let Some(header) = packet.window::<7>(ETHERNET) else { return false };
-    let version = header.u8::<0>();
-    if version >> 4 == 6 { acknowledges6(&packet, socket) } else { acknowledges4(&packet, socket, version) }
+    let Some(start) = Ethernet::parse(&packet).map(|ethernet| ethernet.payload()) else { return false };
+    let Some(version) = packet.window::<1>(start).map(Window::u8::<0>) else { return false };
+    if version >> 4 == 6 {
+        acknowledges6(&packet, socket, start)
+    } else {
+        acknowledges4(&packet, socket, start, version)
+    }
 }
 
 #[inline(always)]
-fn acknowledges4(packet: &Packet, socket: *mut bpf_sock, version: u8) -> bool {
-    let segment = ETHERNET + usize::from(version & 0x0f) * 4;
-    let (Some(header), Some(segment)) = (packet.at(ETHERNET, IPV4_HEADER), packet.at(segment, TCP_HEADER))
+fn acknowledges4(packet: &Packet, socket: *mut bpf_sock, start: usize, version: u8) -> bool {
+    let segment = start + usize::from(version & 0x0f) * 4;
+    let (Some(header), Some(segment)) = (packet.at(start, IPV4_HEADER), packet.at(segment, TCP_HEADER))
     else {
         return false;
     };
@@ -140,13 +144,13 @@ fn acknowledges4(packet: &Packet, socket: *mut bpf_sock, version: u8) -> bool {
 
 /// A client that puts extension headers before its handshake's last segment gets no cookie recognised.
 #[inline(always)]
-fn acknowledges6(packet: &Packet, socket: *mut bpf_sock) -> bool {
+fn acknowledges6(packet: &Packet, socket: *mut bpf_sock, start: usize) -> bool {
     let (Some(header), Some(segment)) =
-        (packet.at(ETHERNET, IPV6_HEADER), packet.at(ETHERNET + IPV6_HEADER, TCP_HEADER))
+        (packet.at(start, IPV6_HEADER), packet.at(start + IPV6_HEADER, TCP_HEADER))
     else {
         return false;
     };
-    packet.window::<1>(ETHERNET + 6).is_some_and(|next| next.u8::<0>() == protocol::TCP)
+    packet.window::<1>(start + 6).is_some_and(|next| next.u8::<0>() == protocol::TCP)
         && check_cookie(socket, (header, IPV6_HEADER), segment)
 }
 

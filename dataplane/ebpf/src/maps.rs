@@ -8,6 +8,7 @@ use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use farm_common::judge::{Ingress, Reading};
 use farm_common::layout::{EVENT_RING, Identity, LINKS, Port, Slot, Word};
 use farm_common::verdict::{REASONS, Reason};
+use farm_common::vlan::Vlan;
 
 #[map]
 static FARM_TABLE: Array<Slot> = Array::with_max_entries(2, BPF_F_MMAPABLE);
@@ -36,13 +37,10 @@ pub fn slot() -> Option<&'static Slot> {
     FARM_TABLE.get((word & 1) as u32)
 }
 
-/// The link that this interface is, if any.
+/// The link that this VLAN of the interface is, if any.
 #[inline(always)]
-pub fn ingress(ifindex: u32) -> Option<Ingress<'static>> {
-    (0..LINKS as u32).find_map(|link| {
-        let port = FARM_PORTS.get(link)?;
-        (port.ifindex == ifindex).then_some(Ingress { link: link as u8, port })
-    })
+pub fn ingress(ifindex: u32, vlan: Vlan) -> Option<Ingress<'static>> {
+    Ingress::find(ifindex, vlan, |link| FARM_PORTS.get(u32::from(link)))
 }
 
 /// Where this CPU keeps what it has read of a packet.

@@ -36,8 +36,8 @@ pub enum AttachError {
         /// The index asked for.
         ifindex: u32,
     },
-    /// The interfaces are not each on a link of its own.
-    #[error("every interface needs a link number of its own below {}", farm_common::layout::LINKS)]
+    /// The interfaces and their VLANs are not each on a link of its own.
+    #[error("every VLAN of an interface needs a link number of its own below {}", farm_common::layout::LINKS)]
     Links,
     /// rtnetlink could not be asked.
     #[error("cannot ask the kernel about interfaces: {0}")]

@@ -56,7 +56,7 @@ pub(super) fn write_identity(object: &mut Object, identity: &Identity) -> Result
     array.set(0, Raw(*identity), 0).map_err(wrong)
 }
 
-/// Describes the interfaces to the program, by link, and returns them with their proofs.
+/// Describes the links to the program, and returns them with their proofs.
 pub(super) fn write_ports(object: &mut Object, ports: &[PortConfig]) -> Result<Vec<Port>, AttachError> {
     let wrong = |error| AttachError::Map { map: MAP_PORTS, error };
     let mut cells = Array::<_, Raw<PortCell>>::try_from(object.map_mut(MAP_PORTS)?).map_err(wrong)?;
@@ -85,9 +85,10 @@ fn write_port(
 }
 
 fn describe(config: &PortConfig, old: &PortCell) -> io::Result<PortCell> {
-    let same = old.ifindex == config.ifindex && old.proof != Mac::default();
+    let (ifindex, vlan) = (config.ifindex, config.vlan.number());
+    let same = (old.ifindex, old.vlan) == (ifindex, vlan) && old.proof != Mac::default();
     let proof = if same { old.proof } else { draw_proof()? };
-    Ok(PortCell { mac: config.mac, proof, ifindex: config.ifindex })
+    Ok(PortCell { mac: config.mac, proof, ifindex, vlan, reserved: [0; 4] })
 }
 
 /// Detaches the filter from interfaces that are no longer configured.

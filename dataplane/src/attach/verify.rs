@@ -13,12 +13,10 @@ use crate::interface::{Interface, Netlink};
 #[derive(Debug, Error)]
 pub enum Finding {
     /// The interface is gone.
-    #[error("interface {name} (index {ifindex}) is gone")]
+    #[error("interface {name} is gone")]
     Gone {
         /// Its name.
         name: String,
-        /// The index it had.
-        ifindex: u32,
     },
     /// An interface was made anew under the same name; the pin belongs to the old one.
     #[error("interface {name} was made anew (index {now} instead of {ifindex}): the filter is not on it")]
@@ -74,9 +72,26 @@ pub enum Finding {
 
 pub(super) fn ask(netlink: &mut Netlink, port: &PortConfig, program: u32) -> Option<Finding> {
     match find(netlink, port) {
-        Ok(interface) => judge(&interface, port, program),
+        Ok(interface) => judge(&interface, port, program).or_else(|| match port.device == port.name {
+            true => judge_mac(&interface, port),
+            false => ask_device(netlink, port),
+        }),
         Err(finding) => Some(finding),
     }
+}
+
+/// The interface on which the stack gets the link's frames: the guard goes by its name, the program by its MAC.
+fn ask_device(netlink: &mut Netlink, port: &PortConfig) -> Option<Finding> {
+    match netlink.by_name(&port.device) {
+        Ok(Some(device)) => judge_mac(&device, port),
+        Ok(None) => Some(Finding::Gone { name: port.device.clone() }),
+        Err(error) => Some(Finding::Unknown { name: port.device.clone(), error }),
+    }
+}
+
+fn judge_mac(device: &Interface, port: &PortConfig) -> Option<Finding> {
+    let (name, now) = (device.name.clone(), device.mac);
+    (now != port.mac).then_some(Finding::MacChanged { name, now })
 }
 
 fn find(netlink: &mut Netlink, port: &PortConfig) -> Result<Interface, Finding> {
@@ -87,7 +102,7 @@ fn find(netlink: &mut Netlink, port: &PortConfig) -> Result<Interface, Finding> 
     let (name, ifindex) = (port.name.clone(), port.ifindex);
     match netlink.by_name(&port.name).map_err(unknown)? {
         Some(other) => Err(Finding::Recreated { name, ifindex, now: other.ifindex }),
-        None => Err(Finding::Gone { name, ifindex }),
+        None => Err(Finding::Gone { name }),
     }
 }
 
@@ -99,9 +114,6 @@ fn judge(interface: &Interface, port: &PortConfig, program: u32) -> Option<Findi
         (None, true) => Some(Finding::Detached { name: name() }),
         (None, false) if interface.name != port.name => {
             Some(Finding::Renamed { name: name(), now: interface.name.clone() })
-        }
-        (None, false) if interface.mac != port.mac => {
-            Some(Finding::MacChanged { name: name(), now: interface.mac })
         }
         (None, false) => None,
     }

@@ -89,7 +89,7 @@ impl Wire {
 
     pub fn port(&self) -> PortConfig {
         let ifindex = self.inside(|| nix::net::if_::if_nametoindex(INTERFACE).unwrap());
-        PortConfig { ifindex, name: INTERFACE.to_owned(), mac: NODE_MAC, link: 0 }
+        PortConfig::untagged(ifindex, INTERFACE, NODE_MAC, 0)
     }
 
     pub fn options(&self, node: u64) -> Options {
@@ -125,7 +125,7 @@ impl Wire {
     }
 
     pub fn explain(&self, filter: &Filter) -> farm_dataplane::explain::Explained {
-        self.inside(|| filter.explain(&syn())).unwrap()
+        self.inside(|| filter.explain(0, &syn())).unwrap()
     }
 }
 

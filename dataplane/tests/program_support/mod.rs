@@ -10,7 +10,7 @@ use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::layout::{
-    BUCKETS, Entry, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
+    BUCKETS, Entry, LINKS, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
 };
 use farm_common::verdict::{Criterion, Mode, Phase, Reason};
 use farm_dataplane::netns::NetNs;
@@ -66,7 +66,15 @@ impl Kernel {
     }
 
     pub fn set_port(&mut self, port: Port) {
-        self.array(MAP_PORTS).set(0, Raw(port), 0).unwrap();
+        self.set_ports(&[port]);
+    }
+
+    /// By link.
+    pub fn set_ports(&mut self, ports: &[Port]) {
+        for link in 0..LINKS {
+            let port = ports.get(link).copied().unwrap_or_default();
+            self.array(MAP_PORTS).set(link as u32, Raw(port), 0).unwrap();
+        }
     }
 
     /// Writes the other slot, then flips to it.
@@ -142,7 +150,8 @@ pub fn shell(command: &str) {
 
 /// The interface of node `me`.
 pub fn port(me: u8) -> Port {
-    Port { mac: node_mac(me), proof: [2, 0x9a, 0xbc, 0xde, 0xf0, 0x12], ifindex: LOOPBACK }
+    let proof = [2, 0x9a, 0xbc, 0xde, 0xf0, 0x12];
+    Port { mac: node_mac(me), proof, ifindex: LOOPBACK, ..Port::default() }
 }
 
 /// A table with nodes 1 to 4, [`VIP`] and [`VIP6`] with TCP 80, and the same entry for all buckets of module 0.

@@ -36,14 +36,11 @@ fn verdict(reason: Reason) -> &'static str {
         }
         Reason::ArpAnswered => "answer",
         Reason::Malformed
-        | Reason::Vlan
         | Reason::Extensions
         | Reason::Protocol
         | Reason::FragmentedSyn
         | Reason::NoService
         | Reason::WrongMac
-        | Reason::WrongLink
-        | Reason::NoPort
         | Reason::BadTable
         | Reason::NoOwner
         | Reason::NotOwner

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use farm_common::decide::Given;
 use farm_common::judge::{Ingress, judge};
 use farm_common::layout;
+use farm_common::parse::Ethernet;
 use farm_common::verdict::{BootTime, Reason, Socket};
 use farm_core::id::NodeId;
 use farm_core::model::{BucketState, Criterion, Phase, Protocol};
@@ -105,11 +106,14 @@ fn verdicts(
     let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
     image.head.deadline = member.lease.deadline();
     let Port { config, proof } = port;
-    let port = layout::Port { mac: config.mac, proof, ifindex: config.ifindex };
+    let (mac, ifindex, vlan) = (config.mac, config.ifindex, config.vlan.number());
+    let port = layout::Port { mac, proof, ifindex, vlan, reserved: [0; 4] };
     let ingress = Ingress { link: config.link, port: &port };
     let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
-    let decided = judge(&image, Some(&ingress), frame.as_slice(), &env).reason();
-    let program = member.host.explain(&frame).map_err(|e| failed(&e))?;
+    let frame = frame.as_slice();
+    let ethernet = Ethernet::parse(frame).ok_or_else(|| failed(&"the frame has no header"))?;
+    let decided = judge(&image, &ingress, &ethernet, frame, &env).reason();
+    let program = member.host.explain(config.link, frame).map_err(|e| failed(&e))?;
     Ok(program.map(|p| Verdicts { decided, program: p.reason }))
 }
 

@@ -72,12 +72,12 @@ impl HostView {
         self.filter().is_some()
     }
 
-    /// What the loaded program decides about `frame`; `None` without a filter.
+    /// What the loaded program decides about `frame` on `link`; `None` without a filter.
     ///
     /// # Errors
     /// Where the kernel refuses the run.
-    pub fn explain(&self, frame: &[u8]) -> std::io::Result<Option<Explained>> {
-        self.filter().as_ref().map(|f| f.explain(frame)).transpose()
+    pub fn explain(&self, link: u8, frame: &[u8]) -> std::io::Result<Option<Explained>> {
+        self.filter().as_ref().map(|f| f.explain(link, frame)).transpose()
     }
 
     /// The filtered interface through which `vip` is reached.
@@ -447,7 +447,7 @@ impl FilterHost {
 }
 
 fn port((link, index): (&LinkInfo, u8)) -> PortConfig {
-    PortConfig { ifindex: link.ifindex, name: link.name.clone(), mac: link.mac, link: index }
+    PortConfig::untagged(link.ifindex, &link.name, link.mac, index)
 }
 
 fn done<E: std::fmt::Display>(what: &str, result: Result<(), E>) -> bool {

@@ -20,6 +20,7 @@ pub use ipv6::{EXTENSIONS, ipv6, ipv6_destination};
 pub use ndp::Solicitation;
 
 use crate::bytes::{Bytes, Window};
+use crate::vlan::Vlan;
 
 /// Ethertype of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -30,8 +31,8 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
 
-/// Most VLAN tags that are looked through (802.1ad).
-const TAGS: usize = 2;
+/// Length of a VLAN tag: control information, and the ethertype of what follows (802.1Q §9.3).
+const TAG: usize = 4;
 
 /// An Ethernet header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,8 @@ pub struct Ethernet {
     pub ethertype: u16,
     /// Number of VLAN tags, at most two.
     pub tags: usize,
+    /// The network that they name.
+    pub vlan: Vlan,
 }
 
 impl Ethernet {
@@ -52,18 +55,26 @@ impl Ethernet {
     pub fn parse(frame: &(impl Bytes + ?Sized)) -> Option<Self> {
         let header = frame.window::<ETHERNET>(0)?;
         let (destination, source) = (header.mac::<0>(), header.mac::<6>());
-        let mut ethertype = header.u16::<12>();
-        let mut tags = 0;
-        while tags < TAGS && matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
-            tags += 1;
-            ethertype = frame.window::<2>(12 + 4 * tags)?.u16::<0>();
+        let ethertype = header.u16::<12>();
+        let header = Self { destination, source, ethertype, tags: 0, vlan: Vlan::NONE };
+        // Two tags, and no loop: LLVM would turn its bounds into ones that the verifier refuses.
+        header.untag(frame, ETHERNET)?.untag(frame, ETHERNET + TAG)
+    }
+
+    /// With the tag at `at` looked through, if the ethertype says that there is one.
+    #[inline(always)]
+    fn untag(self, frame: &(impl Bytes + ?Sized), at: usize) -> Option<Self> {
+        if !matches!(self.ethertype, 0x8100 | 0x88a8 | 0x9100) {
+            return Some(self);
         }
-        Some(Self { destination, source, ethertype, tags })
+        let tag = frame.window::<TAG>(at)?;
+        let (vlan, ethertype) = (self.vlan.inside(tag.u16::<0>()), tag.u16::<2>());
+        Some(Self { ethertype, tags: self.tags + 1, vlan, ..self })
     }
 
     /// Where the payload starts.
     #[inline(always)]
     pub fn payload(&self) -> usize {
-        ETHERNET + 4 * self.tags
+        ETHERNET + TAG * self.tags
     }
 }
