@@ -154,7 +154,7 @@ fn number_between(text: &str, before: &str, after: &str) -> Result<u64> {
 
 /// Our filter as a daemon attaches it, with a table in which this node owns no bucket.
 fn filter(lab: &Lab, road: &Road, mode: XdpMode) -> Result<Filter> {
-    let port = PortConfig { ifindex: road.ifindex, name: road.interface.clone(), mac: road.mac, link: 0 };
+    let port = PortConfig::untagged(road.ifindex, &road.interface, road.mac, 0);
     let options = Options {
         pin_dir: lab.spec().pin_dir(Place::Node(1)),
         identity: Identity { cluster: [1; 16], node: 1, layout: LAYOUT_VERSION, reserved: 0 },
