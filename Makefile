@@ -17,7 +17,7 @@ PROFILE ?= release
 # Where `make bench` writes.
 BENCH_OUT ?= bench.json
 
-.PHONY: help setup build install build-lab test bench crash verify fix demo demo-table figures pages lab-up lab-down lab-status
+.PHONY: help setup build install build-lab test fuzz bench crash verify fix demo demo-table figures pages lab-up lab-down lab-status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ figures: bench ## the figures of the documents anew, in about an hour
 
 pages: ## the tables in the documents, from the results in docs
 	$(CARGO) run --locked -p farm-lab -- pages
+
+fuzz: setup ## looks for a frame that is judged wrongly, for FARM_FUZZ_SECONDS, which is 600
+	@scripts/fuzz.sh
 
 crash: setup ## power cuts, torn writes, failed fsyncs: many more than in make test
 	FARM_CRASH_POINTS=$${FARM_CRASH_POINTS:-5000} $(CARGO) test --locked --release -p farm-store --test crash

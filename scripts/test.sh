@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 
 ALL=(--locked --workspace --exclude farm-chaos)
 CHAOS=(--locked -p farm-chaos)
+# What the fuzzer finds worth keeping is also put to the program in the kernel.
+export FARM_FUZZ_SECONDS=${FARM_FUZZ_SECONDS:-10}
+export FARM_FUZZ_CORPUS=${FARM_FUZZ_CORPUS:-$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz-corpus}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -40,6 +43,7 @@ run() {
         step "examples in the documentation" cargo test "${ALL[@]}" --doc &&
         step "planted bugs of the core" cargo test --locked -p farm-core --features planted --test suite planted &&
         step "simulation and model checks" cargo test "${CHAOS[@]}" &&
+        step "fuzzing, a few seconds" scripts/fuzz.sh &&
         step "tests of the parts, then end to end" cargo test "${ALL[@]}" --test '*'
 }
 

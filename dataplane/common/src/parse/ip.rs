@@ -78,6 +78,8 @@ impl Header {
     /// Fragments go by address only. The rules of RFC 1858 §3 and RFC 3128 keep a SYN from hiding in them.
     #[inline(always)]
     fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        // Nothing else shows that the headers end in the frame.
+        self.head::<1, _>(frame)?;
         match (self.protocol, self.fragment_offset) {
             (protocol::TCP, 0) if opens(self.head::<TCP, _>(frame)?) => Err(Reason::FragmentedSyn),
             (protocol::TCP, 1) => Err(Reason::FragmentedSyn),

@@ -6,6 +6,10 @@ use crate::verdict::Reason;
 
 /// Length of an IPv6 header.
 const IPV6: usize = 40;
+/// Where the first option begins.
+const OPTION: usize = IPV6 + 24;
+/// Length of the payload when it has an option.
+const WITH_OPTION: u16 = 32;
 /// ICMPv6 type of a solicitation.
 const SOLICITATION: u8 = 135;
 /// Neighbour discovery never comes through a router (RFC 4861 §7.1.1).
@@ -37,16 +41,18 @@ impl Solicitation {
     /// The solicitation at `start`, which has a target.
     ///
     /// # Errors
-    /// [`Reason::Malformed`] for what a host has to ignore (RFC 4861 §7.1.1).
+    /// [`Reason::Malformed`] for what a host has to ignore (RFC 4861 §7.1.1), also for one whose option is cut off: the
+    /// answer would go to whoever the frame came from.
     #[inline(always)]
     pub fn parse(frame: &(impl Bytes + ?Sized), start: usize, target: Address) -> Result<Self, Reason> {
         let header = frame.window::<IPV6>(start).ok_or(Reason::Malformed)?;
         let source = Address::of_words(header.words::<8>());
         let code = frame.window::<2>(start + IPV6).ok_or(Reason::Malformed)?.u8::<1>();
+        let cut = header.u16::<4>() >= WITH_OPTION && frame.window::<8>(start + OPTION).is_none();
         let link = source_link(frame, start);
         let group = header.u8::<8>() == 0xff || link.is_some_and(|mac| mac & 1 != 0);
         let nobody = source == Address::UNSPECIFIED6 && link.is_some();
-        if header.u8::<7>() != HOP_LIMIT || code != 0 || group || nobody {
+        if header.u8::<7>() != HOP_LIMIT || code != 0 || group || nobody || cut {
             return Err(Reason::Malformed);
         }
         Ok(Self { source, target, link })
@@ -62,6 +68,6 @@ impl Solicitation {
 /// The MAC in the first option, if that is the source's.
 #[inline(always)]
 fn source_link(frame: &(impl Bytes + ?Sized), start: usize) -> Option<u64> {
-    let option = frame.window::<8>(start + IPV6 + 24)?;
+    let option = frame.window::<8>(start + OPTION)?;
     (option.u16::<0>() == SOURCE_LINK).then(|| option.mac::<2>())
 }
