@@ -22,8 +22,7 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn v4(bytes: [u8; 4]) -> Self {
-        let [a, b, c, d] = bytes;
-        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+        Self([0, ((u32::from_le_bytes(bytes) as u64) << 32 | 0xffff_0000).to_le()])
     }
 
     /// Of IPv6.

@@ -11,7 +11,7 @@
 //! | [`table`] | look-ups in a [`layout::Slot`], and filling one |
 //! | [`bytes`], [`parse`], [`flow`], [`vlan`] | frame -> [`flow::Flow`], and the network it came in on |
 //! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
-//! | [`judge`] | all of the above for one frame |
+//! | [`mod@read`], [`judge`] | all of the above for one frame, in two halves |
 //! | `image` | building a table outside of the kernel |
 //! | [`rewrite`] | what a verdict does to the frame |
 #![no_std]
@@ -29,6 +29,7 @@ pub mod image;
 pub mod judge;
 pub mod layout;
 pub mod parse;
+pub mod read;
 pub mod rewrite;
 pub mod table;
 pub mod verdict;

@@ -19,8 +19,21 @@ impl Slot {
     /// The virtual IP with this address on a link. On another one the same address is somebody else's.
     #[inline(always)]
     pub fn vip(&self, link: u8, address: &Address) -> Option<&Vip> {
-        let vip = &self.vips[vip_cell(self.head.vip_seed, link, address) & (VIP_CELLS - 1)];
-        (vip.id != 0 && vip.link == link && Address::v6(vip.address) == *address).then_some(vip)
+        self.vip_cell(link, address).map(|cell| self.vip_at(cell))
+    }
+
+    /// Where in the table that virtual IP is.
+    #[inline(always)]
+    pub(crate) fn vip_cell(&self, link: u8, address: &Address) -> Option<usize> {
+        let cell = vip_cell(self.head.vip_seed, link, address);
+        let vip = self.vip_at(cell);
+        (vip.id != 0 && vip.link == link && Address::v6(vip.address) == *address).then_some(cell)
+    }
+
+    /// A cell of the table of virtual IPs.
+    #[inline(always)]
+    pub(crate) fn vip_at(&self, cell: usize) -> &Vip {
+        &self.vips[cell & (VIP_CELLS - 1)]
     }
 
     /// The service of a virtual IP at this port.

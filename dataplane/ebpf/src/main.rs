@@ -8,34 +8,38 @@ mod host;
 mod maps;
 mod packet;
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use farm_common::judge::{First, Ingress, conclude6, judge4, read6, solicited6};
+use farm_common::judge::{Ingress, conclude, solicited};
 use farm_common::layout::Slot;
-use farm_common::parse::{ETHERTYPE_IPV6, Ethernet};
+use farm_common::parse::Ethernet;
+use farm_common::read::{First, Reading, read};
 use farm_common::rewrite::rewrite;
 use farm_common::verdict::{Reason, Verdict};
 
 use crate::host::Host;
 use crate::packet::Packet;
 
-/// The filter of a service interface.
+/// The filter of a service interface. All that an ordinary packet needs is in this one function: a call and its return
+/// can cost as much as the whole decision (return thunks).
 #[xdp(frags)]
+#[inline(always)]
 pub fn farm_filter(ctx: XdpContext) -> u32 {
-    match Ethernet::parse(&Packet::of(&ctx)) {
-        Some(ethernet) if ethernet.ethertype == ETHERTYPE_IPV6 => {}
-        _ => return filter4(ctx.ctx),
+    let (Some(arrival), Some(reading)) = (arrival(&ctx), maps::reading()) else { return pass(&ctx) };
+    let Arrival { slot, ingress, ethernet } = arrival;
+    match read(slot, ingress.link, &ethernet, &Packet::of(&ctx), reading) {
+        First::Packet => {}
+        First::Solicitation => return answer(ctx.ctx),
+        First::Done(Reason::Passed) => return pass(&ctx),
+        First::Done(reason) => return finish(&ctx, XDP_DROP, reason),
     }
-    match filter6(ctx.ctx) {
-        READ => conclude_packet6(ctx.ctx),
-        ASKED => conclude_solicitation6(ctx.ctx),
-        action => action,
-    }
+    let verdict = conclude(slot, &ingress, afresh(reading), &Host { ctx: &ctx });
+    carry_out(&ctx, slot, &ingress, &verdict)
 }
-
-// Out of line, each: together they need more than the 512 bytes of stack that a program has.
 
 /// A frame that may be for a virtual IP.
 struct Arrival {
@@ -54,54 +58,29 @@ fn arrival(ctx: &XdpContext) -> Option<Arrival> {
     Some(Arrival { slot: maps::slot()?, ingress, ethernet })
 }
 
-#[inline(never)]
-fn filter4(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return pass(&ctx) };
-    let verdict = judge4(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
-    conclude(&ctx, slot, &ingress, &verdict)
-}
-
-/// No action: the packet was read and waits for its verdict.
-const READ: u32 = u32::MAX;
-/// No action: it is a solicitation and waits for its verdict.
-const ASKED: u32 = u32::MAX - 1;
-
-#[inline(never)]
-fn filter6(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let (Some(arrival), Some(reading)) = (arrival(&ctx), maps::reading()) else { return pass(&ctx) };
-    let Arrival { slot, ingress, ethernet } = arrival;
-    match read6(slot, &ingress, &ethernet, &Packet::of(&ctx)) {
-        First::Packet(read) => {
-            *reading = read;
-            READ
-        }
-        First::Solicitation => ASKED,
-        First::Done(Reason::Passed) => pass(&ctx),
-        First::Done(reason) => finish(&ctx, XDP_DROP, reason),
+/// The reading as the map has it. Without this the compiler would go on with the values that it has just stored, and
+/// the verifier with all it knows of each.
+#[inline(always)]
+fn afresh(reading: &mut Reading) -> &Reading {
+    let mut reading: *const Reading = reading;
+    // SAFETY: no instruction at all; the pointer stays what it was.
+    unsafe {
+        asm!("/* {0} */", inout(reg) reading, options(nostack, preserves_flags));
+        &*reading
     }
 }
 
+/// Out of line: there is no room for both on the stack, and this one is rare.
 #[inline(never)]
-fn conclude_solicitation6(ctx: *mut xdp_md) -> u32 {
+fn answer(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return pass(&ctx) };
-    let verdict = solicited6(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
-    conclude(&ctx, slot, &ingress, &verdict)
-}
-
-#[inline(never)]
-fn conclude_packet6(ctx: *mut xdp_md) -> u32 {
-    let ctx = XdpContext::new(ctx);
-    let (Some(arrival), Some(reading)) = (arrival(&ctx), maps::reading()) else { return pass(&ctx) };
-    let Arrival { slot, ingress, ethernet } = arrival;
-    let verdict = conclude6(slot, &ingress, &ethernet, reading, &Host { ctx: &ctx });
-    conclude(&ctx, slot, &ingress, &verdict)
+    let verdict = solicited(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
+    carry_out(&ctx, slot, &ingress, &verdict)
 }
 
 #[inline(always)]
-fn conclude(ctx: &XdpContext, slot: &Slot, ingress: &Ingress<'_>, verdict: &Verdict) -> u32 {
+fn carry_out(ctx: &XdpContext, slot: &Slot, ingress: &Ingress<'_>, verdict: &Verdict) -> u32 {
     let action = match verdict {
         Verdict::Pass => return pass(ctx),
         Verdict::Drop(reason) => return finish(ctx, XDP_DROP, *reason),

@@ -5,8 +5,9 @@ use core::ptr::read_volatile;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use farm_common::judge::{Ingress, Reading};
+use farm_common::judge::Ingress;
 use farm_common::layout::{EVENT_RING, Identity, LINKS, Port, Slot, Word};
+use farm_common::read::Reading;
 use farm_common::verdict::{REASONS, Reason};
 use farm_common::vlan::Vlan;
 

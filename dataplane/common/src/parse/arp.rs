@@ -33,6 +33,12 @@ impl Arp {
         })
     }
 
+    /// Is it a request? One for the sender's own address is an announcement.
+    #[inline(always)]
+    pub fn asks(&self) -> bool {
+        self.operation == 1 && self.sender != self.target
+    }
+
     /// The question, as a flow.
     #[inline(always)]
     pub fn flow(&self) -> Flow {

@@ -34,8 +34,10 @@ impl Solicitation {
     pub fn target(frame: &(impl Bytes + ?Sized), start: usize) -> Option<Address> {
         let asks = frame.window::<IPV6>(start)?.u8::<6>() == protocol::ICMPV6
             && frame.window::<1>(start + IPV6)?.u8::<0>() == SOLICITATION;
-        let target = frame.window::<24>(start + IPV6)?.words::<8>();
-        asks.then_some(Address::of_words(target))
+        if !asks {
+            return None;
+        }
+        Some(Address::of_words(frame.window::<24>(start + IPV6)?.words::<8>()))
     }
 
     /// The solicitation at `start`, which has a target.
