@@ -3,7 +3,7 @@
 mod program_support;
 
 use std::io::Read;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use nix::sys::socket::{
 };
 
 use program_support::{
-    CLIENT, CLIENT6, Kernel, VIP, VIP6, in_namespace, node_mac, port, segment, segment6, shell, table,
+    CLIENT, CLIENT6, Kernel, VIP, VIP6, datagram, in_namespace, node_mac, port, segment, segment6, shell,
+    table,
 };
 
 const SYN: u8 = 0x02;
@@ -99,15 +100,20 @@ fn an_established_flow_stays_also_for_its_syn_and_its_errors() {
 
 /// "Fragmentation needed" or "packet too big" by a router, about a segment of the flow.
 fn too_big(family: Family, port: u16) -> Vec<u8> {
+    quoting(family, 6, 80, port)
+}
+
+/// The same about a packet of this protocol, which the service sent.
+fn quoting(family: Family, quoted: u8, service: u16, port: u16) -> Vec<u8> {
     let mut frame = (family.segment)(node_mac(ME), port, ACK, 1, 1);
-    let quote = [80u16.to_be_bytes(), port.to_be_bytes(), [0, 0], [0, 0]].concat();
+    let quote = [service.to_be_bytes(), port.to_be_bytes(), [0, 0], [0, 0]].concat();
     match family.vip {
         IpAddr::V4(_) => {
             let (router, protocol) = ([10, 9, 9, 9], 1);
             frame[23] = protocol;
             frame[26..30].copy_from_slice(&router);
             frame.truncate(34);
-            frame.extend([3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+            frame.extend([3, 4, 0, 0, 0, 0, 5, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, quoted, 0, 0]);
             frame.extend([VIP.octets(), CLIENT.octets()].concat());
         }
         IpAddr::V6(_) => {
@@ -116,12 +122,77 @@ fn too_big(family: Family, port: u16) -> Vec<u8> {
             // Some router of the same network.
             frame[37] = 0xfe;
             frame.truncate(54);
-            frame.extend([2, 0, 0, 0, 0, 0, 5, 0, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+            frame.extend([2, 0, 0, 0, 0, 0, 5, 0, 0x60, 0, 0, 0, 0, 20, quoted, 64]);
             frame.extend([VIP6.octets(), CLIENT6.octets()].concat());
         }
     }
     frame.extend(quote);
     frame
+}
+
+/// A client's port with a socket that is connected to it, and a server that is not; bound as `bound` says.
+fn connected(family: Family, bound: IpAddr) -> (u16, [UdpSocket; 3]) {
+    let near = UdpSocket::bind((family.client, 0)).unwrap();
+    let port = near.local_addr().unwrap().port();
+    let reuse = || {
+        let inet = if bound.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(inet, SockType::Datagram, SockFlag::empty(), None).unwrap();
+        setsockopt(&fd, sockopt::ReuseAddr, &true).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(bound, 53))).unwrap();
+        UdpSocket::from(fd)
+    };
+    let (server, connected) = (reuse(), reuse());
+    let client = match (family.client, bound) {
+        (IpAddr::V4(client), IpAddr::V6(_)) => client.to_ipv6_mapped().into(),
+        (client, _) => client,
+    };
+    connected.connect((client, port)).unwrap();
+    (port, [near, server, connected])
+}
+
+#[test]
+fn a_connected_datagram_socket_keeps_its_client_and_the_errors_about_it() {
+    in_both(|family| {
+        // An IPv6 socket, too, holds flows of IPv4.
+        let mapped = match family.vip {
+            IpAddr::V4(vip) => vip.to_ipv6_mapped().into(),
+            vip @ IpAddr::V6(_) => vip,
+        };
+        for bound in [family.vip, mapped] {
+            let kernel = leaving();
+            let (port, sockets) = connected(family, bound);
+            let taken = |port| {
+                let error = quoting(family, 17, 53, port);
+                [datagram(family.vip, node_mac(ME), port), error].map(|frame| kernel.run(&frame).action)
+            };
+            assert_eq!(taken(port), ["pass"; 2], "bound to {bound}");
+            assert!(kernel.counters().contains(&(Reason::AcceptSocket, 2)));
+            // Another port: the server's socket is not connected.
+            assert_eq!(taken(port ^ 1), ["tx"; 2]);
+            drop(sockets);
+            assert_eq!(taken(port), ["tx"; 2], "nobody holds it any more");
+        }
+    });
+}
+
+#[test]
+fn datagrams_are_the_new_owner_s_from_activate_on() {
+    in_both(|family| {
+        let (port, _sockets) = connected(family, family.vip);
+        let frame = datagram(family.vip, node_mac(ME), port);
+        let run = |phase, previous, current| {
+            let mut kernel = Kernel::load(self::port(ME));
+            kernel.publish(&table(ME, Mode::Directed, phase, previous, current));
+            kernel.run(&frame).action
+        };
+        assert_eq!(run(Phase::Activate, ME, 2), "tx");
+        assert_eq!(run(Phase::MoveClosed, ME, 2), "pass");
+        assert_eq!(run(Phase::Activate, 2, ME), "pass");
+        // Left from when the client was this node's own: the previous owner is asked.
+        for phase in [Phase::Prepare, Phase::Move] {
+            assert_eq!(run(phase, 2, ME), "tx", "{phase:?}");
+        }
+    });
 }
 
 #[test]

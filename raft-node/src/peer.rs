@@ -195,6 +195,7 @@ impl PeerClients {
             module: module.0.clone(),
             requests: state.requests.as_bytes().to_vec().into(),
             established: state.established.as_bytes().to_vec().into(),
+            datagrams: state.datagrams.as_bytes().to_vec().into(),
             sockets: state.sockets,
         };
         let report = v1::DrainReport { node: me.0, epoch: state.epoch.0, modules: vec![drain] };
@@ -304,6 +305,7 @@ impl PeerHandler for Serving {
                 epoch: Epoch(report.epoch),
                 requests: BucketSet::from_bytes(module.requests.to_vec()),
                 established: BucketSet::from_bytes(module.established.to_vec()),
+                datagrams: BucketSet::from_bytes(module.datagrams.to_vec()),
                 sockets: module.sockets,
                 at,
             };

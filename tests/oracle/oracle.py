@@ -236,6 +236,7 @@ def change(mode, step, me, sender, kind):
     - Nobody returns to P, unmarked, what P sent; nobody returns to C what C marked: such frames come from
       tables of before a reboot and would go round.
     - TCP fragments have no ports: in an open change they are P's. They carry no SYN.
+    - An error about a datagram goes where the next datagram goes.
     """
     P, C = 1, 2
     from_p = sender == (P, True)
@@ -415,7 +416,7 @@ def packets():
     quoted = IPerror(src=VIP, dst=CLIENT)
     yield "unreachable, tcp", error(type=3, code=4) / quoted / TCPerror(sport=80, dport=40001), OLD
     yield "unreachable, tcp by port", error(type=3, code=4) / quoted / TCPerror(sport=443, dport=40001), OLD
-    yield "time exceeded, udp", error(type=11) / quoted / UDPerror(sport=53, dport=40002), OLD
+    yield "time exceeded, udp", error(type=11) / quoted / UDPerror(sport=53, dport=40002), NEW
     yield "parameter problem, tcp", error(type=12) / quoted / TCPerror(sport=80, dport=40001), OLD
     with_options = IPerror(src=VIP, dst=CLIENT, options=[IPOption_NOP()] * 8)
     yield "unreachable, quoted options", error(type=3, code=1) / with_options / TCPerror(sport=80, dport=40001), OLD
@@ -480,7 +481,7 @@ def packets6():
     answer = lambda sport: TCP(sport=sport, dport=40001, flags="A")
     yield "too big, tcp", error / ICMPv6PacketTooBig(mtu=1280) / quoted / answer(80), OLD
     yield "too big, tcp by port", error / ICMPv6PacketTooBig(mtu=1280) / quoted / answer(443), OLD
-    yield "unreachable, udp", error / ICMPv6DestUnreach(code=4) / quoted / UDP(sport=53, dport=40002), OLD
+    yield "unreachable, udp", error / ICMPv6DestUnreach(code=4) / quoted / UDP(sport=53, dport=40002), NEW
     yield "time exceeded, tcp", error / ICMPv6TimeExceeded() / quoted / answer(80), OLD
     yield "parameter problem, tcp", error / ICMPv6ParamProblem() / quoted / answer(80), OLD
     yield "too big, echo reply", error / ICMPv6PacketTooBig() / quoted / ICMPv6EchoReply(id=5), OLD

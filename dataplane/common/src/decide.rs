@@ -2,16 +2,19 @@
 //!
 //! A bucket has a current owner `C` and, in an open change, a previous owner `P`. What each does with a
 //! frame (*new*: it may open a flow; *bounced*: sent on by `P`, with the mark; *socket*: this host holds the
-//! flow's socket):
+//! flow's TCP socket; *any socket*: or a connected UDP socket for it):
 //!
 //! | phase | P | C | third node |
 //! |---|---|---|---|
 //! | Stable | – | accept | to C |
 //! | Prepare | accept | socket: accept; bounced: accept if new, else drop; else to P | to P |
-//! | Move | socket: accept; from C, not new: drop; else bounce to C | as Prepare | to P |
-//! | MoveClosed | socket: accept; else drop | the same | the same |
-//! | Activate | as Move | new or socket: accept; bounced: drop; else to P | to C |
+//! | Move | any socket: accept; from C, not new: drop; else bounce to C | as Prepare | to P |
+//! | MoveClosed | any socket: accept; else drop | the same | the same |
+//! | Activate | socket: accept; else as Move | new or socket: accept; bounced: drop; else to P | to C |
 //!
+//! - A datagram is always new, and so is an ICMP error about one. Until Activate P's word counts for them: C may have
+//!   a connected socket left from when the client was its own, and a datagram has no SYN that tells. Activate waits
+//!   until P's connected sockets are drained or given up; from then on datagrams are C's alone.
 //! - There is no hop count; three rules end every walk (after three forwards at most, checked over all
 //!   mixtures of table versions). A third node never sends on what a node sent on. C never returns to P what
 //!   P sent on: unmarked, it comes from P's older table, in which C is P's peer the other way round. P
@@ -50,7 +53,7 @@ pub struct Question {
 
 /// What has to be asked of the host, each at most once and only when the decision hangs on it.
 pub trait Env {
-    /// What sockets this host has for the flow. Only called for TCP, in an open change.
+    /// What sockets this host has for the flow. Only called for TCP and UDP, in an open change.
     fn socket(&self, flow: &Flow) -> Socket;
     /// The boot clock. Only called when the frame is otherwise to be acted on.
     fn now(&self) -> BootTime;
@@ -128,7 +131,8 @@ impl Question {
             Phase::Stable => self.third(self.current()),
             Phase::MoveClosed => self.closed(env),
             Phase::Prepare if self.me == self.previous() => Verdict::Accept(Acceptance::Owner),
-            Phase::Move | Phase::Activate if self.me == self.previous() => self.leaving(env),
+            Phase::Move if self.me == self.previous() => self.leaving(self.holds_any(env)),
+            Phase::Activate if self.me == self.previous() => self.leaving(self.holds(env)),
             Phase::Prepare | Phase::Move if self.me == self.current() => self.entering(env),
             Phase::Activate if self.me == self.current() => self.opened(env),
             Phase::Prepare | Phase::Move => self.third(self.previous()),
@@ -159,16 +163,16 @@ impl Question {
 
     /// P from Move on: keeps what it holds, bounces the rest.
     #[inline(always)]
-    fn leaving(&self, env: &impl Env) -> Verdict {
+    fn leaving(&self, held: bool) -> Verdict {
         if self.flow.kind == Kind::TcpFragment {
             return Verdict::Accept(Acceptance::Fragment);
         }
-        if self.holds(env) {
+        if held {
             return Verdict::Accept(Acceptance::Socket);
         }
         match self.from {
             Sender::Node { node, marked: true } if node == self.current() => Verdict::Drop(Reason::FromNode),
-            Sender::Node { node, .. } if node == self.current() && !self.flow.kind.opens() => {
+            Sender::Node { node, .. } if node == self.current() && !self.flow.opens() => {
                 Verdict::Drop(Reason::NoSocket)
             }
             Sender::Node { .. } | Sender::Direct => self.bounce(),
@@ -179,7 +183,7 @@ impl Question {
     fn bounce(&self) -> Verdict {
         match self.mode {
             // C has the frame, and whether it holds the socket does not hang on the phase.
-            Mode::Flood if !self.flow.kind.opens() => Verdict::Drop(Reason::NotOwner),
+            Mode::Flood if !self.flow.opens() => Verdict::Drop(Reason::NotOwner),
             Mode::Flood | Mode::Directed => Verdict::Forward { node: self.current(), course: Course::Bounce },
         }
     }
@@ -187,7 +191,7 @@ impl Question {
     /// C before Activate: takes what it holds, and new flows only from P's hand.
     #[inline(always)]
     fn entering(&self, env: &impl Env) -> Verdict {
-        let (bounced, new) = (self.bounced(), self.flow.kind.opens());
+        let (bounced, new) = (self.bounced(), self.flow.opens());
         if self.holds(env) {
             return self.held(bounced);
         }
@@ -201,7 +205,7 @@ impl Question {
     /// C from Activate on: takes what it holds and new flows.
     #[inline(always)]
     fn opened(&self, env: &impl Env) -> Verdict {
-        if self.flow.kind.opens() {
+        if self.flow.opens() {
             return Verdict::Accept(Acceptance::New);
         }
         if self.holds(env) {
@@ -231,7 +235,7 @@ impl Question {
     /// Anybody while the change is closed.
     #[inline(always)]
     fn closed(&self, env: &impl Env) -> Verdict {
-        if self.holds(env) {
+        if self.holds_any(env) {
             Verdict::Accept(Acceptance::Socket)
         } else {
             Verdict::Drop(Reason::ChangeClosed)
@@ -257,20 +261,28 @@ impl Question {
         }
     }
 
-    /// Does this host hold the flow? A SYN that meets a connection in TIME_WAIT opens a new one.
+    /// Does this host hold the TCP flow? A SYN that meets a connection in TIME_WAIT opens a new one.
     #[inline(always)]
     fn holds(&self, env: &impl Env) -> bool {
-        let tcp = self.flow.protocol == protocol::TCP;
+        self.flow.protocol == protocol::TCP && self.holds_any(env)
+    }
+
+    /// The same for UDP too, where only a connected socket holds a flow.
+    #[inline(always)]
+    fn holds_any(&self, env: &impl Env) -> bool {
+        let has_sockets = matches!(self.flow.protocol, protocol::TCP | protocol::UDP);
         match self.flow.kind {
-            Kind::Syn => matches!(env.socket(&self.flow), Socket::Flow),
+            Kind::Syn | Kind::Datagram => matches!(env.socket(&self.flow), Socket::Flow),
             Kind::Segment => {
                 matches!(
                     env.socket(&self.flow),
                     Socket::Flow | Socket::TimeWait | Socket::Listener { cookie: true }
                 )
             }
-            Kind::Error if tcp => matches!(env.socket(&self.flow), Socket::Flow | Socket::TimeWait),
-            Kind::Error | Kind::Datagram | Kind::Echo => false,
+            Kind::Error if has_sockets => {
+                matches!(env.socket(&self.flow), Socket::Flow | Socket::TimeWait)
+            }
+            Kind::Error | Kind::Echo => false,
             Kind::TcpFragment | Kind::DatagramFragment | Kind::Solicitation => false,
         }
     }

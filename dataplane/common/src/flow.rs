@@ -159,15 +159,6 @@ impl TryFrom<u8> for Kind {
 }
 
 impl Kind {
-    /// May this frame open a flow?
-    #[inline(always)]
-    pub fn opens(self) -> bool {
-        match self {
-            Self::Syn | Self::Datagram | Self::Echo | Self::DatagramFragment => true,
-            Self::Segment | Self::Error | Self::TcpFragment | Self::Solicitation => false,
-        }
-    }
-
     /// Do the port fields name a service? If not, the bucket is that of the address alone.
     #[inline(always)]
     pub fn has_ports(self) -> bool {
@@ -200,5 +191,15 @@ impl Flow {
     #[inline(always)]
     pub fn solicitation(client: Address, vip: Address) -> Self {
         Self { client, vip, protocol: 0, client_port: 0, service_port: 0, kind: Kind::Solicitation }
+    }
+
+    /// May this frame open a flow? An error about a datagram goes where the next datagram goes.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        match self.kind {
+            Kind::Syn | Kind::Datagram | Kind::Echo | Kind::DatagramFragment => true,
+            Kind::Error => self.protocol == protocol::UDP,
+            Kind::Segment | Kind::TcpFragment | Kind::Solicitation => false,
+        }
     }
 }

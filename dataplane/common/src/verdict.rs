@@ -130,14 +130,14 @@ pub enum Dst {
 pub enum Socket {
     /// Nothing.
     None,
-    /// A listener only.
+    /// A listener only, or an unconnected UDP socket.
     Listener {
         /// The frame acknowledges a SYN cookie that this host issued.
         cookie: bool,
     },
     /// A connection in TIME_WAIT.
     TimeWait,
-    /// A request socket or a connection in any other state.
+    /// A request socket, a connection in any other state, or a connected UDP socket.
     Flow,
 }
 

@@ -18,7 +18,7 @@ type Views = Vec<usize>;
 /// Walks may end a bit later when a node has fallen back, but they must end.
 const FORWARDS: usize = 3;
 
-/// What a node has for the packet's addresses and ports. Every node listens.
+/// What a node has for the packet's addresses and ports. Every node listens, in UDP with an unconnected socket.
 struct Host {
     socket: Socket,
     alive: bool,
@@ -26,7 +26,7 @@ struct Host {
 
 impl Env for Host {
     fn socket(&self, flow: &Flow) -> Socket {
-        assert_eq!(flow.protocol, protocol::TCP, "only TCP sockets are looked up");
+        assert!(matches!(flow.protocol, protocol::TCP | protocol::UDP), "only these have sockets");
         self.socket
     }
 
@@ -35,26 +35,38 @@ impl Env for Host {
     }
 }
 
+/// A kind of frame and the protocol of its flow.
+type Sort = (Kind, u8);
+
+const SYN: Sort = (Kind::Syn, protocol::TCP);
+const SEGMENT: Sort = (Kind::Segment, protocol::TCP);
+const SEGMENT_ERROR: Sort = (Kind::Error, protocol::TCP);
+const DATAGRAM: Sort = (Kind::Datagram, protocol::UDP);
+const DATAGRAM_ERROR: Sort = (Kind::Error, protocol::UDP);
+const ECHO: Sort = (Kind::Echo, protocol::ICMP);
+const DATAGRAM_FRAGMENT: Sort = (Kind::DatagramFragment, protocol::UDP);
+const TCP_FRAGMENT: Sort = (Kind::TcpFragment, protocol::TCP);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Packet {
     /// Opens a flow; nobody has a socket.
-    New(Kind),
+    New(Sort),
     /// Belongs to a flow whose socket is at this node.
-    Held(Kind, usize),
+    Held(Sort, usize),
     /// Acknowledges a SYN cookie of this node.
     Cookie(usize),
     /// A SYN while this node has the last connection in TIME_WAIT.
     Recycled(usize),
     /// Belongs to no flow.
-    Stray(Kind),
+    Stray(Sort),
 }
 
 impl Packet {
-    fn kind(self) -> Kind {
+    fn sort(self) -> Sort {
         match self {
-            Self::New(kind) | Self::Held(kind, _) | Self::Stray(kind) => kind,
-            Self::Cookie(_) => Kind::Segment,
-            Self::Recycled(_) => Kind::Syn,
+            Self::New(sort) | Self::Held(sort, _) | Self::Stray(sort) => sort,
+            Self::Cookie(_) => SEGMENT,
+            Self::Recycled(_) => SYN,
         }
     }
 
@@ -70,14 +82,9 @@ impl Packet {
     }
 
     fn flow(self) -> Flow {
-        let protocol = match self.kind() {
-            Kind::Syn | Kind::Segment | Kind::Error | Kind::TcpFragment => protocol::TCP,
-            Kind::Datagram | Kind::DatagramFragment => protocol::UDP,
-            Kind::Echo => protocol::ICMP,
-            Kind::Solicitation => 0,
-        };
+        let (kind, protocol) = self.sort();
         let (client, vip) = (Address::v4([10, 0, 0, 9]), Address::v4([10, 0, 0, 100]));
-        Flow { client, vip, protocol, client_port: 4000, service_port: 80, kind: self.kind() }
+        Flow { client, vip, protocol, client_port: 4000, service_port: 80, kind }
     }
 }
 
@@ -226,7 +233,7 @@ fn losers(history: &[Entry], activate: usize) -> Vec<(usize, usize)> {
     (first..activate).map(|version| (owner(&history[version - 1]), version)).collect()
 }
 
-const NEW: [Kind; 4] = [Kind::Syn, Kind::Datagram, Kind::Echo, Kind::DatagramFragment];
+const NEW: [Sort; 5] = [SYN, DATAGRAM, DATAGRAM_ERROR, ECHO, DATAGRAM_FRAGMENT];
 
 /// Can this node hold sockets of the bucket, given how far everybody is?
 fn may_hold(history: &[Entry], views: &[usize], node: usize) -> bool {
@@ -246,10 +253,15 @@ fn may_hold(history: &[Entry], views: &[usize], node: usize) -> bool {
     })
 }
 
-/// Has P still request sockets? Activate waits until they are gone.
-fn may_hold_requests(history: &[Entry], views: &[usize], node: usize) -> bool {
+/// Has P still sockets of those for which Activate waits: requests, and connected ones of UDP?
+fn may_hold_awaited(history: &[Entry], views: &[usize], node: usize) -> bool {
     let gone = |v: usize| phase(&history[v]) == Phase::Activate && previous(&history[v]) == node;
     may_hold(history, views, node) && !(0..=newest(views)).any(gone)
+}
+
+/// Is `node` the P of a Move?
+fn leaves(entry: &Entry, node: usize) -> bool {
+    phase(entry) == Phase::Move && previous(entry) == node
 }
 
 fn check_planned(owners: &[usize], nodes: usize, decider: Decider) -> Result<usize, String> {
@@ -269,27 +281,37 @@ fn check_planned(owners: &[usize], nodes: usize, decider: Decider) -> Result<usi
 
 fn check_vector(world: &World, entry: usize) -> Result<(), String> {
     let (history, views) = (world.history, world.views);
-    for kind in NEW {
-        expect(world, Packet::New(kind), entry, |walk| walk.accepted.len() == 1)?;
+    for sort in NEW {
+        expect(world, Packet::New(sort), entry, |walk| walk.accepted.len() == 1)?;
     }
     for holder in 0..views.len() {
         expect(world, Packet::Recycled(holder), entry, |walk| walk.accepted.len() == 1)?;
-        if may_hold_requests(history, views, holder) {
-            expect(world, Packet::Held(Kind::Syn, holder), entry, |walk| walk.accepted == [holder])?;
+        if may_hold_awaited(history, views, holder) {
+            for sort in [SYN, DATAGRAM, DATAGRAM_ERROR] {
+                expect(world, Packet::Held(sort, holder), entry, |walk| walk.accepted == [holder])?;
+            }
+        }
+        // Whoever has an old connected socket, a datagram is served by one node; by two only in flood mode, while a P
+        // that was not waited for has yet to learn so.
+        let given_up = !may_hold_awaited(history, views, holder) && leaves(&history[views[holder]], holder);
+        for sort in [DATAGRAM, DATAGRAM_ERROR] {
+            expect(world, Packet::Held(sort, holder), entry, |walk| match world.mode {
+                Mode::Flood if given_up => true,
+                Mode::Flood | Mode::Directed => walk.accepted.len() == 1,
+            })?;
         }
         if may_hold(history, views, holder) {
-            for packet in [Packet::Held(Kind::Segment, holder), Packet::Cookie(holder)] {
+            let (segment, error) = (Packet::Held(SEGMENT, holder), Packet::Held(SEGMENT_ERROR, holder));
+            for packet in [segment, Packet::Cookie(holder), error] {
                 expect(world, packet, entry, |walk| walk.accepted == [holder])?;
             }
-            let error = Packet::Held(Kind::Error, holder);
-            expect(world, error, entry, |walk| walk.accepted == [holder])?;
         }
     }
     // Nobody's segments may end in a reset by one node, never by two, except by P whose drain timed out.
-    expect(world, Packet::Stray(Kind::Segment), entry, |walk| walk.accepted.len() <= 1)?;
+    expect(world, Packet::Stray(SEGMENT), entry, |walk| walk.accepted.len() <= 1)?;
     let settled = (1..=newest(views)).any(|version| phase(&history[version]) == Phase::Stable);
     // P accepts fragments in an open change; once it has drained, those on their way to it may be lost.
-    expect(world, Packet::Stray(Kind::TcpFragment), entry, |walk| match world.mode {
+    expect(world, Packet::Stray(TCP_FRAGMENT), entry, |walk| match world.mode {
         _ if !settled => walk.accepted.len() == 1,
         Mode::Directed => walk.accepted.len() <= 1,
         Mode::Flood => true,
@@ -299,9 +321,9 @@ fn check_vector(world: &World, entry: usize) -> Result<(), String> {
 /// New flows have one acceptor at most, wherever they enter; each frame once; and no walk loops.
 fn one_acceptor(world: &World) -> Result<(), String> {
     let mut acceptors = BTreeSet::new();
-    for (kind, entry) in NEW.iter().flat_map(|kind| (0..world.views.len()).map(move |entry| (*kind, entry))) {
-        expect(world, Packet::New(kind), entry, |walk| walk.accepted.len() <= 1)?;
-        acceptors.extend(world.walk(Packet::New(kind), entry).accepted);
+    for (sort, entry) in NEW.iter().flat_map(|sort| (0..world.views.len()).map(move |entry| (*sort, entry))) {
+        expect(world, Packet::New(sort), entry, |walk| walk.accepted.len() <= 1)?;
+        acceptors.extend(world.walk(Packet::New(sort), entry).accepted);
     }
     let World { views, mode, .. } = world;
     if acceptors.len() <= 1 {
@@ -388,12 +410,12 @@ fn a_client_of_a_dead_previous_owner_is_served_after_activate() {
     let history = planned(&[0, 1]);
     for mode in [Mode::Directed, Mode::Flood] {
         let world = World { history: &history, views: &[0, 3, 3], closed: &[0], mode, decider: real };
-        for kind in NEW {
-            assert_eq!(world.walk(Packet::New(kind), 1).accepted, [1]);
-            assert_eq!(world.walk(Packet::New(kind), 2).accepted, [1]);
+        for sort in NEW {
+            assert_eq!(world.walk(Packet::New(sort), 1).accepted, [1]);
+            assert_eq!(world.walk(Packet::New(sort), 2).accepted, [1]);
         }
         // Unknown established segments meet silence, not a reset.
-        assert_eq!(world.walk(Packet::Stray(Kind::Segment), 1).accepted, []);
+        assert_eq!(world.walk(Packet::Stray(SEGMENT), 1).accepted, []);
     }
 }
 
@@ -403,11 +425,12 @@ fn a_closed_change_serves_only_sockets() {
     for mode in [Mode::Directed, Mode::Flood] {
         let world = World { history: &history, views: &[0, 0, 0], closed: &[], mode, decider: real };
         for node in 0..3 {
-            for kind in NEW {
-                assert_eq!(world.walk(Packet::New(kind), node).accepted, []);
+            for sort in NEW {
+                assert_eq!(world.walk(Packet::New(sort), node).accepted, []);
             }
-            assert_eq!(world.walk(Packet::Held(Kind::Segment, node), node).accepted, [node]);
-            assert_eq!(world.walk(Packet::Held(Kind::Syn, node), node).accepted, [node]);
+            assert_eq!(world.walk(Packet::Held(SEGMENT, node), node).accepted, [node]);
+            assert_eq!(world.walk(Packet::Held(SYN, node), node).accepted, [node]);
+            assert_eq!(world.walk(Packet::Held(DATAGRAM, node), node).accepted, [node]);
         }
     }
 }
@@ -469,6 +492,33 @@ fn looks_up_no_sockets_for_syns(question: &Question, host: &Host) -> Verdict {
     decide(question, &Host { socket, alive: host.alive })
 }
 
+fn looks_up_no_sockets_for_datagrams(question: &Question, host: &Host) -> Verdict {
+    let udp = question.flow.protocol == protocol::UDP;
+    decide(question, &Host { socket: if udp { Socket::None } else { host.socket }, alive: host.alive })
+}
+
+fn takes_an_unconnected_socket_for_a_connected_one(question: &Question, host: &Host) -> Verdict {
+    let udp = question.flow.protocol == protocol::UDP;
+    decide(question, &Host { socket: if udp { Socket::Flow } else { host.socket }, alive: host.alive })
+}
+
+/// Any node in any open change, instead of P in Move.
+fn keeps_datagrams_for_every_connected_socket(question: &Question, host: &Host) -> Verdict {
+    let held = question.flow.protocol == protocol::UDP && host.socket == Socket::Flow;
+    if held && question.entry.phase != u8::from(Phase::Stable) && question.from == Sender::Direct {
+        return Verdict::Accept(farm_common::verdict::Acceptance::Socket);
+    }
+    decide(question, host)
+}
+
+fn drops_errors_about_datagrams(question: &Question, host: &Host) -> Verdict {
+    let error = (question.flow.kind, question.flow.protocol) == DATAGRAM_ERROR;
+    match decide(question, host) {
+        Verdict::Accept(farm_common::verdict::Acceptance::New) if error => Verdict::Drop(Reason::NoSocket),
+        verdict => verdict,
+    }
+}
+
 fn ignores_the_lease(question: &Question, host: &Host) -> Verdict {
     decide(question, &Host { socket: host.socket, alive: true })
 }
@@ -491,4 +541,8 @@ fn planted_mistakes_are_found() {
     assert!(found_by_planned(sends_on_for_nodes) || found_by_fenced(sends_on_for_nodes), "loop");
     assert!(found_by_planned(takes_bounced_copies_in_flood), "a datagram served twice");
     assert!(found_by_planned(looks_up_no_sockets_for_syns), "a reset by the twin request socket");
+    assert!(found_by_planned(looks_up_no_sockets_for_datagrams), "a connected socket without its client");
+    assert!(found_by_planned(takes_an_unconnected_socket_for_a_connected_one), "new datagrams at two nodes");
+    assert!(found_by_planned(keeps_datagrams_for_every_connected_socket), "a datagram served twice");
+    assert!(found_by_planned(drops_errors_about_datagrams), "path MTU unknown to the new owner");
 }

@@ -5,12 +5,12 @@ use core::mem::size_of;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, BPF_TCP_LISTEN, BPF_TCP_TIME_WAIT, bpf_sock, bpf_sock_tuple,
+    BPF_F_CURRENT_NETNS, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, BPF_TCP_TIME_WAIT, bpf_sock, bpf_sock_tuple,
     bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as tuple_v4,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as tuple_v6, tcphdr,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
+    bpf_ktime_get_boot_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::XdpContext;
 use farm_common::bytes::{Bytes, Window};
@@ -42,7 +42,13 @@ impl Env for Host<'_> {
     #[inline(always)]
     fn socket(&self, flow: &Flow) -> Socket {
         let (tuple, size) = tuple(flow);
-        match look_up(self.ctx.as_ptr(), &raw const tuple, size, flow.kind == Kind::Segment) {
+        let (ctx, tuple) = (self.ctx.as_ptr(), &raw const tuple);
+        let found = if flow.protocol == protocol::UDP {
+            look_up_udp(ctx, tuple, size)
+        } else {
+            look_up(ctx, tuple, size, flow.kind == Kind::Segment)
+        };
+        match found {
             FLOW => Socket::Flow,
             TIME_WAIT => Socket::TimeWait,
             COOKIE => Socket::Listener { cookie: true },
@@ -104,6 +110,21 @@ fn look_up(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32, cookies: b
     // SAFETY: a reference that the look-up gave us, released once and not used afterwards.
     unsafe { bpf_sk_release(socket.cast()) };
     found
+}
+
+/// The same for UDP. The kernel finds a connected socket only for the very flow that it is connected to.
+#[inline(never)]
+fn look_up_udp(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32) -> u32 {
+    // SAFETY: as in `look_up`.
+    let socket = unsafe { bpf_sk_lookup_udp(ctx, tuple.cast_mut(), size, BPF_F_CURRENT_NETNS as u64, 0) };
+    if socket.is_null() {
+        return NONE;
+    }
+    // SAFETY: not null, and the reference is held.
+    let connected = unsafe { (*socket).state } == BPF_TCP_ESTABLISHED;
+    // SAFETY: a reference that the look-up gave us, released once and not used afterwards.
+    unsafe { bpf_sk_release(socket.cast()) };
+    if connected { FLOW } else { LISTENER }
 }
 
 /// Says what kind of socket this is; the caller keeps its reference.

@@ -154,12 +154,13 @@ pub fn port(me: u8) -> Port {
     Port { mac: node_mac(me), proof, ifindex: LOOPBACK, ..Port::default() }
 }
 
-/// A table with nodes 1 to 4, [`VIP`] and [`VIP6`] with TCP 80, and the same entry for all buckets of module 0.
+/// A table with nodes 1 to 4, [`VIP`] and [`VIP6`] with TCP 80 and UDP 53, and the same entry for all buckets of module 0.
 pub fn table(me: u8, mode: Mode, phase: Phase, previous: u8, current: u8) -> Image {
     let mut builder = SlotBuilder::new(1, 1, me, [1, 2]).unwrap();
     for address in [IpAddr::V4(VIP), IpAddr::V6(VIP6)] {
         let vip = builder.vip(address, 0, 0, mode, VMAC).unwrap();
         builder.service(vip, 6, 80, Criterion::SourceAddress).unwrap();
+        builder.service(vip, 17, 53, Criterion::SourceAddress).unwrap();
     }
     for node in 1..=4 {
         builder.node(0, node, node_at(node)).unwrap();
@@ -191,6 +192,22 @@ pub fn segment6(to: [u8; 6], port: u16, flags: u8, sequence: u32, acknowledged: 
     frame.extend([CLIENT6.octets(), VIP6.octets()].concat());
     frame.extend(tcp(port, flags, sequence, acknowledged));
     frame
+}
+
+/// A client's UDP datagram of either family, no checksum.
+pub fn datagram(vip: IpAddr, to: [u8; 6], port: u16) -> Vec<u8> {
+    let udp = [port.to_be_bytes(), 53u16.to_be_bytes(), [0, 12], [0, 0]].concat();
+    let packet = match vip {
+        IpAddr::V4(_) => {
+            let header = [8, 0, 0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 17, 0, 0];
+            [&header[..], &CLIENT.octets(), &VIP.octets()].concat()
+        }
+        IpAddr::V6(_) => {
+            let header = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 12, 17, 64];
+            [&header[..], &CLIENT6.octets(), &VIP6.octets()].concat()
+        }
+    };
+    [&to[..], &CLIENT_MAC, &packet, &udp, b"ping"].concat()
 }
 
 fn tcp(port: u16, flags: u8, sequence: u32, acknowledged: u32) -> Vec<u8> {

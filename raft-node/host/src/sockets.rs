@@ -1,4 +1,4 @@
-//! The TCP sockets behind virtual addresses, from the kernel's sock_diag interface.
+//! The TCP and UDP sockets behind virtual addresses, from the kernel's sock_diag interface.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use futures::{Stream, StreamExt};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
     TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_SYN_RECV, TCP_SYN_SENT,
 };
 use netlink_packet_sock_diag::inet::{
@@ -41,7 +41,7 @@ pub enum State {
     Closing,
 }
 
-/// One TCP socket. IPv4-mapped addresses are shown as the IPv4 addresses they are.
+/// One socket with a peer. IPv4-mapped addresses are shown as the IPv4 addresses they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Socket {
     /// Our side.
@@ -60,7 +60,7 @@ pub struct SockDiag {
     _driver: Driver,
 }
 
-const ACTION: &str = "list the TCP sockets";
+const ACTION: &str = "list the sockets";
 
 impl SockDiag {
     /// Opens the socket. Must be called within a tokio runtime.
@@ -81,13 +81,33 @@ impl SockDiag {
     /// # Errors
     /// [`Error::System`] when the kernel refuses (`CONFIG_INET_DIAG` off, module not loadable).
     pub async fn tcp(&mut self, services: &BTreeSet<(IpAddr, u16)>) -> Result<Vec<Socket>, Error> {
+        self.list(IPPROTO_TCP, &tcp_states(), services).await
+    }
+
+    /// The same for UDP: the sockets that are connected to a peer, each `Established`.
+    ///
+    /// # Errors
+    /// As [`SockDiag::tcp`].
+    pub async fn udp(&mut self, services: &BTreeSet<(IpAddr, u16)>) -> Result<Vec<Socket>, Error> {
+        self.list(IPPROTO_UDP, &StateFlags::ESTABLISHED, services).await
+    }
+
+    async fn list(
+        &mut self,
+        protocol: u8,
+        states: &StateFlags,
+        services: &BTreeSet<(IpAddr, u16)>,
+    ) -> Result<Vec<Socket>, Error> {
         let mut found = BTreeSet::new();
         if services.is_empty() {
             return Ok(Vec::new());
         }
         // A dual-stack listener's IPv4 connections are IPv6 sockets: always ask for both.
         for family in [AF_INET, AF_INET6] {
-            let mut answers = self.dump(family)?;
+            let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+            let extensions = ExtensionFlags::empty();
+            let mut answers =
+                self.dump(InetRequest { family, protocol, extensions, states: states.clone(), socket_id })?;
             while let Some(answer) = answers.next().await {
                 found.extend(socket(answer.payload)?.filter(|s| is_of(s, services)));
             }
@@ -97,9 +117,9 @@ impl SockDiag {
 
     fn dump(
         &mut self,
-        family: u8,
+        request: InetRequest,
     ) -> Result<impl Stream<Item = NetlinkMessage<SockDiagMessage>> + use<>, Error> {
-        let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request(family)));
+        let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         self.handle
             .request(message, NetlinkAddr::new(0, 0))
@@ -111,17 +131,15 @@ fn is_of(socket: &Socket, services: &BTreeSet<(IpAddr, u16)>) -> bool {
     services.contains(&(socket.local.ip(), socket.local.port()))
 }
 
-fn request(family: u8) -> InetRequest {
-    let states = StateFlags::ESTABLISHED
+fn tcp_states() -> StateFlags {
+    StateFlags::ESTABLISHED
         | StateFlags::SYN_SENT
         | StateFlags::SYN_RECV
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT
         | StateFlags::LAST_ACK
-        | StateFlags::CLOSING;
-    let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id }
+        | StateFlags::CLOSING
 }
 
 fn socket(payload: NetlinkPayload<SockDiagMessage>) -> Result<Option<Socket>, Error> {

@@ -1,6 +1,6 @@
 //! Which sockets of moved buckets are left on this node; told to the leader while a change is open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use farm_core::controller::DrainState;
@@ -10,12 +10,12 @@ use farm_core::state::ClusterState;
 use farm_core::table::bucket_of;
 use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
-use farm_host::sockets::{SockDiag, State};
+use farm_host::sockets::{SockDiag, Socket, State};
 
-/// The TCP services of `module`, as local socket addresses.
-fn services(module: &Module) -> BTreeMap<(IpAddr, u16), Criterion> {
-    let tcp = module.services.iter().filter(|((_, protocol, _), _)| *protocol == Protocol::Tcp);
-    tcp.map(|((vip, _, port), criterion)| ((*vip, *port), *criterion)).collect()
+/// The services of `module` over this transport, as local socket addresses.
+fn services(module: &Module, transport: Protocol) -> BTreeMap<(IpAddr, u16), Criterion> {
+    let those = module.services.iter().filter(|((_, protocol, _), _)| *protocol == transport);
+    those.map(|((vip, _, port), criterion)| ((*vip, *port), *criterion)).collect()
 }
 
 /// Modules in which `me` is the previous owner of an open change.
@@ -40,27 +40,65 @@ pub async fn survey(
     epoch: Epoch,
 ) -> Result<DrainState, farm_host::Error> {
     let at = BootTime(boot_now());
-    let mut requests = BucketSet::empty(BUCKETS);
-    let mut established = BucketSet::empty(BUCKETS);
-    let mut count = 0;
-    if let Some(module) = state.modules.get(name) {
-        let services = services(module);
-        let wanted: BTreeSet<(IpAddr, u16)> = services.keys().copied().collect();
-        for socket in diag.tcp(&wanted).await? {
-            let Some(criterion) = services.get(&(socket.local.ip(), socket.local.port())) else { continue };
-            let bucket = bucket_of(state, socket.remote, *criterion).index();
-            match socket.state {
-                State::SynReceived => requests.insert(bucket),
-                State::SynSent
-                | State::Established
-                | State::FinWait1
-                | State::FinWait2
-                | State::CloseWait
-                | State::LastAck
-                | State::Closing => established.insert(bucket),
-            }
-            count += 1;
+    let none = BucketSet::empty(BUCKETS);
+    let mut left = DrainState {
+        epoch,
+        requests: none.clone(),
+        datagrams: none.clone(),
+        established: none,
+        sockets: 0,
+        at,
+    };
+    let Some(module) = state.modules.get(name) else { return Ok(left) };
+    for (socket, bucket) in tcp(diag, state, module).await? {
+        left.sockets += 1;
+        match socket.state {
+            State::SynReceived => left.requests.insert(bucket),
+            State::SynSent
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::LastAck
+            | State::Closing => left.established.insert(bucket),
         }
     }
-    Ok(DrainState { epoch, requests, established, sockets: count, at })
+    for bucket in udp(diag, state, module).await? {
+        left.sockets += 1;
+        left.datagrams.insert(bucket);
+    }
+    Ok(left)
+}
+
+async fn tcp(
+    diag: &mut SockDiag,
+    state: &ClusterState,
+    module: &Module,
+) -> Result<Vec<(Socket, usize)>, farm_host::Error> {
+    let services = services(module, Protocol::Tcp);
+    let sockets = diag.tcp(&services.keys().copied().collect()).await?;
+    Ok(in_buckets(state, &services, sockets).collect())
+}
+
+/// Buckets of the connected sockets that still get their datagrams: up to Activate.
+async fn udp(
+    diag: &mut SockDiag,
+    state: &ClusterState,
+    module: &Module,
+) -> Result<Vec<usize>, farm_host::Error> {
+    let services = services(module, Protocol::Udp);
+    let sockets = diag.udp(&services.keys().copied().collect()).await?;
+    let reached = |b: &usize| matches!(module.assignment[*b].phase, Phase::Move | Phase::MoveClosed);
+    Ok(in_buckets(state, &services, sockets).map(|(_, bucket)| bucket).filter(reached).collect())
+}
+
+fn in_buckets(
+    state: &ClusterState,
+    services: &BTreeMap<(IpAddr, u16), Criterion>,
+    sockets: Vec<Socket>,
+) -> impl Iterator<Item = (Socket, usize)> {
+    sockets.into_iter().filter_map(|socket| {
+        let criterion = services.get(&(socket.local.ip(), socket.local.port()))?;
+        Some((socket, bucket_of(state, socket.remote, *criterion).index()))
+    })
 }

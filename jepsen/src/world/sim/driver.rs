@@ -363,7 +363,8 @@ impl World {
         }
         let sockets = established.len() as u64;
         let epoch = machine.daemon.as_ref().map_or(Epoch(0), |d| d.lease.applied);
-        DrainState { epoch, requests: BucketSet::empty(BUCKETS), established, sockets, at }
+        let [requests, datagrams] = [BucketSet::empty(BUCKETS), BucketSet::empty(BUCKETS)];
+        DrainState { epoch, requests, datagrams, established, sockets, at }
     }
 
     fn execute(&mut self, m: usize, effect: Effect, now: BootTime) {

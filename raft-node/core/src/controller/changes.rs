@@ -13,7 +13,7 @@ use crate::planner::{Claim, plan};
 const GATHER_RENEWALS: u64 = 2;
 /// Renewals after which the buckets without request sockets stop waiting for those that have some (fast: 200 ms).
 const REQUESTS_RENEWALS: u64 = 8;
-/// Renewals between two Settles of parts of one change (fast: 1 s).
+/// Renewals between two Activates, and between two Settles, of parts of one change (fast: 1 s).
 const PART_RENEWALS: u64 = 40;
 
 /// What a plan depends on: while it stays the same, so does the plan.
@@ -70,8 +70,11 @@ impl View<'_> {
         if transfers.is_empty() { None } else { self.moving(transfers) }
     }
 
-    /// The third step: nobody else accepts, and the previous owner has no handshake half done.
-    pub(super) fn activate(&self) -> Option<Body> {
+    /// The third step: nobody else accepts, and the previous owner has no handshake half done and no connected UDP
+    /// socket. True when it is a part of a change whose rest still waits.
+    pub(super) fn activate(&self) -> Option<(Body, bool)> {
+        let paused = self.now.since(self.controller.activated_part) < self.renewals(PART_RENEWALS);
+        let mut part = false;
         let mut picked = Picked::default();
         let mut evidence = BTreeSet::new();
         for (name, module, groups) in self.modules() {
@@ -81,9 +84,10 @@ impl View<'_> {
                 let Some(found) = found else { continue };
                 // One that lost its lease finishes no handshake: there is nothing to wait for.
                 let expired = found.iter().any(|e| matches!(e, Evidence::Expired { .. }));
-                let ready =
-                    if expired { group.buckets.iter().collect() } else { self.without_requests(name, group) };
-                if !ready.is_empty() {
+                let ready = if expired { group.buckets.iter().collect() } else { self.released(name, group) };
+                let whole = ready.len() == group.buckets.len();
+                if !ready.is_empty() && (whole || !paused) {
+                    part |= !whole;
                     picked.add(name, module.assignment.len(), ready);
                     evidence.extend(found);
                 }
@@ -93,7 +97,7 @@ impl View<'_> {
         evidence.extend(retired.filter_map(|p| self.evidence(p)));
         let buckets = picked.done().unwrap_or_default();
         let evidence: Vec<Evidence> = evidence.into_iter().collect();
-        (!evidence.is_empty()).then_some(Body::Activate { buckets, evidence })
+        (!evidence.is_empty()).then_some((Body::Activate { buckets, evidence }, part))
     }
 
     /// The last step; true when it is a part of a change whose rest still drains.
@@ -226,17 +230,25 @@ impl View<'_> {
         (plan(weights, &claims).into_iter().filter(|(b, _)| live(b)).collect(), waits)
     }
 
-    fn without_requests(&self, module: &ModuleName, group: &Group) -> Vec<usize> {
+    /// Buckets of a Move for whose new flows the previous owner need not be asked any more.
+    fn released(&self, module: &ModuleName, group: &Group) -> Vec<usize> {
         let all = || group.buckets.iter().collect();
         let Some(previous) = group.state.previous else { return all() };
         let known_for = self.known_for(group.state.changed);
         let closed = group.state.phase == Phase::MoveClosed;
-        if closed || self.is_silent(previous) || known_for >= self.controller.patience.requests {
+        if closed || self.is_silent(previous) {
             return all();
         }
+        let (handshakes, datagrams) = (self.controller.patience.requests, self.controller.patience.drain);
         let report = self.observed.drains.get(&(previous, module.clone()));
-        let Some(report) = report.filter(|r| r.epoch >= group.state.changed) else { return Vec::new() };
-        let clear: Vec<usize> = group.buckets.iter().filter(|b| !report.requests.contains(*b)).collect();
+        let Some(report) = report.filter(|r| r.epoch >= group.state.changed) else {
+            return if known_for >= handshakes { all() } else { Vec::new() };
+        };
+        let waits = |b: &usize| {
+            (report.requests.contains(*b) && known_for < handshakes)
+                || (report.datagrams.contains(*b) && known_for < datagrams)
+        };
+        let clear: Vec<usize> = group.buckets.iter().filter(|b| !waits(b)).collect();
         let patient = known_for < self.renewals(REQUESTS_RENEWALS);
         if patient && clear.len() < group.buckets.len() { Vec::new() } else { clear }
     }

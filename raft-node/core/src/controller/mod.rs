@@ -55,6 +55,8 @@ pub struct DrainState {
     pub epoch: Epoch,
     /// Buckets with request sockets (SYN received).
     pub requests: BucketSet,
+    /// Buckets with connected UDP sockets, as long as their datagrams still reach this node (until Activate).
+    pub datagrams: BucketSet,
     /// Buckets with any other socket.
     pub established: BucketSet,
     /// Sockets in all.
@@ -219,6 +221,8 @@ pub struct Controller {
     digest: Digest,
     /// Last Settle of only a part of what one change moved.
     settled_part: BootTime,
+    /// When buckets of a change were activated while others still waited.
+    activated_part: BootTime,
     /// What the last plan that changed nothing was made from.
     at_rest: Option<changes::PlanKey>,
     /// Last request for a change of Raft's membership.
@@ -252,6 +256,7 @@ impl Controller {
             first_seen: BTreeMap::new(),
             digest: Digest::default(),
             settled_part: now,
+            activated_part: now,
             at_rest: None,
             raft_asked: None,
             voters_in_flight: false,
@@ -376,14 +381,19 @@ impl Controller {
             return None;
         }
         let view = View::new(self, now, state, observed, timing);
-        let body = view
+        let whole = |body| (body, false);
+        let urgent = view
             .move_now()
+            .map(whole)
             .or_else(|| view.activate())
-            .or_else(|| view.cancel())
-            .or_else(|| view.move_prepared())
-            .or_else(|| view.change_electors())
-            .or_else(|| view.remove_node());
-        if let Some(body) = body {
+            .or_else(|| view.cancel().map(whole))
+            .or_else(|| view.move_prepared().map(whole))
+            .or_else(|| view.change_electors().map(whole))
+            .or_else(|| view.remove_node().map(whole));
+        if let Some((body, part)) = urgent {
+            if part {
+                self.activated_part = now;
+            }
             return Some(Command::at(state.epoch, body));
         }
         if let Some((body, part)) = view.settle() {

@@ -29,6 +29,8 @@ fn reconcile_transcript() {
             "aware" => world.servers.get_mut(&node()).unwrap().unaware = false,
             "busy" => world.servers.get_mut(&node()).unwrap().busy = true,
             "idle" => world.servers.get_mut(&node()).unwrap().busy = false,
+            "connect" => world.servers.get_mut(&node()).unwrap().connected = true,
+            "disconnect" => world.servers.get_mut(&node()).unwrap().connected = false,
             "restart" => world.restart(node()),
             "reboot" => world.reboot(node()),
             "join" => world.join(),

@@ -50,6 +50,8 @@ pub struct Server {
     pub unaware: bool,
     /// Whether its connections never end.
     pub busy: bool,
+    /// Has connected UDP sockets in every second bucket.
+    pub connected: bool,
     log: Vec<Entry>,
     term: u64,
     /// The published table, and until when it accepts.
@@ -140,6 +142,7 @@ impl Server {
             ungranted: false,
             unaware: false,
             busy: false,
+            connected: false,
             log: Vec::new(),
             term: 0,
             table: ClusterState::unfounded(buckets),
@@ -161,8 +164,8 @@ impl Server {
     fn restart(&mut self, run: u8, now: BootTime) {
         let fresh = Self::new(self.id, self.state.buckets, run, now);
         let (log, table) = (std::mem::take(&mut self.log), self.table.clone());
-        let Self { term, deadline, cut, deaf, ungranted, unaware, busy, .. } = *self;
-        *self = Self { log, table, term, deadline, cut, deaf, ungranted, unaware, busy, ..fresh };
+        let Self { term, deadline, cut, deaf, ungranted, unaware, busy, connected, .. } = *self;
+        *self = Self { log, table, term, deadline, cut, deaf, ungranted, unaware, busy, connected, ..fresh };
         let generation = Generation { number: 1, survivor: NodeId(1), nonce: 5 };
         let (timing, electors) = (Timing::of(Profile::Fast), Electors::default());
         self.holder =
@@ -601,8 +604,13 @@ impl World {
             (0..self.buckets).for_each(|b| established.insert(b));
         }
         let requests = BucketSet::empty(self.buckets);
+        let mut datagrams = requests.clone();
+        if server.connected {
+            (0..self.buckets).step_by(2).for_each(|b| datagrams.insert(b));
+        }
         DrainState {
             epoch: server.table.epoch,
+            datagrams,
             requests,
             sockets: established.len() as u64,
             established,

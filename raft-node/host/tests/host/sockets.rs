@@ -1,8 +1,8 @@
-//! TCP sockets as the kernel lists them.
+//! Sockets as the kernel lists them.
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use farm_host::Netlink;
 use farm_host::address::add_virtual;
@@ -118,6 +118,28 @@ fn thousands_of_sockets_are_listed_completely() {
 }
 
 #[test]
+fn only_connected_datagram_sockets_are_listed() {
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let (v4, v6) = (IpAddr::from(VIP), IpAddr::from(VIP6));
+    for (bound, vip) in [(v4, v4), (v6, v6), (any, v4), (any, v6)] {
+        let lab = serving();
+        let server = UdpSocket::bind((bound, PORT)).unwrap();
+        let from = if vip.is_ipv4() { IpAddr::from(PEER_IP) } else { PEER_IP6.into() };
+        let client = lab.in_peer(|| UdpSocket::bind((from, 0)).unwrap());
+        client.send_to(b"hello", (vip, PORT)).unwrap();
+        let (_, remote) = server.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(list_udp(vip), []);
+        server.connect(remote).unwrap();
+        let remote = client.local_addr().unwrap();
+        let expected = Socket { local: (vip, PORT).into(), remote, state: State::Established };
+        // A socket that is bound to no address takes that of its route when it is connected.
+        let local = server.local_addr().unwrap().ip().to_canonical();
+        assert_eq!(list_udp(local), [Socket { local: (local, PORT).into(), ..expected }]);
+        assert_eq!(list(&[(local, PORT)]), [], "no TCP");
+    }
+}
+
+#[test]
 fn without_services_nothing_is_listed() {
     let _lab = serving();
     assert_eq!(list(&[]), []);
@@ -189,6 +211,10 @@ fn socket(remote: SocketAddr, state: State) -> Socket {
 
 fn listed() -> Vec<Socket> {
     list(&[(Ipv4Addr::into(VIP), PORT)])
+}
+
+fn list_udp(vip: IpAddr) -> Vec<Socket> {
+    run(async { SockDiag::open().unwrap().udp(&[(vip, PORT)].into()).await.unwrap() })
 }
 
 fn list(services: &[(IpAddr, u16)]) -> Vec<Socket> {

@@ -1,0 +1,70 @@
+//! Flows that no TCP socket of the node shows stay where they are while their bucket moves.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
+use farm_tests::chat::{Chat, Switchboards};
+use farm_tests::farm::{Farm, LIMIT, Service};
+
+const ONE: Place = Place::Node(1);
+const TWO: Place = Place::Node(2);
+const THREE: Place = Place::Node(3);
+/// The service with a socket per client.
+const CHAT: u16 = 7002;
+/// So many that some fall into the buckets that move.
+const CHATS: u16 = 60;
+const FIRST_PORT: u16 = 21_000;
+/// Rounds of all chats while a change is open.
+const ROUNDS: usize = 30;
+
+#[test]
+fn connected_datagram_sockets_keep_their_clients_in_a_change() -> Result<()> {
+    chat_through_a_change("flows-d", Mode::Directed, FIRST_VIP)
+}
+
+#[test]
+fn connected_datagram_sockets_keep_their_clients_in_a_change_in_flood_mode() -> Result<()> {
+    chat_through_a_change("flows-f", Mode::Flood, FIRST_VIP)
+}
+
+#[test]
+fn connected_datagram_sockets_keep_their_clients_in_a_change_of_ipv6() -> Result<()> {
+    chat_through_a_change("flows-d6", Mode::Directed, FIRST_VIP6)
+}
+
+fn chat_through_a_change(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
+    let farm = Farm::on(prefix, mode, vip)?;
+    let service = Service::udp(vip, CHAT);
+    farm.add_service(service, "source-port")?;
+    farm.await_applied()?;
+    let _boards = Switchboards::start(&farm, service.at)?;
+    let open = |client| Chat::open(&farm, Place::Client, client, service.at);
+    let mut chats: Vec<Chat> = clients(vip).take(usize::from(CHATS)).map(open).collect::<Result<_>>()?;
+    farm.farmctl(TWO, &["module", "weight", WEB_MODULE, "node2", "0"])?;
+    let settled = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes == 0);
+    farm.await_status(ONE, "a change is open", LIMIT, |s| !settled(s))?;
+    for _ in 0..ROUNDS {
+        chats.iter_mut().try_for_each(Chat::round)?;
+    }
+    let held = chats.iter().filter(|chat| chat.node == TWO).count();
+    ensure!(held > 0, "void: node2 held no client");
+    ensure!(!settled(&farm.status(ONE)?), "void: the change did not wait for {held} sockets");
+    for chat in chats {
+        chat.close()?;
+    }
+    farm.await_status(ONE, "the change is settled", LIMIT, settled)?;
+    farm.await_applied()?;
+    for client in clients(vip).skip(usize::from(CHATS)).take(4) {
+        let chat = open(client)?;
+        ensure!([ONE, THREE].contains(&chat.node), "{} holds a new client", chat.node);
+        chat.close()?;
+    }
+    Ok(())
+}
+
+/// The first [`CHATS`], then more.
+fn clients(vip: IpAddr) -> impl Iterator<Item = SocketAddr> {
+    let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(vip)).collect();
+    (0..CHATS + 8).map(move |i| SocketAddr::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i))
+}
