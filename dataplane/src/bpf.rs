@@ -14,6 +14,8 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+/// The program takes frames that lie in several buffers.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 /// Frames that are prepared and sent on together: the most that the kernel allows (`TEST_XDP_MAX_BATCH`).
@@ -108,6 +110,18 @@ unsafe fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_lon
 /// # Errors
 /// The kernel refuses it.
 pub fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
+    load(program, 0)
+}
+
+/// The same for frames of any length, also those in several buffers.
+///
+/// # Errors
+/// As [`load_xdp`]; it needs Linux 5.18.
+pub fn load_xdp_frags(program: &[u64]) -> io::Result<OwnedFd> {
+    load(program, BPF_F_XDP_HAS_FRAGS)
+}
+
+fn load(program: &[u64], prog_flags: u32) -> io::Result<OwnedFd> {
     let mut attr = LoadAttr {
         prog_type: BPF_PROG_TYPE_XDP,
         insn_cnt: u32::try_from(program.len()).map_err(io::Error::other)?,
@@ -117,7 +131,7 @@ pub fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags,
     };
     // SAFETY: the arm fits the command; program and licence outlive the call, which only reads them.
     let fd = unsafe { call(BPF_PROG_LOAD, &mut attr) }?;

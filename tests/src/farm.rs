@@ -90,8 +90,16 @@ impl Farm {
     /// # Errors
     /// The lab does not come up.
     pub fn unborn(prefix: &str, mode: Mode) -> Result<Self> {
+        Self::unborn_of(prefix, |spec| spec.mode(mode))
+    }
+
+    /// The same of what `spec` says.
+    ///
+    /// # Errors
+    /// As [`Farm::unborn`].
+    pub fn unborn_of(prefix: &str, spec: impl FnOnce(Spec) -> Spec) -> Result<Self> {
         let _alone = alone();
-        let lab = Lab::build(Spec::new(LabName::unique(prefix)?, 3).mode(mode))?;
+        let lab = Lab::build(spec(Spec::new(LabName::unique(prefix)?, 3)))?;
         Ok(Self { lab, _alone })
     }
 

@@ -7,3 +7,4 @@ pub mod download;
 pub mod farm;
 pub mod load;
 pub mod talk;
+pub mod transfer;

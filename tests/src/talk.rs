@@ -13,6 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::download;
 use crate::farm::LIMIT;
+use crate::transfer;
 
 /// A peer that says nothing for so long has lost the connection: longer than any repetition of the kernel's.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -40,6 +41,14 @@ impl Servers {
     /// A port is taken.
     pub fn echo_tcp(lab: &Lab, at: SocketAddr) -> Result<Self> {
         Self::tcp(lab, at, answer)
+    }
+
+    /// The same, but they send back as much at once as comes at once.
+    ///
+    /// # Errors
+    /// A port is taken.
+    pub fn mirrors(lab: &Lab, at: SocketAddr) -> Result<Self> {
+        Self::tcp(lab, at, transfer::mirror)
     }
 
     /// The same, but they send a [`crate::download`].

@@ -1,4 +1,5 @@
-//! Faults of the network: a cable pulled, a machine unheard with its carrier up, one direction only, a narrow hop.
+//! Faults of the network: a cable pulled, a machine unheard with its carrier up, one direction only, a narrow hop; and
+//! jumbo frames, where narrow hops come from.
 
 use anyhow::Result;
 
@@ -83,6 +84,19 @@ impl Lab {
     /// The router refused.
     pub fn narrow(&self, mtu: u16) -> Result<()> {
         self.namespace(Place::Router).ip(&format!("link set dev eth1 mtu {mtu}\n"))
+    }
+
+    /// Every cable passes packets of `mtu` bytes; to be called before the daemons start.
+    ///
+    /// # Errors
+    /// A machine refused.
+    pub fn widen(&self, mtu: u16) -> Result<()> {
+        let set = |interface: &str| format!("link set dev {interface} mtu {mtu}\n");
+        let plugged = || Place::all(self.spec.nodes).filter(|place| place.host().is_some());
+        let ports: String = plugged().map(|place| set(&Network::Lan.port(place))).collect();
+        self.namespace(Place::Switch).ip(&(ports + &set(Network::Lan.bridge())))?;
+        self.namespace(Place::Router).ip(&set("eth1"))?;
+        plugged().chain([Place::Remote]).try_for_each(|place| self.namespace(place).ip(&set("eth0")))
     }
 
     fn has_block_table(&self) -> bool {

@@ -9,10 +9,12 @@
 //! Every IPv4 address has a twin in IPv6: fd77::1 and fd88::1 at the router, fd77::/64 on the bridge.
 
 use std::fmt::Write;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use farm_dataplane::bpf::{self, insn};
 
 use crate::lab::Spec;
 use crate::names::{Family, Network, Place};
@@ -95,6 +97,7 @@ fn plug_in(spec: &Spec, place: Place, network: Network) -> Result<()> {
     ))?;
     if spec.native && matches!(place, Place::Node(_)) {
         without_checksum_offload(&switch, &port)?;
+        with_program(&switch, &port)?;
     }
     own.ip(&format!(
         "link set dev {interface} up\naddr add {}/24 dev {interface}\naddr add {}/64 dev {interface} nodad\n",
@@ -106,6 +109,18 @@ fn plug_in(spec: &Spec, place: Place, network: Network) -> Result<()> {
 /// Native XDP on veth sends a frame with a partial checksum on as it is: the other end must fill it in.
 fn without_checksum_offload(switch: &NetNs, port: &str) -> Result<()> {
     shell::run(switch.command("ethtool")?.args(["-K", port, "tx", "off"])).map(drop)
+}
+
+/// What native XDP on veth sends back is dropped unless the other end runs a program too: this one passes everything.
+fn with_program(switch: &NetNs, port: &str) -> Result<()> {
+    const XDP_PASS: i32 = 2;
+    let pass = [insn(0xb7, 0, 0, 0, XDP_PASS), insn(0x95, 0, 0, 0, 0)];
+    let program = bpf::load_xdp_frags(&pass).context("the program that passes everything")?;
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let id = about.lines().find_map(|line| line.strip_prefix("prog_id:")).context("the id of a program")?;
+    // By netlink, not by a link of our own: it stays when this process ends.
+    let attach = ["net", "attach", "xdpdrv", "id", id.trim(), "dev", port];
+    shell::run(switch.command("bpftool")?.args(attach)).map(drop)
 }
 
 fn connect_remote(spec: &Spec) -> Result<()> {
