@@ -101,7 +101,8 @@ impl BytesMut for [u8] {
 /// A MAC as a number, for comparisons in one instruction.
 #[inline(always)]
 pub fn mac_number(mac: &[u8; 6]) -> u64 {
-    u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+    let [a, b, c, d, e, f] = *mac;
+    u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(u16::from_le_bytes([e, f])) << 32
 }
 
 /// The MAC that [`mac_number`] made a number of.

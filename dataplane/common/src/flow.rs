@@ -2,7 +2,8 @@
 
 /// A client or virtual address: sixteen bytes in network order, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), held as
 /// the two words that they are in memory. No frame on a wire has a mapped address in its IPv6 header.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
 pub struct Address([u64; 2]);
 
 /// The version of the Internet protocol.
@@ -170,20 +171,23 @@ impl Kind {
 }
 
 /// A frame seen as client -> virtual IP, also when it is an ICMP error about the opposite direction.
+///
+/// In C's order, for the reason given at [`crate::parse::Header`].
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow {
-    /// The client's address.
-    pub client: Address,
-    /// The virtual IP.
-    pub vip: Address,
-    /// IP protocol of the flow (of the embedded packet for an ICMP error); 0 for solicitations.
-    pub protocol: u8,
     /// Port of the client, 0 when the kind has none.
     pub client_port: u16,
     /// Port of the service, 0 when the kind has none.
     pub service_port: u16,
+    /// IP protocol of the flow (of the embedded packet for an ICMP error); 0 for solicitations.
+    pub protocol: u8,
     /// Kind of frame.
     pub kind: Kind,
+    /// The client's address.
+    pub client: Address,
+    /// The virtual IP.
+    pub vip: Address,
 }
 
 impl Flow {

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::ops::{Deref, DerefMut};
 
+use crate::bytes::mac_number;
 use crate::flow::Address;
 use crate::layout::{
     BUCKETS, Entry, LINKS, MODULES, MacCell, NODES, Node, SERVICES, Service, Slot, VIPS, Vip,
@@ -126,7 +127,7 @@ impl SlotBuilder {
         below("link", link, LINKS)?;
         let id = u8::try_from(self.vips.len() + 1).ok().filter(|id| usize::from(*id) <= VIPS);
         let id = id.ok_or(ImageError::Fill("virtual IPs", FillError::TooMany(VIPS)))?;
-        let address = Address::from(address).bytes();
+        let address = Address::from(address);
         self.vips.push(Vip { address, vmac, id, module, mode: mode.into(), link, reserved: [0; 6] });
         Ok(VipId(id))
     }
@@ -158,10 +159,10 @@ impl SlotBuilder {
         below("link", link, LINKS)?;
         check_node(index)?;
         self.image.nodes[usize::from(link)][usize::from(index)] = node;
-        let known = self.macs.iter().any(|cell| (cell.mac, cell.node) == (node.mac, index));
+        let known = self.macs.iter().any(|cell| (cell.mac(), cell.node()) == (mac_number(&node.mac), index));
         if !known {
             // VLANs of one interface share its MAC; whose a MAC is does not depend on the link.
-            self.macs.push(MacCell { mac: node.mac, node: index, link });
+            self.macs.push(MacCell::new(node.mac, index, link));
         }
         Ok(())
     }

@@ -10,6 +10,8 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::flow::Address;
+
 /// Grows with every change of this file; pins of another version are never taken up.
 pub const LAYOUT_VERSION: u32 = 2;
 
@@ -73,8 +75,8 @@ pub struct Entry {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Vip {
-    /// Address, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), network order.
-    pub address: [u8; 16],
+    /// The address.
+    pub address: Address,
     /// The virtual MAC of flood mode.
     pub vmac: [u8; 6],
     /// 1 + index of this virtual IP in its writer's list; 0 = the cell is empty.
@@ -115,16 +117,33 @@ pub struct Node {
     pub reserved: [u8; 6],
 }
 
-/// One cell of the MAC table: whose MAC is this?
-#[repr(C, align(8))]
+/// One cell of the MAC table: whose MAC is this? One word and one load: six bytes of the MAC, the index of the node
+/// (0 = the cell is empty), its link.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct MacCell {
-    /// The MAC.
-    pub mac: [u8; 6],
+pub struct MacCell(u64);
+
+impl MacCell {
+    /// Says that the MAC is that of this node, which has it on this link.
+    #[must_use]
+    pub const fn new(mac: [u8; 6], node: u8, link: u8) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, node, link]))
+    }
+
+    /// The MAC as a number ([`crate::bytes::mac_number`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn mac(self) -> u64 {
+        u64::from_le(self.0) & 0xffff_ffff_ffff
+    }
+
     /// Index of the node, 0 = the cell is empty.
-    pub node: u8,
-    /// Its link.
-    pub link: u8,
+    #[inline(always)]
+    #[must_use]
+    pub const fn node(self) -> u8 {
+        (u64::from_le(self.0) >> 48) as u8
+    }
 }
 
 /// Head of a slot.
@@ -240,11 +259,18 @@ impl Slot {
             hash_generation: 0,
             reserved: [0; 2],
         },
-        vips: [Vip { address: [0; 16], vmac: [0; 6], id: 0, module: 0, mode: 0, link: 0, reserved: [0; 6] };
-            VIP_CELLS],
+        vips: [Vip {
+            address: Address::UNSPECIFIED6,
+            vmac: [0; 6],
+            id: 0,
+            module: 0,
+            mode: 0,
+            link: 0,
+            reserved: [0; 6],
+        }; VIP_CELLS],
         services: [Service { key: 0, criterion: 0, reserved: [0; 3] }; SERVICE_CELLS],
         nodes: [[Node { address6: [0; 16], address4: [0; 4], mac: [0; 6], reserved: [0; 6] }; NODES]; LINKS],
-        macs: [MacCell { mac: [0; 6], node: 0, link: 0 }; MAC_CELLS],
+        macs: [MacCell(0); MAC_CELLS],
         entries: [[Entry { current: 0, previous: 0, phase: 0, reserved: 0 }; BUCKETS]; MODULES],
     };
 }
@@ -258,10 +284,9 @@ macro_rules! packed {
     };
 }
 packed!(Entry, 4; current: u8, previous: u8, phase: u8, reserved: u8);
-packed!(Vip, 32; address: [u8; 16], vmac: [u8; 6], id: u8, module: u8, mode: u8, link: u8, reserved: [u8; 6]);
+packed!(Vip, 32; address: Address, vmac: [u8; 6], id: u8, module: u8, mode: u8, link: u8, reserved: [u8; 6]);
 packed!(Service, 8; key: u32, criterion: u8, reserved: [u8; 3]);
 packed!(Node, 32; address6: [u8; 16], address4: [u8; 4], mac: [u8; 6], reserved: [u8; 6]);
-packed!(MacCell, 8; mac: [u8; 6], node: u8, link: u8);
 packed!(Head, 56; deadline: u64, epoch: u64, generation: u64, hash_key: [u64; 2], vip_seed: u32, service_seed: u32,
     mac_seed: u32, me: u8, hash_generation: u8, reserved: [u8; 2]);
 packed!(Identity, 32; cluster: [u8; 16], node: u64, layout: u32, reserved: u32);

@@ -86,7 +86,7 @@ impl Reading {
         let kind = Kind::try_from(self.kind as u8).ok()?;
         (kind != Kind::Solicitation).then_some(Flow {
             client: Address::of_words(self.client),
-            vip: Address::v6(vip.address),
+            vip: vip.address,
             protocol: self.protocol as u8,
             client_port: self.client_port,
             service_port: self.service_port,

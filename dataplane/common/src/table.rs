@@ -1,6 +1,5 @@
 //! Look-ups in a [`Slot`] (kernel and user space) and filling its hashed tables (user space).
 
-use crate::bytes::mac_number;
 use crate::flow::{Address, Flow, protocol};
 use crate::hash::{Bucket, find_seed, mac_cell, service_cell, vip_cell};
 use crate::layout::{
@@ -27,7 +26,7 @@ impl Slot {
     pub(crate) fn vip_cell(&self, link: u8, address: &Address) -> Option<usize> {
         let cell = vip_cell(self.head.vip_seed, link, address);
         let vip = self.vip_at(cell);
-        (vip.id != 0 && vip.link == link && Address::v6(vip.address) == *address).then_some(cell)
+        (vip.id != 0 && vip.link == link && vip.address == *address).then_some(cell)
     }
 
     /// A cell of the table of virtual IPs.
@@ -54,8 +53,7 @@ impl Slot {
     #[inline(always)]
     pub fn owner_of_mac(&self, mac: u64) -> Option<NodeIndex> {
         let cell = &self.macs[mac_cell(self.head.mac_seed, mac) & (MAC_CELLS - 1)];
-        let same = mac_number(&cell.mac) == mac;
-        (same && cell.node != 0).then_some(NodeIndex(cell.node))
+        (cell.mac() == mac && cell.node() != 0).then_some(NodeIndex(cell.node()))
     }
 
     /// State of a bucket of a module.
@@ -116,7 +114,7 @@ impl Slot {
     /// # Errors
     /// See [`FillError`]; the table is unchanged then.
     pub fn place_vips(&mut self, vips: &[Vip]) -> Result<(), FillError> {
-        let cell = |seed, vip: &Vip| vip_cell(seed, vip.link, &Address::v6(vip.address));
+        let cell = |seed, vip: &Vip| vip_cell(seed, vip.link, &vip.address);
         let seed = seed(vips.len(), VIPS, |seed, i| cell(seed, &vips[i]))?;
         self.head.vip_seed = seed;
         self.vips.fill(Vip::default());
@@ -141,10 +139,10 @@ impl Slot {
     /// # Errors
     /// See [`FillError`]; the table is unchanged then.
     pub fn place_macs(&mut self, macs: &[MacCell]) -> Result<(), FillError> {
-        let seed = seed(macs.len(), MACS, |seed, i| mac_cell(seed, mac_number(&macs[i].mac)))?;
+        let seed = seed(macs.len(), MACS, |seed, i| mac_cell(seed, macs[i].mac()))?;
         self.head.mac_seed = seed;
         self.macs.fill(MacCell::default());
-        macs.iter().for_each(|cell| self.macs[mac_cell(seed, mac_number(&cell.mac))] = *cell);
+        macs.iter().for_each(|cell| self.macs[mac_cell(seed, cell.mac())] = *cell);
         Ok(())
     }
 }

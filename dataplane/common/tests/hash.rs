@@ -38,16 +38,16 @@ proptest! {
     fn full_tables_find_what_was_placed(salt: u16) {
         let mut image = Image::empty();
         let [a, b] = salt.to_be_bytes();
-        let vip = |id: u8| Vip { id, address: Address::v4([10, a, b, id]).bytes(), ..Vip::default() };
+        let vip = |id: u8| Vip { id, address: Address::v4([10, a, b, id]), ..Vip::default() };
         let vips: Vec<_> = (1..=VIPS as u8).map(vip).collect();
         let services: Vec<_> =
             (0..SERVICES).map(|i| Service { key: service_key(1 + i as u8 % 64, 6, salt ^ i as u16), ..Service::default() }).collect();
-        let macs: Vec<_> = (0..=255).map(|i| MacCell { mac: [2, a, b, 0, 0, i], node: 1 + i % 63, link: 0 }).collect();
+        let macs: Vec<_> = (0..=255).map(|i| MacCell::new([2, a, b, 0, 0, i], 1 + i % 63, 0)).collect();
         image.place_vips(&vips).unwrap();
         image.place_services(&services).unwrap();
         image.place_macs(&macs).unwrap();
         for vip in &vips {
-            prop_assert_eq!(image.vip(vip.link, &Address::v6(vip.address)), Some(vip));
+            prop_assert_eq!(image.vip(vip.link, &vip.address), Some(vip));
         }
         for (i, service) in services.iter().enumerate() {
             let vip = &vips[i % 64];
@@ -55,7 +55,7 @@ proptest! {
             prop_assert_eq!(image.service(vip, 17, salt ^ i as u16), None);
         }
         for cell in &macs {
-            prop_assert_eq!(image.owner_of_mac(mac_number(&cell.mac)), Some(NodeIndex(cell.node)));
+            prop_assert_eq!(image.owner_of_mac(cell.mac()), Some(NodeIndex(cell.node())));
         }
         prop_assert_eq!(image.owner_of_mac(mac_number(&[2, a, b, 1, 0, 0])), None);
     }

@@ -7,14 +7,16 @@ use crate::flow::{Address, Family, Flow, Kind, protocol};
 use crate::verdict::Reason;
 
 /// The header of a packet, extension headers included.
+///
+/// In C's order, small fields first: in a `Result` the error then does not lie on half a word of an address. LLVM would
+/// keep such a word in halves, and a word that is stored in halves and loaded whole stalls the processor.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
+    /// Where the payload starts in the frame.
+    pub payload: usize,
     /// Version of the protocol.
     pub family: Family,
-    /// Source address.
-    pub source: Address,
-    /// Destination address.
-    pub destination: Address,
     /// Type of service (IPv4) or traffic class (IPv6): DSCP and ECN.
     pub class: u8,
     /// Protocol of the payload.
@@ -23,8 +25,10 @@ pub struct Header {
     pub fragment_offset: u16,
     /// More fragments follow.
     pub more_fragments: bool,
-    /// Where the payload starts in the frame.
-    pub payload: usize,
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
 }
 
 impl Header {
