@@ -66,6 +66,16 @@ pub enum Command {
         #[arg(long, value_name = "DIRECTORY", default_value = ".")]
         root: PathBuf,
     },
+    /// Send back what comes, for ever (started on nodes of a lab).
+    #[command(hide = true)]
+    Echo {
+        /// Number of the node, which is said first.
+        #[arg(long)]
+        node: u8,
+        /// TCP port.
+        #[arg(long)]
+        port: u16,
+    },
     /// Take a lab down when standard input ends (started by every lab for itself).
     #[command(hide = true)]
     Guard {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -32,6 +33,17 @@ pub fn find(name: &str) -> Result<PathBuf> {
     }
     let shown: Vec<String> = searched.iter().map(|dir| dir.display().to_string()).collect();
     bail!("{name} is not in {}: build it with `cargo build -p {name}` or set {BIN_DIR}", shown.join(", "))
+}
+
+/// The example `name` of `package`: beside our programs, or built for the purpose.
+#[must_use]
+pub(crate) fn example(package: &str, name: &str) -> Command {
+    if let Ok(built) = find(&format!("examples/{name}")) {
+        return Command::new(built);
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["run", "--quiet", "--release", "--locked", "-p", package, "--example", name]);
+    cargo
 }
 
 /// `PATH` with the directories of our own programs in front, for commands that people run in the lab.

@@ -279,11 +279,19 @@ impl Lab {
     /// # Errors
     /// The cluster refused, or the shares do not settle.
     pub fn add_web_service(&self) -> Result<()> {
+        self.add_web_service_by("source-port")
+    }
+
+    /// The same by `criterion`, as farmctl spells it.
+    ///
+    /// # Errors
+    /// As [`Lab::add_web_service`].
+    pub fn add_web_service_by(&self, criterion: &str) -> Result<()> {
         /// A dozen log entries and the grace periods between them.
         const LIMIT: Duration = Duration::from_secs(20);
         let (vip, port) = (FIRST_VIP.to_string(), WEB_PORT.to_string());
         let service = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", "tcp", "--port", &port];
-        let how = ["--criterion", "source-port", "--mode", self.spec.mode.name()];
+        let how = ["--criterion", criterion, "--mode", self.spec.mode.name()];
         let args: Vec<&str> = ["service", "add"].into_iter().chain(service).chain(how).collect();
         let first = Place::Node(1);
         self.farmctl(first, &args)?;

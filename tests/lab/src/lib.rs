@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod demo;
+pub mod echo;
 mod farmctl;
 mod fault;
 pub mod guardian;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use farm_lab::{Lab, LabName, Place, Spec, bench, demo, guardian, page, status};
+use farm_lab::{Lab, LabName, Place, Spec, bench, demo, echo, guardian, page, status};
 
 use crate::args::{Args, Bench, Command, DEFAULT_LAB, Demo, Up};
 
@@ -35,6 +35,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(demo) => show(demo),
         Command::Bench(bench) => measure(bench),
         Command::Pages { root } => page::write(&root),
+        Command::Echo { node, port } => echo::serve(node, port),
         Command::Guard { lab, owner } => guardian::watch(&lab.name, owner),
     }
 }
@@ -91,6 +92,7 @@ fn measure(args: Bench) -> Result<()> {
     let report = bench::run(&plan, |report| report.write(&args.out))?;
     ensure!(!report.figures.is_empty(), "--only names no figure");
     print!("{}", report.table());
+    report.pivots().filter(|(_, table)| table.lines().count() > 2).for_each(|(_, table)| print!("\n{table}"));
     Ok(())
 }
 

@@ -152,7 +152,13 @@ impl Lab {
     }
 
     /// Starts `command` in the background, with its output in `log`, and writes it down.
-    fn spawn(&self, place: Place, role: Role, command: &mut Command, log: &Path) -> Result<Process> {
+    pub(crate) fn spawn(
+        &self,
+        place: Place,
+        role: Role,
+        command: &mut Command,
+        log: &Path,
+    ) -> Result<Process> {
         let output = OpenOptions::new().create(true).append(true).open(log)?;
         // A process group of its own: Ctrl-C in the terminal must not reach the nodes.
         command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);

@@ -37,8 +37,9 @@ pub fn pages(root: &Path) -> Result<Vec<Page>> {
         ("README.md", "budgets", format!("{machine}\n{}", report.budget_table())),
         ("docs/figures.md", "figures", format!("{machine}\n{}", report.table())),
     ];
+    let tables = report.pivots().map(|(group, table)| ("docs/figures.md", group, table));
     let mut pages: Vec<Page> = Vec::new();
-    for (name, block, body) in blocks {
+    for (name, block, body) in blocks.into_iter().chain(tables) {
         let path = root.join(name);
         if pages.last().is_none_or(|page| page.path != path) {
             let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

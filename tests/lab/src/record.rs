@@ -25,6 +25,12 @@ pub enum Role {
     Farmd,
     /// The web server of a node.
     Nginx,
+    /// What the farm is compared with.
+    Keepalived,
+    /// The same: a proxy.
+    Haproxy,
+    /// A server for connections that are checked.
+    Echo,
 }
 
 /// A process that the lab started.

@@ -21,11 +21,32 @@ const LOOK_EVERY: Duration = Duration::from_micros(100);
 /// A planned change waits up to 3 s for request sockets and drains.
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
+/// What is measured.
+pub(super) const TO_FLIP: &str = "from the entry's application on the leader (its journal, 1 ms) to the flipped word of the \
+                                  last node's filter (its memory, 0.1 ms); every epoch of every change";
+
 /// When each node's filter began to work with each epoch, in order of time.
 type Flips = BTreeMap<Place, Vec<(u64, BootTime)>>;
 
-/// Changes a weight `runs` times and follows each epoch of each change to the filters.
+/// What every epoch of every change took.
 pub(super) fn measure(lab: &Lab, runs: usize) -> Result<Vec<Figure>> {
+    let Taken { to_flip, acknowledged } = take(lab, runs)?;
+    let asked_what = "farmctl module weight, from its start to its end (one process; committed and applied)";
+    Ok(vec![
+        Figure::of(Group::CommitToFlip, "all-filters", TO_FLIP, "ms", &to_flip),
+        Figure::of(Group::CommitToFlip, "acknowledged", asked_what, "ms", &acknowledged),
+    ])
+}
+
+/// Milliseconds.
+pub(super) struct Taken {
+    /// See [`TO_FLIP`].
+    pub(super) to_flip: Vec<Option<f64>>,
+    acknowledged: Vec<Option<f64>>,
+}
+
+/// Changes a weight `runs` times and follows each epoch of each change to the filters.
+pub(super) fn take(lab: &Lab, runs: usize) -> Result<Taken> {
     let (asked, began) = (Place::Node(1), SystemTime::now());
     let watch = Watch::start(lab, LOOK_EVERY, Flips::new(), |flips, node, at, in_force| {
         let own = flips.entry(node).or_default();
@@ -38,15 +59,8 @@ pub(super) fn measure(lab: &Lab, runs: usize) -> Result<Vec<Figure>> {
     let acknowledged = acknowledged?;
     let leader = lab.status(asked)?.leader().context("no leader to ask when the epochs were committed")?;
     let commits = journal::commits(&journal::events(lab, leader, began)?)?;
-    let to_flip: Vec<Option<f64>> =
-        commits.iter().map(|(epoch, at)| last_flip(&flips, *epoch, *at)).collect();
-    let what = "from the entry's application on the leader (its journal, 1 ms) to the flipped word of the last node's \
-                filter (its memory, 0.1 ms); every epoch of every change";
-    let asked_what = "farmctl module weight, from its start to its end (one process; committed and applied)";
-    Ok(vec![
-        Figure::of(Group::CommitToFlip, "all-filters", what, "ms", &to_flip),
-        Figure::of(Group::CommitToFlip, "acknowledged", asked_what, "ms", &acknowledged),
-    ])
+    let to_flip = commits.iter().map(|(epoch, at)| last_flip(&flips, *epoch, *at)).collect();
+    Ok(Taken { to_flip, acknowledged })
 }
 
 /// Halves the last node's weight or restores it; waits for the end of the change. Time to the acknowledgement in ms.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::fault::Fault;
-use super::{flips, frames, idle, margins, verdict};
+use super::{flips, flows, frames, http, idle, margins, scale, verdict, vrrp};
 use crate::lab::Mode;
 
 /// Figures that are measured together.
@@ -19,6 +19,14 @@ pub(super) enum Group {
     Verdict,
     /// Frames per second of a core, against others.
     LiveFrames,
+    /// What grows with the cluster.
+    Scale,
+    /// Failover against keepalived.
+    Vrrp(vrrp::Rival),
+    /// Requests to one web server, by several ways.
+    Http,
+    /// Long-lived connections through changes.
+    Flows,
     /// Lease margins with every core busy.
     BusyCores,
 }
@@ -28,16 +36,24 @@ impl Group {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let modes = [Mode::Directed, Mode::Flood].into_iter();
         let failovers = modes.flat_map(|mode| Fault::ALL.map(|fault| Self::Failover(mode, fault)));
-        failovers.chain([Self::CommitToFlip, Self::Idle, Self::Verdict, Self::LiveFrames, Self::BusyCores])
+        let alone = [Self::CommitToFlip, Self::Idle, Self::Verdict, Self::LiveFrames, Self::Scale];
+        let rivals = vrrp::Rival::ALL.map(Self::Vrrp);
+        failovers.chain(alone).chain(rivals).chain([Self::Http, Self::Flows, Self::BusyCores])
     }
 
     /// The mode of the lab. What does not depend on the mode is measured in the default one.
     pub(super) fn mode(self) -> Mode {
         match self {
             Self::Failover(mode, _) => mode,
-            Self::CommitToFlip | Self::Idle | Self::Verdict | Self::LiveFrames | Self::BusyCores => {
-                Mode::Directed
-            }
+            Self::CommitToFlip
+            | Self::Idle
+            | Self::Verdict
+            | Self::LiveFrames
+            | Self::Scale
+            | Self::Vrrp(_)
+            | Self::Http
+            | Self::Flows
+            | Self::BusyCores => Mode::Directed,
         }
     }
 
@@ -61,6 +77,10 @@ impl fmt::Display for Group {
             Self::Idle => f.write_str(idle::NAME),
             Self::Verdict => f.write_str(verdict::NAME),
             Self::LiveFrames => f.write_str(frames::NAME),
+            Self::Scale => f.write_str(scale::NAME),
+            Self::Vrrp(rival) => write!(f, "{}/{}", vrrp::NAME, rival.name()),
+            Self::Http => f.write_str(http::NAME),
+            Self::Flows => f.write_str(flows::NAME),
             Self::BusyCores => f.write_str(margins::NAME),
         }
     }
@@ -90,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_name_means_all_that_have_it() {
-        assert_eq!(meant_by("leader").len(), 2);
+        assert_eq!(meant_by("leader").len(), 3);
         assert_eq!(meant_by("flood").len(), Fault::ALL.len());
         assert_eq!(meant_by("nonsense"), []);
     }

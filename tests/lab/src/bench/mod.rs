@@ -6,16 +6,21 @@ mod fault;
 mod figure;
 mod filter;
 mod flips;
+mod flows;
 mod frames;
 mod group;
+mod http;
 mod idle;
 mod journal;
 mod margins;
 mod notice;
+mod pivot;
 mod report;
+mod scale;
 mod series;
 mod stats;
 mod verdict;
+mod vrrp;
 
 use std::time::{Duration, Instant};
 
@@ -84,6 +89,10 @@ impl Stage<'_> {
             Group::Idle => self.once(group, idle::measure),
             Group::BusyCores => self.once(group, |lab| margins::measure(lab, busy)),
             Group::Verdict => self.apart(group, |_| verdict::measure()),
+            Group::Http => self.apart(group, |name| http::measure(name, runs)),
+            Group::Flows => self.apart(group, flows::measure),
+            Group::Scale => self.apart(group, |name| scale::measure(name, runs)),
+            Group::Vrrp(rival) => self.apart(group, |name| vrrp::measure(name, runs, rival)),
             Group::LiveFrames => self.apart(group, |name| frames::measure(name, runs)),
         }
     }

@@ -7,10 +7,14 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::figure::{Budget, Figure};
+use super::pivot::Pivot;
 use super::stats::Summary;
+use super::{flows, http, scale};
 
 /// Version of the shape of the JSON; grows when a field changes its meaning or goes, not when one comes.
 const SCHEMA: u32 = 1;
+/// Figures that are read side by side.
+const PIVOTS: [Pivot; 3] = [scale::TABLE, http::TABLE, flows::TABLE];
 /// Unit of what is so many times something else.
 pub(super) const RATIO: &str = "ratio";
 /// Unit of frames per second of a core's time.
@@ -90,27 +94,44 @@ impl Report {
         std::fs::write(path, text).with_context(|| path.display().to_string())
     }
 
-    /// Every figure, as a Markdown table.
+    /// Every figure, as a Markdown table; but for those in [`Report::pivots`].
     #[must_use]
     pub fn table(&self) -> String {
         let head = "| figure | unit | runs | mean | p50 | p99 | max | budget | |\n|---|---|---|---|---|---|---|---|---|\n";
-        self.figures.iter().fold(head.to_owned(), |mut text, figure| {
-            let _ = writeln!(text, "{}", line(figure));
+        self.figures
+            .iter()
+            .filter(|figure| PIVOTS.iter().all(|pivot| pivot.cell(&figure.name).is_none()))
+            .fold(head.to_owned(), |mut text, figure| {
+                let _ = writeln!(text, "{}", line(figure));
+                text
+            })
+    }
+
+    /// Every figure that has a budget, with what of its value is bounded, as a Markdown table; those that are read side
+    /// by side follow in their own.
+    #[must_use]
+    pub fn budget_table(&self) -> String {
+        let head = "| figure | runs | measured | budget | |\n|---|---|---|---|---|\n".to_owned();
+        let bounded = self.figures.iter().filter_map(|figure| Some((figure, figure.budget?)));
+        let (side_by_side, single): (Vec<_>, Vec<_>) =
+            bounded.partition(|(figure, _)| PIVOTS.iter().any(|pivot| pivot.cell(&figure.name).is_some()));
+        let table = single.into_iter().fold(head, |mut text, (figure, budget)| {
+            let Figure { name, unit, .. } = figure;
+            let (runs, measured, verdict) = (runs(figure), bounded_parts(figure, budget), verdict(figure));
+            let _ = writeln!(text, "| {name} | {runs} | {measured} | {} {unit} | {verdict} |", budget.text());
+            text
+        });
+        let has_budgets =
+            |pivot: &&Pivot| side_by_side.iter().any(|(figure, _)| pivot.cell(&figure.name).is_some());
+        PIVOTS.iter().filter(has_budgets).fold(table, |mut text, pivot| {
+            let _ = write!(text, "\n{}; bold: budget missed:\n\n{}", pivot.group, pivot.table(&self.figures));
             text
         })
     }
 
-    /// Every figure that has a budget, with what of its value is bounded, as a Markdown table.
-    #[must_use]
-    pub fn budget_table(&self) -> String {
-        let head = "| figure | runs | measured | budget | |\n|---|---|---|---|---|\n".to_owned();
-        let with_budget = self.figures.iter().filter_map(|figure| Some((figure, figure.budget?)));
-        with_budget.fold(head, |mut text, (figure, budget)| {
-            let Figure { name, unit, .. } = figure;
-            let (runs, measured, verdict) = (runs(figure), bounded(figure, budget), verdict(figure));
-            let _ = writeln!(text, "| {name} | {runs} | {measured} | {} {unit} | {verdict} |", budget.text());
-            text
-        })
+    /// The tables of figures that are read side by side, by the name of their group.
+    pub fn pivots(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        PIVOTS.iter().map(|pivot| (pivot.group, pivot.table(&self.figures)))
     }
 
     /// Where it was measured, in a sentence.
@@ -156,7 +177,7 @@ fn verdict(figure: &Figure) -> &'static str {
 }
 
 /// The parts of the value that the budget bounds.
-fn bounded(figure: &Figure, budget: Budget) -> String {
+fn bounded_parts(figure: &Figure, budget: Budget) -> String {
     let Some(value) = figure.value else { return "nothing".into() };
     let parts = budget
         .bounds()
@@ -192,6 +213,16 @@ mod tests {
         let table = report(&[None]).budget_table();
         let missed = "| idle/cut | 0 + 1 without value | nothing | mean <= 150, p99 <= 200 ms | **missed** |";
         assert!(table.contains(missed), "{table}");
+    }
+
+    #[test]
+    fn what_is_read_side_by_side_stands_in_its_own_table() {
+        let reset = Figure::of(Group::Flows, "join/resets", "", "segments", &[Some(3.0)]);
+        let reset = reset.within(Budget::NONE_AT_ALL);
+        let report = Report { figures: vec![reset], ..Report::begin().expect("this machine") };
+        let (budgets, all) = (report.budget_table(), report.table());
+        assert!(budgets.contains("| join | - | - | **3** |"), "{budgets}");
+        assert!(!budgets.contains("flows/join") && !all.contains("flows/join"), "{budgets}{all}");
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Nanoseconds per verdict of the loaded program: an example of farm-dataplane measures them.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
@@ -16,7 +14,7 @@ const EXAMPLE: &str = "ns_per_verdict";
 
 /// One figure per family and kind of verdict.
 pub(super) fn measure() -> Result<Vec<Figure>> {
-    let printed = shell::run(&mut command())?;
+    let printed = shell::run(&mut binaries::example("farm-dataplane", EXAMPLE))?;
     let line = printed.lines().last().context("the example printed nothing")?;
     let families: Map<String, Value> = serde_json::from_str(line).with_context(|| line.to_owned())?;
     let kinds = families.iter().filter_map(|(family, kinds)| Some((family, kinds.as_object()?)));
@@ -29,14 +27,4 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
             Figure::of(Group::Verdict, &name.replace('_', "-"), what, "ns", &[Some(ns)])
         })
         .collect())
-}
-
-/// The example beside our programs, or built for the purpose.
-fn command() -> Command {
-    if let Ok(built) = binaries::find(&format!("examples/{EXAMPLE}")) {
-        return Command::new(built);
-    }
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["run", "--quiet", "--release", "--locked", "-p", "farm-dataplane", "--example", EXAMPLE]);
-    cargo
 }

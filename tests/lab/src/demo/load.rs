@@ -37,13 +37,15 @@ pub struct Plan {
     pub service: SocketAddr,
     /// Requests per second.
     pub rate: u32,
+    /// The one address that asks; `None`: all of that machine's crowd.
+    pub only: Option<IpAddr>,
 }
 
 impl Plan {
     /// Requests of `client` to the web service at `vip`.
     #[must_use]
     pub fn new(vip: IpAddr) -> Self {
-        Self { from: Place::Client, service: SocketAddr::new(vip, WEB_PORT), rate: super::RATE }
+        Self { from: Place::Client, service: SocketAddr::new(vip, WEB_PORT), rate: super::RATE, only: None }
     }
 }
 
@@ -135,7 +137,8 @@ impl Driver {
     }
 
     async fn drive(self) -> Result<()> {
-        let mut clients = clients(self.plan.from, Family::of(self.plan.service.ip()));
+        let crowd = self.plan.from.crowd(Family::of(self.plan.service.ip()));
+        let mut clients = clients(self.plan.only.map_or_else(|| crowd.collect(), |only| vec![only]));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut started = 0u32;
@@ -155,8 +158,7 @@ impl Driver {
 
 /// Every address of the crowd with a port, then with the next port, for ever: no pair comes again for a quarter of
 /// an hour at any rate that the machine can serve.
-fn clients(from: Place, family: Family) -> impl Iterator<Item = SocketAddr> {
-    let crowd: Vec<IpAddr> = from.crowd(family).collect();
+pub(crate) fn clients(crowd: Vec<IpAddr>) -> impl Iterator<Item = SocketAddr> {
     PORTS.cycle().flat_map(move |port| crowd.clone().into_iter().map(move |ip| SocketAddr::new(ip, port)))
 }
 
@@ -168,7 +170,7 @@ async fn note(client: SocketAddr, service: SocketAddr, begin: Instant, ended: Ar
 }
 
 /// One request; the node's name is the body of the answer.
-async fn ask(client: SocketAddr, service: SocketAddr) -> std::io::Result<Option<Place>> {
+pub(crate) async fn ask(client: SocketAddr, service: SocketAddr) -> std::io::Result<Option<Place>> {
     let socket = if service.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(client)?;
     let mut stream = socket.connect(service).await?;
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn no_client_comes_twice() {
         let distinct: std::collections::BTreeSet<SocketAddr> =
-            clients(Place::Client, Family::V4).take(100_000).collect();
+            clients(Place::Client.crowd(Family::V4).collect()).take(100_000).collect();
         assert_eq!(distinct.len(), 100_000);
     }
 }

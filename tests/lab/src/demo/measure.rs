@@ -78,7 +78,7 @@ fn is_fair(shares: &BTreeMap<Place, f64>, live: &[Place]) -> bool {
 
 /// Outages are runs of failures close together; the longest, from its first failure to the start of the first
 /// request after its last one.
-fn longest_gap(requests: &[Request]) -> Duration {
+pub(crate) fn longest_gap(requests: &[Request]) -> Duration {
     let mut longest = Duration::ZERO;
     let mut outage: Option<(Duration, Duration)> = None;
     for (i, r) in requests.iter().enumerate().filter(|(_, r)| r.by.is_none()) {

@@ -15,6 +15,8 @@ use crate::lab::{Lab, Spec};
 use crate::names::Place;
 use crate::{FIRST_VIP, Status, WEB_MODULE};
 pub use load::{Load, Plan, Request, TIMEOUT};
+pub(crate) use load::{ask, clients};
+pub(crate) use measure::longest_gap;
 pub use measure::{CONSECUTIVE, Measured, RECOVERY, TOLERANCE_POINTS, measure};
 use picture::Picture;
 pub use report::{Row, read, table, write};
