@@ -49,13 +49,13 @@ pub enum Command {
     /// Found a cluster, look at it, set its timing
     #[command(subcommand)]
     Cluster(cmd::cluster::Cluster),
-    /// Members: join, leave, list, set, counters
+    /// Members: join, leave, drain, maintenance, restart, list, set, counters
     #[command(subcommand)]
     Node(cmd::node::Node),
     /// Virtual IPs and ports: add, list, remove
     #[command(subcommand)]
     Service(cmd::service::Service),
-    /// Applications: shares of the nodes
+    /// Applications: shares of the nodes, how long connections may stay
     #[command(subcommand)]
     Module(cmd::module::Module),
     /// Who serves a client, and why

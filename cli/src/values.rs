@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
 use farm_proto::v1;
@@ -212,6 +212,42 @@ pub fn limit(text: &str) -> Result<Duration, String> {
     match whole.or_else(|_| humantime::parse_duration(text)) {
         Ok(limit) if !limit.is_zero() => Ok(limit),
         Ok(_) | Err(_) => Err(format!("{text:?} is not a time limit: 5s, 500ms, 2m")),
+    }
+}
+
+/// How long connections may stay after a change: a time limit, or `0s`.
+///
+/// # Errors
+/// One sentence.
+pub fn drain(text: &str) -> Result<Duration, String> {
+    let whole = text.parse().map(Duration::from_secs);
+    let drain = whole.or_else(|_| humantime::parse_duration(text));
+    drain.map_err(|_| format!("{text:?} is not a length of time: 30s, 10m, 2h; 0s cuts connections off"))
+}
+
+/// When something ends: an instant, which may be so long from now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Until(pub SystemTime);
+
+impl Until {
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl FromStr for Until {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let from_now = humantime::parse_duration(text).ok().and_then(|d| SystemTime::now().checked_add(d));
+        let instant = || humantime::parse_rfc3339_weak(text).ok();
+        from_now.or_else(instant).map(Self).ok_or_else(|| {
+            format!(
+                "{text:?} is neither a length of time (30m, 2h) nor an instant in UTC (2026-01-31T06:00:00Z)"
+            )
+        })
     }
 }
 

@@ -115,6 +115,23 @@ view! {
         lease_known: bool = m.lease_known,
         filter_ok: Option<bool> = m.filter_ok,
         silent_ms: u64 = m.silent_ms,
+        maintenance: Option<Maintenance> = m.maintenance.as_ref().map(Into::into),
+        buckets: u32 = m.buckets,
+        buckets_draining: u32 = m.buckets_draining,
+        sockets_draining: Option<u64> = m.sockets_draining,
+        feature_level: u32 = m.feature_level,
+        version: String = m.version.clone(),
+        run: String = hex(&m.run),
+        restarting: bool = m.restarting,
+    }
+}
+view! {
+    /// A server that is kept free of clients.
+    Maintenance(Maintenance as m) {
+        node: u64 = m.node,
+        since_ms: u64 = m.since_ms,
+        until_ms: Option<u64> = m.until_ms,
+        reason: String = m.reason.clone(),
     }
 }
 view! {
@@ -161,6 +178,7 @@ view! {
         services: Vec<Service> = each(&m.services),
         weights: Vec<NodeWeight> = each(&m.weights),
         slot: u32 = m.slot,
+        drain_ms: Option<u64> = m.drain_ms,
     }
 }
 view! {

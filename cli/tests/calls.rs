@@ -123,6 +123,24 @@ impl Farm for Fake {
     async fn module_weight(&self, r: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43 }).await
     }
+    async fn module_set(&self, r: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn node_restart(&self, r: Request<v1::NodeRestartRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn maintenance_on(
+        &self,
+        r: Request<v1::MaintenanceOnRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn maintenance_off(
+        &self,
+        r: Request<v1::MaintenanceOffRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
     async fn profile_set(&self, r: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43 }).await
     }

@@ -43,13 +43,15 @@ pub enum Situation {
     DiedBeforeGrace,
     /// An answer came to a later run of the daemon.
     AnswerToOlderRun,
+    /// A daemon was restarted while its filter went by a longer lease.
+    RestartedUnderLongerLease,
     /// A leader handed over.
     Transferred,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::OwnerPausedPastLease,
         Self::LeaderChangeWithLease,
         Self::TwoEpochsInFlight,
@@ -68,6 +70,7 @@ impl Situation {
         Self::NotFenced,
         Self::DiedBeforeGrace,
         Self::AnswerToOlderRun,
+        Self::RestartedUnderLongerLease,
         Self::Transferred,
     ];
 }

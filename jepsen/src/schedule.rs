@@ -58,6 +58,7 @@ impl Schedule {
         }
         faults.extend(draw.membership());
         faults.extend(draw.death_in_a_flip());
+        faults.extend(draw.planned_restart());
         faults.sort_by_key(|(at, _)| *at);
         let end = RealTime(0) + LIFE;
         Self {
@@ -220,6 +221,18 @@ impl Draw {
             (at, Fault::SlowFlip(victim, Span::millis(100), Span::millis(300))),
             (at, Fault::Touch),
             (dies, Fault::Restart(victim, down)),
+        ]
+    }
+
+    /// A daemon is restarted as planned, or dies before, or stays away for longer than was planned.
+    fn planned_restart(&mut self) -> [(RealTime, Fault); 3] {
+        let (at, victim, down) = (self.instant(), self.machine(), self.down());
+        let dies = at + Span::millis(self.rng.u64(10..300));
+        let over = dies + down + Span::millis(self.rng.u64(10..300));
+        [
+            (at, Fault::BeginRestart(victim)),
+            (dies, Fault::Restart(victim, down)),
+            (over, Fault::EndRestart(victim)),
         ]
     }
 

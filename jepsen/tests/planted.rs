@@ -48,5 +48,6 @@ planted! {
     accept_from_anyone: AcceptFromAnyone => Exclusive;
     report_before_flip: ReportBeforeFlip => Exclusive;
     lower_epoch_after_restart: LowerEpochAfterRestart => Exclusive | Epochs;
+    restart_forgotten: RestartForgotten => Exclusive;
     joint_without_seal: JointWithoutSeal => Exclusive;
 }

@@ -12,7 +12,7 @@ use farm_core::state::ClusterState;
 use farm_host::{Netlink, links};
 use farm_proto::v1;
 use farm_store::{OpenError, OpenOptions, Store};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::Config;
 use crate::journal::Journal;
@@ -21,6 +21,8 @@ use crate::member::{Belonging, Member, Setup};
 use crate::peer;
 use crate::problem::Problem;
 use crate::raft::{self, Gate};
+use crate::replace::Program;
+use crate::restart::Replace;
 use crate::secret::Secret;
 use crate::wire::Wire;
 
@@ -34,6 +36,9 @@ pub struct Daemon {
     config: Config,
     journal: Arc<Journal>,
     member: watch::Sender<Option<Arc<Member>>>,
+    /// How this process was started, and whom to tell when it is to become what lies there now.
+    program: Program,
+    replace: mpsc::Sender<Replace>,
     /// Held while the node founds, joins, resumes or leaves: one at a time.
     changing: Mutex<()>,
 }
@@ -43,13 +48,14 @@ impl Daemon {
     ///
     /// # Errors
     /// `data_dir` when its directory cannot be made.
-    pub fn new(config: Config) -> Result<Self, Problem> {
+    pub fn new(config: Config, program: Program, replace: mpsc::Sender<Replace>) -> Result<Self, Problem> {
         std::fs::create_dir_all(&config.data_dir).map_err(|e| {
             let fact = format!("cannot make the data directory {}: {e}", config.data_dir.display());
             Problem::new("data_dir", fact, format!("mkdir -p {}", config.data_dir.display()))
         })?;
         let journal = Arc::new(Journal::open(&config.data_dir));
-        Ok(Self { config, journal, member: watch::channel(None).0, changing: Mutex::new(()) })
+        let (member, changing) = (watch::channel(None).0, Mutex::new(()));
+        Ok(Self { config, journal, member, program, replace, changing })
     }
 
     /// The membership, as it comes and goes.
@@ -164,6 +170,7 @@ impl Daemon {
         let (config, journal) = (self.config.clone(), self.journal.clone());
         let setup = Setup { config, store, belonging, generation, timing, secret, journal };
         let member = Member::start(setup).await?;
+        member.follow_restarts(self.program.clone(), self.replace.clone());
         self.member.send_replace(Some(member.clone()));
         tokio::spawn(self.clone().forget_when_removed(member.clone()));
         Ok(member)

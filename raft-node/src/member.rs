@@ -17,6 +17,7 @@ use farm_core::lease::{AppliedFences, Heard};
 use farm_core::model::{Membership, Node};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
+use farm_proto::v1;
 use farm_store::{LogStore, Store};
 use futures::FutureExt;
 use tokio::runtime::Runtime;
@@ -30,12 +31,15 @@ use crate::effects::{Effects, Means};
 use crate::journal::{Journal, Record, now_ms};
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
+use crate::look::Mirror;
 use crate::node::{self, FilterHost, Follower, HostView};
 use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
 use crate::raft::{self, Endpoint, Handle, LogWatch, ProposeError, Role, Snapshot};
 use crate::realtime;
+use crate::replace::Program;
+use crate::restart::{Replace, Restarts};
 use crate::secret::Secret;
 
 /// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
@@ -48,6 +52,9 @@ const HEIR_MAX: Duration = Duration::from_secs(1);
 pub const SILENT: Span = Span::millis(1000);
 /// Alarms that may wait; one is as good as many.
 const ALARMS_MAX: usize = 4;
+
+/// How often the wall clock is looked at while something waits for it: it may be set.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// One for the driver, one for the follower, which may wait for nft.
 const CONTROL_THREADS: usize = 2;
@@ -98,6 +105,9 @@ pub struct Member {
     proposer: Proposer,
     heard: HeardBy,
     duplicates: Arc<node::Duplicates>,
+    mirror: Mirror,
+    /// Last entry of the log when this run began.
+    found: u64,
     dated: condition::Dated,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -125,22 +135,15 @@ impl Member {
         let me = setup.belonging.node;
         let listeners = bind_peers(&setup.config)?;
         setup.journal.heed(setup.store.gauge());
-        let (lease, observations) = start_lease(&setup)?;
+        let run = draw_incarnation()?;
+        let (lease, observations) = start_lease(&setup, run)?;
         let (appended, appended_seen) = watch::channel(0);
         let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
         let raft = start_raft(&setup, fencing).await?;
+        let found = *appended_seen.borrow();
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
         let peers = PeerClients::new(raft.gate().clone(), raft.state());
         let proposer = Proposer { me, raft: raft.clone(), peers, disk: setup.store.gauge() };
-        let serving = Serving {
-            proposer: proposer.clone(),
-            lease: lease.clone(),
-            driver: feedback.clone(),
-            appended: appended_seen,
-        };
-        raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
-            Problem::new("bind_failed", format!("cannot answer peers: {e}"), "farmctl cluster status")
-        })?;
         let identity = layout::Identity {
             cluster: setup.belonging.cluster.0,
             node: me.0,
@@ -149,6 +152,17 @@ impl Member {
         };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
+        let mirror = Mirror { run, lease: lease.clone(), host: host.view(), drains: Arc::default() };
+        let serving = Serving {
+            proposer: proposer.clone(),
+            lease: lease.clone(),
+            mirror: mirror.clone(),
+            driver: feedback.clone(),
+            appended: appended_seen,
+        };
+        raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
+            Problem::new("bind_failed", format!("cannot answer peers: {e}"), "farmctl cluster status")
+        })?;
         let member = Arc::new(Self {
             me,
             lease,
@@ -158,6 +172,8 @@ impl Member {
             proposer,
             heard: HeardBy::default(),
             duplicates: Arc::default(),
+            mirror,
+            found,
             dated: condition::Dated::default(),
             stop: watch::channel(false).0,
             tasks: Mutex::default(),
@@ -200,6 +216,7 @@ impl Member {
         tasks.spawn(node::watch_host(alarm));
         tasks.spawn(self.clone().keep_dates());
         tasks.spawn(self.clone().close_at_odds());
+        tasks.spawn(self.clone().end_maintenance());
         for link in 0..self.config.interfaces.len() {
             let member = self.clone();
             let watcher = node::DuplicatesWatcher {
@@ -229,13 +246,25 @@ impl Member {
                 }
             }
         };
-        node::report_drains(self.me, self.lease.clone(), self.raft.state(), tell).await;
+        let drains = self.mirror.drains.clone();
+        node::report_drains(self.me, self.lease.clone(), self.raft.state(), drains, tell).await;
     }
 
     /// The applied state.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.raft.state().borrow().clone()
+    }
+
+    /// The applied state, each time it changes.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.raft.state()
+    }
+
+    /// Notes what happened on this node.
+    pub fn note(&self, kind: &str, text: impl Into<String>) {
+        self.journal.note(self.me.0, kind, &self.config.name, text, "");
     }
 
     /// Who leads and votes, as this node knows.
@@ -248,6 +277,17 @@ impl Member {
     #[must_use]
     pub fn heard(&self, node: NodeId) -> Option<Heard> {
         lock(&self.heard).get(&node).copied()
+    }
+
+    /// Carries out planned restarts of this daemon.
+    pub fn follow_restarts(self: &Arc<Self>, program: Program, main: mpsc::Sender<Replace>) {
+        let restarts = Restarts { member: self.clone(), program, main, found: self.found };
+        lock(&self.tasks).spawn(restarts.run());
+    }
+
+    /// How `node` is, from itself; `None` when it does not answer at once.
+    pub async fn look(&self, node: NodeId) -> Option<v1::LookResponse> {
+        if node == self.me { Some(self.mirror.look()) } else { self.proposer.peers.look(node).await }
     }
 
     /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.
@@ -372,6 +412,27 @@ impl Member {
         }
     }
 
+    /// Ends the maintenance of this node when its end has come, also when that was while the daemon was down.
+    async fn end_maintenance(self: Arc<Self>) {
+        let mut state = self.raft.state();
+        loop {
+            let until = state.borrow_and_update().state.maintenance.get(&self.me).and_then(|m| m.until);
+            let left = until.map(|until| Duration::from_millis(until.0.saturating_sub(now_ms())));
+            match (until, left) {
+                (Some(due), Some(Duration::ZERO)) => {
+                    self.insist(Body::MaintenanceOff { node: self.me, due: Some(due) }).await;
+                }
+                // The wall clock may be set meanwhile: it is looked at again.
+                (_, left) => {
+                    let wait = left.map_or(Duration::MAX, |left| left.min(CLOCK_EVERY));
+                    if tokio::time::timeout(wait, state.changed()).await.is_ok_and(|seen| seen.is_err()) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
     /// This node as the state knows it, once `holds` is true of it.
     async fn own_entry(&self, holds: impl Fn(&Node) -> bool) -> Option<Node> {
         let mut state = self.raft.state();
@@ -380,7 +441,7 @@ impl Member {
     }
 
     /// Tries until the log has it, or the cluster refuses it.
-    async fn insist(&self, body: Body) {
+    pub async fn insist(&self, body: Body) {
         let command = Command::any(body);
         loop {
             match self.propose(command.clone()).await {
@@ -432,6 +493,11 @@ impl Member {
         // An error means Raft has ended: then there is nothing to wait for.
         let _ = state.wait_for(|s| !s.state.is_party(self.me)).await;
         // The controller hands the leadership on once nothing depends on this node but its vote.
+        self.let_another_lead().await;
+    }
+
+    /// Waits until somebody else leads; not for long, for there may be nobody else.
+    pub async fn let_another_lead(&self) {
         let mut role = self.raft.role();
         let led = role.wait_for(|r| r.leader.is_some_and(|leader| leader != self.me));
         if tokio::time::timeout(HEIR_MAX, led).await.is_err() {
@@ -461,9 +527,9 @@ struct Fencing {
 
 impl LogWatch for Fencing {
     fn appended(&self, entry: EntryId, command: &Command) {
-        let (fences, lease) = (command.fences(), command.lease());
-        if !fences.is_empty() || lease.is_some() {
-            self.lease.fence(entry, fences, lease);
+        let (fences, leases) = (command.fences(), command.changes_leases().then(|| command.clone()));
+        if !fences.is_empty() || leases.is_some() {
+            self.lease.fence(entry, fences, leases);
         }
         self.appended.send_replace(entry.index);
     }
@@ -512,15 +578,19 @@ fn control_runtime() -> Result<Runtime, Problem> {
     })
 }
 
-fn start_lease(setup: &Setup) -> Result<(LeaseHandle, mpsc::Receiver<Observation>), Problem> {
+fn draw_incarnation() -> Result<Incarnation, Problem> {
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(|e| Problem::new("no_randomness", e.to_string(), "dmesg"))?;
+    Ok(Incarnation(incarnation))
+}
+
+fn start_lease(
+    setup: &Setup,
+    incarnation: Incarnation,
+) -> Result<(LeaseHandle, mpsc::Receiver<Observation>), Problem> {
     let sockets = LeaseSockets::bind(&setup.config.addresses, setup.config.ports.lease)?;
-    let identity = lease::Identity {
-        cluster: setup.belonging.cluster,
-        me: setup.belonging.node,
-        incarnation: Incarnation(incarnation),
-    };
+    let identity =
+        lease::Identity { cluster: setup.belonging.cluster, me: setup.belonging.node, incarnation };
     lease::spawn(identity, setup.secret.lease_key(), sockets).map_err(|e| {
         Problem::new(
             "no_lease_thread",

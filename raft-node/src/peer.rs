@@ -20,6 +20,7 @@ use tonic::{Code, Response, Status};
 use crate::api::status as problem_status;
 use crate::driver::Feedback;
 use crate::lease::LeaseHandle;
+use crate::look::Mirror;
 use crate::problem::Problem;
 use crate::proposer::Proposer;
 use crate::raft::{
@@ -35,6 +36,9 @@ const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 const ASK_WAIT: Duration = Duration::from_millis(300);
 /// How long an elector waits for an entry that it is asked about before it says that it has no fence for it.
 const FENCE_WAIT: Duration = Duration::from_millis(200);
+
+/// A node that does not say within this how it is is shown without: a person waits for the answer.
+const LOOK_WAIT: Duration = Duration::from_millis(250);
 
 /// What came of a command.
 #[derive(Clone, Debug)]
@@ -123,6 +127,7 @@ enum Purpose {
     Propose,
     Expiry,
     Drain,
+    Look,
 }
 
 /// Connections to the other members, made when first used.
@@ -207,6 +212,14 @@ impl PeerClients {
     }
 }
 
+impl PeerClients {
+    /// Asks `node` how it is; `None` when it does not answer at once.
+    pub async fn look(&self, node: NodeId) -> Option<v1::LookResponse> {
+        let call = |mut client: Client| async move { client.look(v1::LookRequest {}).await };
+        self.call((node, Purpose::Look), LOOK_WAIT, call).await.ok()
+    }
+}
+
 /// Asks the cluster behind `peer` for membership.
 ///
 /// # Errors
@@ -242,6 +255,8 @@ pub struct Serving {
     pub lease: LeaseHandle,
     /// The driver.
     pub driver: mpsc::Sender<Feedback>,
+    /// What it can say of itself.
+    pub mirror: Mirror,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
     pub appended: watch::Receiver<u64>,
 }
@@ -315,6 +330,10 @@ impl PeerHandler for Serving {
             let _ = self.driver.try_send(feedback);
         }
         Ok(v1::DrainAck {})
+    }
+
+    async fn look(&self, _: Caller) -> Result<v1::LookResponse, Status> {
+        Ok(self.mirror.look())
     }
 }
 

@@ -88,6 +88,9 @@ fn can_wait(body: &Body) -> bool {
         | Body::ServiceAdd { .. }
         | Body::ServiceRemove { .. }
         | Body::WeightSet { .. }
+        | Body::DrainSet { .. }
+        | Body::MaintenanceOn { .. }
+        | Body::RestartBegin { .. }
         | Body::ProfileSet(_)
         | Body::FinalizeLevel(_) => true,
         Body::Found { .. }
@@ -95,6 +98,9 @@ fn can_wait(body: &Body) -> bool {
         | Body::NodeAway(_)
         | Body::NodeBack(_)
         | Body::NodeLeave(_)
+        | Body::MaintenanceOff { .. }
+        | Body::RestartEnd { .. }
+        | Body::RestartForget { .. }
         | Body::NodeRemove(_)
         | Body::Prepare(_)
         | Body::Move { .. }

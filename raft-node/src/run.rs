@@ -11,6 +11,7 @@ use std::sync::Arc;
 use farm_proto::v1::farm_server::FarmServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 
@@ -19,6 +20,8 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::problem::Problem;
+use crate::replace::Program;
+use crate::restart::Replace;
 
 /// What is logged unless `FARM_LOG` says otherwise; openraft tells every timer at `info`.
 const DEFAULT_LOG: &str = "info,openraft=error";
@@ -35,6 +38,10 @@ pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
     init_logs();
     farm_dataplane::clock::refuse_time_namespace()
         .map_err(|e| Problem::new("time_namespace", e.to_string(), "systemctl start farmd"))?;
+    let program = Program::running().map_err(|e| {
+        let fact = format!("cannot tell which program this is: {e}");
+        Problem::new("no_program", fact, "mount -t proc proc /proc")
+    })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("farm-api")
@@ -43,7 +50,7 @@ pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
     let runtime = runtime.map_err(|e| {
         Problem::new("no_runtime", format!("cannot start threads: {e}"), "systemctl status farmd")
     })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, program))
 }
 
 fn init_logs() {
@@ -52,20 +59,34 @@ fn init_logs() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-async fn serve(config: Config) -> Result<(), Problem> {
+async fn serve(config: Config, program: Program) -> Result<(), Problem> {
     let mut stop = signals()?;
     let unix = bind_unix(&config.socket).await?;
     let tcp = bind_tcp(&config).await?;
     preflight(&config).await?;
-    let daemon = Arc::new(Daemon::new(config)?);
+    let (replace, mut replaced) = mpsc::channel(1);
+    let daemon = Arc::new(Daemon::new(config, program.clone(), replace)?);
     daemon.resume().await?;
     let apis = serve_apis(&daemon, unix, tcp);
     tracing::info!("ready");
-    let signal = stop.recv().await;
+    let signal = loop {
+        tokio::select! {
+            signal = stop.recv() => break signal,
+            Some(failed) = replaced.recv() => become_program(&program, failed),
+        }
+    };
     tracing::info!(signal = signal.unwrap_or("none"), "stopping");
     daemon.stop().await;
     drop(apis);
     Ok(())
+}
+
+/// Nothing is taken down before: what is pinned goes on, and the lease with it. Returns only where the system refuses.
+fn become_program(program: &Program, failed: Replace) {
+    tracing::info!(program = %program.path().display(), "becoming");
+    let Err(error) = program.exec();
+    // Whoever asked may have gone: then nobody waits for it.
+    let _ = failed.send(error);
 }
 
 /// SIGTERM and SIGINT, as their names.

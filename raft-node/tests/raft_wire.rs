@@ -10,11 +10,12 @@ use farm_core::id::{
 };
 use farm_core::lease::{Grant, Renewal};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Membership, Mode, Module, ModuleKind,
-    ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, Module,
+    ModuleKind, ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, Weight,
 };
+use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
-use farm_core::time::Span;
+use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use farmd::wire::{Wire, WireError, decode, encode};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -96,6 +97,25 @@ fn service() -> impl Strategy<Value = Service> {
     })
 }
 
+fn maintenance() -> impl Strategy<Value = Maintenance> {
+    (any::<u64>(), option::of(any::<u64>()), name()).prop_map(|(since, until, reason)| Maintenance {
+        since: UnixTime(since),
+        until: until.map(UnixTime),
+        reason,
+    })
+}
+
+fn restart() -> impl Strategy<Value = Restart> {
+    (entry(), 0..Span::MAX_MILLIS, any::<bool>(), option::of(1_u64..)).prop_map(
+        |(entry, ms, everybody, over)| Restart {
+            entry,
+            lease: Span::millis(ms),
+            everybody,
+            over: over.map(Epoch),
+        },
+    )
+}
+
 fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         (node_id(), any::<u64>()).prop_map(|(node, epoch)| Evidence::Released { node, epoch: Epoch(epoch) }),
@@ -131,6 +151,14 @@ fn members() -> impl Strategy<Value = Body> {
         node_id().prop_map(Body::NodeBack),
         node_id().prop_map(Body::NodeLeave),
         node_id().prop_map(Body::NodeRemove),
+        (node_id(), 0..Span::MAX_MILLIS, any::<bool>()).prop_map(|(node, ms, everybody)| {
+            Body::RestartBegin { node, lease: Span::millis(ms), everybody }
+        }),
+        (node_id(), entry()).prop_map(|(node, begun)| Body::RestartEnd { node, begun }),
+        (node_id(), entry()).prop_map(|(node, begun)| Body::RestartForget { node, begun }),
+        (node_id(), maintenance()).prop_map(|(node, maintenance)| Body::MaintenanceOn { node, maintenance }),
+        (node_id(), option::of(any::<u64>()))
+            .prop_map(|(node, due)| Body::MaintenanceOff { node, due: due.map(UnixTime) }),
     ]
 }
 
@@ -150,6 +178,8 @@ fn configuration() -> impl Strategy<Value = Body> {
             node,
             weight: Weight(weight)
         }),
+        (module(), 0..Span::MAX_MILLIS)
+            .prop_map(|(module, ms)| Body::DrainSet { module, limit: Span::millis(ms) }),
         profile().prop_map(Body::ProfileSet),
         any::<u32>().prop_map(|level| Body::FinalizeLevel(FeatureLevel(level))),
     ]
@@ -214,7 +244,8 @@ fn a_module() -> impl Strategy<Value = Module> {
     let parts = (kind, any::<u8>(), btree_map(ip(), mode(), 0..3), services, weights, assignment());
     parts.prop_map(|(kind, slot, vips, services, weights, assignment)| {
         let services = services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect();
-        Module { kind, slot, vips, services, weights, assignment }
+        let drain = (slot % 2 == 0).then_some(Span::millis(slot.into()));
+        Module { kind, slot, vips, services, weights, drain, assignment }
     })
 }
 
@@ -240,9 +271,11 @@ fn state() -> impl Strategy<Value = ClusterState> {
     let node = (node_id(), node()).prop_map(|(id, node)| (id, Node { id, ..node }));
     let modules = btree_map(module(), a_module(), 0..2);
     let fences = btree_map(node_id(), any::<u64>().prop_map(Epoch), 0..4);
-    let body = (electors(), vec(node, 0..4), modules, fences, any::<u64>(), vec(retired(), 0..3));
+    let maintenance = (btree_map(node_id(), maintenance(), 0..3), btree_map(node_id(), restart(), 0..3));
+    let body =
+        (electors(), vec(node, 0..4), modules, fences, any::<u64>(), vec(retired(), 0..3), maintenance);
     (head, body).prop_map(|((cluster, name, generation, (epoch, level), profile, key), body)| {
-        let (electors, nodes, modules, fences, lease_bound, retired) = body;
+        let (electors, nodes, modules, fences, lease_bound, retired, (maintenance, restarts)) = body;
         ClusterState {
             cluster: ClusterId(cluster),
             name,
@@ -257,6 +290,8 @@ fn state() -> impl Strategy<Value = ClusterState> {
             fences,
             lease_bound: Span(lease_bound),
             retired: retired.into_iter().collect(),
+            maintenance,
+            restarts,
             ..ClusterState::default()
         }
     })
@@ -292,8 +327,8 @@ proptest! {
         (seq, epoch, lease) in any::<(u64, u64, u32)>(),
     ) {
         let incarnation = Incarnation(incarnation);
-        survives(&Renewal { generation, node: a, incarnation, seq: Seq(seq), applied: Epoch(epoch), leased: seq % 2 == 0 });
         let lease = Span::millis(lease.into());
+        survives(&Renewal { generation, node: a, incarnation, seq: Seq(seq), applied: Epoch(epoch), leased: seq % 2 == 0, lease });
         survives(&Grant { generation, elector: a, node: b, incarnation, seq: Seq(seq), lease, epoch: Epoch(epoch) });
     }
 
@@ -334,6 +369,7 @@ fn buckets_are_grouped_and_each_is_there_once() {
         vips: BTreeMap::new(),
         services: BTreeMap::new(),
         weights: BTreeMap::new(),
+        drain: None,
         assignment: (0..BUCKETS as u64).map(|b| of(b % 3 + 1)).collect(),
     };
     let state = ClusterState {

@@ -2,11 +2,13 @@
 
 pub mod cluster;
 pub mod completions;
+mod drain;
 pub mod events;
 pub mod explain;
 pub mod lab;
 pub mod module;
 pub mod node;
+mod restart;
 pub mod service;
 pub mod version;
 pub mod watch;

@@ -2,16 +2,16 @@
 
 use std::net::SocketAddr;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use farm_proto::v1;
 
-use super::{ask_status, done, names};
+use super::{ask_status, done, drain, names, restart};
 use crate::args::Global;
 use crate::client::{Daemon, LONG, ORDINARY};
 use crate::error::{Error, Problem};
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::values::{HostPort, NetworkAddress, name};
+use crate::values::{HostPort, NetworkAddress, Until, name};
 use crate::{render, view};
 
 /// Members of the cluster.
@@ -29,6 +29,28 @@ pub enum Node {
         #[arg(value_parser = name)]
         name: Option<String>,
     },
+    /// Free a node of clients and wait until the last connection has ended; it stays free until
+    /// `node maintenance off`, also across restarts
+    Drain {
+        /// The node; without it, the one that is asked
+        #[arg(value_parser = name)]
+        name: Option<String>,
+        /// How long, and why
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Replace the running daemon by the program on disk, as after an upgrade; its filter goes on meanwhile
+    Restart {
+        /// The node; without it, the one that is asked
+        #[arg(value_parser = name, conflicts_with = "all")]
+        name: Option<String>,
+        /// All nodes, one after the other
+        #[arg(long)]
+        all: bool,
+    },
+    /// Keep a node free of clients while somebody works on it
+    #[command(subcommand)]
+    Maintenance(Maintenance),
     /// List the nodes
     List,
     /// Packets by verdict and reason since the filter of the node that is asked was attached
@@ -44,10 +66,45 @@ pub enum Node {
     },
 }
 
+/// How long a node is kept free of clients, and why.
+#[derive(Debug, Args)]
+pub struct Terms {
+    /// When it ends by itself: 30m, 2h, or an instant in UTC, 2026-01-31T06:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Until>,
+    /// Why, for those who look at the status
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Maintenance of a node.
+#[derive(Debug, Subcommand)]
+pub enum Maintenance {
+    /// Free a node of clients: what is new goes elsewhere, connections end on it
+    On {
+        /// The node; without it, the one that is asked
+        #[arg(value_parser = name)]
+        name: Option<String>,
+        /// How long, and why
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Let a node take part again
+    Off {
+        /// The node; without it, the one that is asked
+        #[arg(value_parser = name)]
+        name: Option<String>,
+    },
+}
+
 pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     match command {
         Node::Join { peer } => join(&peer, global, out).await,
         Node::Leave { name } => leave(name, global, out).await,
+        Node::Drain { name, terms } => drain::run(name, terms, global, out).await,
+        Node::Restart { name, all } => restart::run(name, all, global, out).await,
+        Node::Maintenance(Maintenance::On { name, terms }) => maintenance_on(name, terms, global, out).await,
+        Node::Maintenance(Maintenance::Off { name }) => maintenance_off(name, global, out).await,
         Node::List => list(global, out).await,
         Node::Counters => counters(global, out).await,
         Node::Set { name, addresses } => set(name, addresses, global, out).await,
@@ -81,6 +138,38 @@ async fn leave(name: Option<String>, global: &Global, out: &mut Output<'_>) -> R
     let request = v1::LeaveRequest { node: name.unwrap_or_default() };
     let answer = daemon.call(LONG, async |mut c| c.leave(request).await).await?;
     done(out, &answer, &format!("{said} leaves the cluster; its buckets are handed over first"))
+}
+
+async fn maintenance_on(
+    name: Option<String>,
+    terms: Terms,
+    global: &Global,
+    out: &mut Output<'_>,
+) -> Result<Exit, Error> {
+    let said = name.clone().unwrap_or_else(|| "this node".into());
+    let daemon = Daemon::connect(global).await?;
+    let answer = begin_maintenance(&daemon, name, terms).await?;
+    done(out, &answer, &format!("{said} is in maintenance; its connections end on it"))
+}
+
+/// The one call of both commands that free a node of clients.
+pub(super) async fn begin_maintenance(
+    daemon: &Daemon,
+    name: Option<String>,
+    Terms { until, reason }: Terms,
+) -> Result<v1::Done, Error> {
+    // An empty name is the node that is asked.
+    let node = name.unwrap_or_default();
+    let request = v1::MaintenanceOnRequest { node, until_ms: until.map(Until::unix_ms), reason };
+    daemon.call(ORDINARY, async |mut c| c.maintenance_on(request).await).await
+}
+
+async fn maintenance_off(name: Option<String>, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let said = name.clone().unwrap_or_else(|| "this node".into());
+    let request = v1::MaintenanceOffRequest { node: name.unwrap_or_default() };
+    let answer = daemon.call(ORDINARY, async |mut c| c.maintenance_off(request).await).await?;
+    done(out, &answer, &format!("{said} takes part again"))
 }
 
 async fn list(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {

@@ -12,6 +12,10 @@ pub(super) enum State {
     Silent,
     /// On its way out.
     Leaving,
+    /// Its daemon is being restarted; its filter goes on.
+    Restarting,
+    /// Kept free of clients.
+    Maintenance,
     /// Stopped in a planned way.
     Away,
     /// Its lease has run out: it accepts nothing.
@@ -31,6 +35,10 @@ impl State {
         match inner.map_or(v1::NodePhase::Unspecified, v1::Node::phase) {
             v1::NodePhase::Away => Self::Away,
             v1::NodePhase::Leaving => Self::Leaving,
+            v1::NodePhase::Unspecified | v1::NodePhase::Member if node.restarting => Self::Restarting,
+            v1::NodePhase::Unspecified | v1::NodePhase::Member if node.maintenance.is_some() => {
+                Self::Maintenance
+            }
             v1::NodePhase::Unspecified | v1::NodePhase::Member if !node.heard => Self::Silent,
             v1::NodePhase::Unspecified | v1::NodePhase::Member if serves => Self::of_server(node, epoch),
             v1::NodePhase::Unspecified | v1::NodePhase::Member => Self::Ready,
@@ -52,7 +60,7 @@ impl State {
     pub(super) const fn level(self) -> Level {
         match self {
             Self::Silent | Self::Closed | Self::NoFilter => Level::Red,
-            Self::Leaving | Self::Away | Self::Behind => Level::Yellow,
+            Self::Leaving | Self::Restarting | Self::Maintenance | Self::Away | Self::Behind => Level::Yellow,
             Self::Ready => Level::Green,
         }
     }
@@ -61,6 +69,8 @@ impl State {
         match self {
             Self::Silent => "silent",
             Self::Leaving => "leaving",
+            Self::Restarting => "restarting",
+            Self::Maintenance => "maintenance",
             Self::Away => "away",
             Self::Closed => "closed",
             Self::NoFilter => "no filter",
@@ -74,6 +84,8 @@ impl State {
         match self {
             Self::Silent => "its machine, its daemon or the network is down; look on that node",
             Self::Leaving => "it hands its buckets over and is then forgotten",
+            Self::Restarting => "its daemon is being restarted; its filter goes on",
+            Self::Maintenance => "somebody works on it: it is kept free of clients",
             Self::Away => "it was stopped in a planned way",
             Self::Closed => "its lease has run out: it accepts nothing",
             Self::NoFilter => "its filter or guard is not in place: it accepts nothing",
@@ -87,19 +99,36 @@ impl State {
         match self {
             Self::Silent => "systemctl status farmd",
             Self::Closed | Self::NoFilter => "farmctl events",
-            Self::Leaving | Self::Away | Self::Behind | Self::Ready => "farmctl watch",
+            Self::Leaving
+            | Self::Restarting
+            | Self::Maintenance
+            | Self::Away
+            | Self::Behind
+            | Self::Ready => "farmctl watch",
         }
     }
 
     /// The word, for silence with its length, in its colour.
     pub(super) fn text(self, node: &v1::NodeStatus) -> Text {
-        let silence = match (self, node.silent_ms) {
+        let more = match (self, node.silent_ms) {
             (Self::Silent, u64::MAX) => " (never heard)".into(),
             (Self::Silent, ms) => format!(" for {}", span(ms)),
-            (Self::Leaving | Self::Away | Self::Closed | Self::NoFilter | Self::Behind | Self::Ready, _) => {
+            (Self::Maintenance, _) if !node.heard => ", silent".into(),
+            (Self::Maintenance | Self::Leaving | Self::Away, _) => draining(node),
+            (Self::Restarting | Self::Closed | Self::NoFilter | Self::Behind | Self::Ready, _) => {
                 String::new()
             }
         };
-        Text::level(&format!("{}{silence}", self.word()), self.level())
+        Text::level(&format!("{}{more}", self.word()), self.level())
+    }
+}
+
+/// What still has to leave a node that goes.
+fn draining(node: &v1::NodeStatus) -> String {
+    match (node.buckets + node.buckets_draining, node.sockets_draining) {
+        (0, _) => String::new(),
+        (buckets, None) => format!(", {buckets} buckets left"),
+        (_, Some(_)) if node.buckets > 0 => ", handing over".into(),
+        (_, Some(sockets)) => format!(", {sockets} connections left"),
     }
 }

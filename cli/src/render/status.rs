@@ -77,7 +77,7 @@ fn nodes(status: &v1::StatusResponse, colour: bool) -> String {
     table.draw(colour)
 }
 
-/// A node knows only its own lease.
+/// Only what a node says itself is known of its lease.
 fn lease(node: &v1::NodeStatus) -> Text {
     match (node.lease_known, node.lease_left_ms) {
         (false, _) => Text::plain("-"),
@@ -93,7 +93,7 @@ fn applied(node: &v1::NodeStatus, epoch: u64) -> Text {
     }
 }
 
-/// A node sees only its own filter.
+/// Only what a node says itself is known of its filter.
 fn filter(node: &v1::NodeStatus) -> Text {
     let witness = node.node.as_ref().is_some_and(|n| n.role() == v1::NodeRole::Witness);
     match (witness, node.filter_ok) {

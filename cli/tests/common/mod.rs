@@ -29,6 +29,14 @@ pub fn node(id: u64, name: &str) -> v1::NodeStatus {
         lease_known: false,
         filter_ok: None,
         silent_ms: 20,
+        maintenance: None,
+        buckets: 1365,
+        buckets_draining: 0,
+        sockets_draining: Some(0),
+        feature_level: 1,
+        version: "0.1.0".into(),
+        run: vec![1; 16].into(),
+        restarting: false,
     }
 }
 
@@ -75,6 +83,7 @@ fn module() -> v1::ModuleStatus {
             services: vec![service(v1::Protocol::Tcp, 80), service(v1::Protocol::Udp, 53)],
             weights: vec![v1::NodeWeight { node: 3, weight: 100 }],
             assignment: None,
+            drain_ms: None,
             slot: 0,
         }),
         shares: vec![share(1, 1366), share(2, 1365), share(3, 1365)],

@@ -16,6 +16,7 @@ pub fn schedule(bug: Bug, seed: u64) -> Schedule {
     match bug {
         Bug::FenceOnlyCommitted => reboot_behind_a_move(seed),
         Bug::NoGrantReset => elector_forgets(seed, &mut shift),
+        Bug::RestartForgotten => longer_lease_forgotten(seed, &mut shift),
         Bug::NoIncarnation => answers_to_an_older_run(seed, &mut shift),
         Bug::EvidenceByEpoch => report_without_the_entry(seed, &mut shift),
         Bug::NoBaseCheck => entry_in_between(seed, &mut shift),
@@ -68,6 +69,20 @@ fn reboot_behind_a_move(seed: u64) -> Schedule {
         .at(1_020, Fault::Weight(Target::Machine(1), 0));
     part(schedule, 1_600, (0, 1), Traffic::ALL, 5_000)
         .at(1_600, Fault::Reboot(Target::Machine(1), Span::millis(20)))
+}
+
+/// 1 holds a longer lease for its restart and is cut off; those who granted it are restarted, and its restart is called
+/// over.
+fn longer_lease_forgotten(seed: u64, shift: &mut Shift) -> Schedule {
+    let schedule =
+        Schedule::quiet(seed, 3, Span::millis(4_000)).at(1_000, Fault::BeginRestart(Target::Machine(1)));
+    let schedule = part(schedule, 1_300, (0, 1), Traffic::ALL, 5_000);
+    let schedule = part(schedule, 1_300, (2, 1), Traffic::ALL, 5_000);
+    let dies = shift.within(1_310, 1_330);
+    schedule
+        .at(dies, Fault::Restart(Target::Machine(2), Span::millis(5)))
+        .at(dies + 10, Fault::Restart(LEADER, Span::millis(5)))
+        .at(dies + 400, Fault::EndRestart(Target::Machine(1)))
 }
 
 /// 2 granted 1 a lease, restarts, and is asked about it.

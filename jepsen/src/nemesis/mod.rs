@@ -112,6 +112,10 @@ pub enum Fault {
     Snapshot(Target),
     /// Somebody changes a weight.
     Weight(Target, u16),
+    /// A daemon is about to be restarted: its filter is to go on under a longer lease.
+    BeginRestart(Target),
+    /// Its restart is over.
+    EndRestart(Target),
     /// Somebody adds or removes a service: an epoch that moves nothing.
     Touch,
     /// A node is told to leave.
@@ -124,7 +128,16 @@ impl Fault {
     /// Whether it is load rather than a fault.
     #[must_use]
     pub fn is_load(&self) -> bool {
-        matches!(self, Self::Weight(..) | Self::Touch | Self::Leave(_) | Self::Join(_) | Self::Snapshot(_))
+        matches!(
+            self,
+            Self::Weight(..)
+                | Self::BeginRestart(_)
+                | Self::EndRestart(_)
+                | Self::Touch
+                | Self::Leave(_)
+                | Self::Join(_)
+                | Self::Snapshot(_)
+        )
     }
 }
 
@@ -158,6 +171,8 @@ impl fmt::Display for Fault {
             Self::SlowFlip(t, by, s) => write!(f, "flips of {t} take {by:?} for {s:?}"),
             Self::Transfer(t) => write!(f, "the leader hands over to {t}"),
             Self::Snapshot(t) => write!(f, "snapshot at {t}"),
+            Self::BeginRestart(t) => write!(f, "the daemon of {t} is about to be restarted"),
+            Self::EndRestart(t) => write!(f, "the restart of the daemon of {t} is over"),
             Self::Weight(t, w) => write!(f, "weight of {t} becomes {w}"),
             Self::Touch => f.write_str("a service comes or goes"),
             Self::Leave(t) => write!(f, "{t} is told to leave"),

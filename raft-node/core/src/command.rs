@@ -2,8 +2,10 @@
 
 use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
 use crate::lease::Timing;
-use crate::model::{BucketSet, HashKey, Mode, ModuleKind, ModuleName, Node, Profile, Service, Weight};
-use crate::time::Span;
+use crate::model::{
+    BucketSet, HashKey, Maintenance, Mode, ModuleKind, ModuleName, Node, Profile, Service, Weight,
+};
+use crate::time::{Span, UnixTime};
 
 /// One command of the log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -119,6 +121,51 @@ pub enum Body {
         /// 0 drains.
         weight: Weight,
     },
+    /// How long connections may stay with their previous node after a planned change.
+    DrainSet {
+        /// The module.
+        module: ModuleName,
+        /// At most [`crate::limits::DRAIN`]; zero cuts them off at once.
+        limit: Span,
+    },
+    /// A server is freed of clients and kept so, across restarts.
+    MaintenanceOn {
+        /// The server.
+        node: NodeId,
+        /// Since when, until when, why. It replaces what was said before.
+        maintenance: Maintenance,
+    },
+    /// A server takes part again.
+    MaintenanceOff {
+        /// The server.
+        node: NodeId,
+        /// The end that has come; `None` when somebody asks for it. It does nothing when another end was set meanwhile.
+        due: Option<UnixTime>,
+    },
+    /// A node's daemon is about to be restarted: its filter goes on under a longer lease ([`crate::restart`]).
+    RestartBegin {
+        /// The node.
+        node: NodeId,
+        /// At most [`crate::restart::RESTART_LEASE_MAX`].
+        lease: Span,
+        /// Whether all nodes get such leases: it must be where the others alone are no majority of the electors, and
+        /// should be where those of them that live are none.
+        everybody: bool,
+    },
+    /// The daemon is back, or will not come back: ordinary leases from now on (*epoch*).
+    RestartEnd {
+        /// The node.
+        node: NodeId,
+        /// The entry that began it.
+        begun: EntryId,
+    },
+    /// Nobody holds a longer lease any more.
+    RestartForget {
+        /// The node that restarted.
+        node: NodeId,
+        /// The entry that began it.
+        begun: EntryId,
+    },
     /// Timing profile.
     ProfileSet(Profile),
     /// Members use commands up to this level from now on.
@@ -182,6 +229,11 @@ impl Command {
             | Body::NodeBack(_)
             | Body::NodeLeave(_)
             | Body::WeightSet { .. }
+            | Body::DrainSet { .. }
+            | Body::MaintenanceOn { .. }
+            | Body::MaintenanceOff { .. }
+            | Body::RestartBegin { .. }
+            | Body::RestartForget { .. }
             | Body::ProfileSet(_)
             | Body::FinalizeLevel(_) => false,
             Body::Found { .. }
@@ -191,7 +243,8 @@ impl Command {
             | Body::ModulePut { .. }
             | Body::ModuleRemove(_)
             | Body::ServiceAdd { .. }
-            | Body::ServiceRemove { .. } => true,
+            | Body::ServiceRemove { .. }
+            | Body::RestartEnd { .. } => true,
             Body::Prepare(_)
             | Body::Move { .. }
             | Body::Activate { .. }
@@ -230,6 +283,13 @@ impl Command {
             (Body::ElectorsSeal { joint, nodes }, Some(_)) => nodes.iter().map(|n| (*n, *joint)).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it changes what leases electors may grant.
+    #[must_use]
+    pub fn changes_leases(&self) -> bool {
+        let restart = matches!(self.body, Body::RestartBegin { .. } | Body::RestartForget { .. });
+        restart || self.lease().is_some()
     }
 
     /// The lease that electors may grant once this command applied. An elector that restarts takes the longest of

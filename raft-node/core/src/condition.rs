@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::event::maintenance_text;
 use crate::id::{Epoch, NodeId};
-use crate::model::{BucketState, Membership, Module, ModuleKind, ModuleName, Phase};
+use crate::model::{BucketState, Maintenance, Membership, Module, ModuleKind, ModuleName, Phase};
 use crate::state::ClusterState;
 use crate::time::BootTime;
 
@@ -47,8 +48,12 @@ pub enum Absence {
 #[must_use]
 pub fn conditions(state: &ClusterState, absent: &BTreeMap<NodeId, Absence>) -> Vec<Condition> {
     let mut found: Vec<Condition> = state.modules.iter().filter_map(|(name, m)| unowned(name, m)).collect();
-    found.extend(absent.iter().map(|(node, absence)| away(state, *node, *absence)));
+    let missed = absent.iter().filter(|(id, _)| is_missed(state, **id));
+    found.extend(missed.map(|(node, absence)| away(state, *node, *absence)));
     found.extend(state.nodes.values().filter_map(|n| going(&n.name, n.membership)));
+    found.extend(state.maintenance.iter().map(|(id, m)| maintained(&state.name_of(*id), m)));
+    let open = state.restarts.iter().filter(|(_, restart)| restart.over.is_none());
+    found.extend(open.map(|(id, _)| restarting(&state.name_of(*id))));
     found.extend(state.modules.iter().filter_map(|(name, m)| moving(name, m)));
     found.extend(electors(state));
     found.extend(state.retired.iter().map(|((vip, _, port), _)| Condition {
@@ -72,6 +77,11 @@ fn unowned(name: &ModuleName, module: &Module) -> Option<Condition> {
     })
 }
 
+/// A node that people took out, and that has nothing left to serve, may be as silent as it likes.
+fn is_missed(state: &ClusterState, id: NodeId) -> bool {
+    state.nodes.get(&id).is_none_or(|node| state.takes_part(node)) || state.is_party(id)
+}
+
 fn away(state: &ClusterState, node: NodeId, absence: Absence) -> Condition {
     let name = state.name_of(node);
     let owns = |b: &&BucketState| b.loser() == Some(node);
@@ -93,6 +103,27 @@ fn going(name: &str, membership: Membership) -> Option<Condition> {
     };
     let next = "farmctl node list".into();
     Some(Condition { code, resource: name.to_owned(), since: Since::Unknown, cause, next })
+}
+
+fn maintained(name: &str, maintenance: &Maintenance) -> Condition {
+    let Maintenance { since, until, reason } = maintenance;
+    Condition {
+        code: "node_maintenance",
+        resource: name.to_owned(),
+        since: Since::Unknown,
+        cause: format!("{name} has been in maintenance since {since}{}", maintenance_text(*until, reason)),
+        next: format!("farmctl node maintenance off {name}"),
+    }
+}
+
+fn restarting(name: &str) -> Condition {
+    Condition {
+        code: "node_restarting",
+        resource: name.to_owned(),
+        since: Since::Unknown,
+        cause: format!("the daemon of {name} is being restarted; its filter goes on meanwhile"),
+        next: "farmctl watch".into(),
+    }
 }
 
 fn moving(name: &ModuleName, module: &Module) -> Option<Condition> {

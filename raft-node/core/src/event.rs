@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use crate::id::{EntryId, Epoch, FeatureLevel, NodeId};
 use crate::model::{Mode, ModuleName, Profile, Protocol, Weight};
+use crate::time::{Span, UnixTime};
 
 /// Something that happened by an entry of the log. Every member sees the same events in the same order; the id of
 /// an event is its entry's index and its position in that entry.
@@ -31,6 +32,11 @@ pub enum Kind {
     ServiceAdded { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16, mode: Mode },
     ServiceRemoved { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16 },
     WeightSet { module: ModuleName, name: String, weight: Weight },
+    DrainSet { module: ModuleName, limit: Span },
+    MaintenanceOn { name: String, until: Option<UnixTime>, reason: String },
+    MaintenanceOff { name: String, due: bool },
+    RestartBegun { name: String },
+    RestartEnded { name: String },
     ProfileSet { profile: Profile },
     LevelFinalized { level: FeatureLevel },
     Assigned { module: ModuleName, buckets: usize },
@@ -62,6 +68,11 @@ impl Kind {
             Self::ServiceAdded { .. } => "service_added",
             Self::ServiceRemoved { .. } => "service_removed",
             Self::WeightSet { .. } => "weight_set",
+            Self::DrainSet { .. } => "drain_set",
+            Self::MaintenanceOn { .. } => "maintenance_on",
+            Self::MaintenanceOff { .. } => "maintenance_off",
+            Self::RestartBegun { .. } => "restart_begun",
+            Self::RestartEnded { .. } => "restart_ended",
             Self::ProfileSet { .. } => "profile_set",
             Self::LevelFinalized { .. } => "level_finalized",
             Self::Assigned { .. } => "buckets_assigned",
@@ -89,12 +100,17 @@ impl Kind {
             | Self::NodeAway { name }
             | Self::NodeBack { name }
             | Self::NodeLeaving { name }
+            | Self::RestartBegun { name }
+            | Self::RestartEnded { name }
+            | Self::MaintenanceOn { name, .. }
+            | Self::MaintenanceOff { name, .. }
             | Self::NodeRemoved { name, .. } => name.clone(),
             Self::ModuleCreated { module }
             | Self::ModuleRemoved { module }
             | Self::ServiceAdded { module, .. }
             | Self::ServiceRemoved { module, .. }
             | Self::WeightSet { module, .. }
+            | Self::DrainSet { module, .. }
             | Self::Assigned { module, .. }
             | Self::Prepared { module, .. } => module.0.clone(),
             Self::Moved { losers, .. } => losers.join(","),
@@ -129,6 +145,16 @@ impl Kind {
             Self::WeightSet { module, name, weight } => {
                 format!("weight of {name} for {module} is {}", weight.0)
             }
+            Self::DrainSet { module, limit } => {
+                format!("connections of {module} may stay with their previous node for {limit}")
+            }
+            Self::MaintenanceOn { name, until, reason } => {
+                format!("{name} goes into maintenance{}", maintenance_text(*until, reason))
+            }
+            Self::MaintenanceOff { name, due: true } => format!("the maintenance of {name} ended as planned"),
+            Self::MaintenanceOff { name, due: false } => format!("the maintenance of {name} was ended"),
+            Self::RestartBegun { name } => format!("the daemon of {name} restarts; its filter goes on"),
+            Self::RestartEnded { name } => format!("the restart of the daemon of {name} is over"),
             Self::ProfileSet { profile } => format!("timing profile is {}", profile_name(*profile)),
             Self::LevelFinalized { level } => format!("members use feature level {level}"),
             Self::Assigned { module, buckets } => {
@@ -157,6 +183,14 @@ impl Kind {
             }
         }
     }
+}
+
+/// Until when and why, as it follows "in maintenance".
+#[must_use]
+pub fn maintenance_text(until: Option<UnixTime>, reason: &str) -> String {
+    let until = until.map(|u| format!(" until {u}")).unwrap_or_default();
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    until + &reason
 }
 
 /// Name of a protocol in commands and texts.

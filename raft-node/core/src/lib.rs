@@ -33,6 +33,7 @@ pub mod model;
 pub mod planner;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod restart;
 pub mod state;
 pub mod table;
 pub mod time;

@@ -2,6 +2,8 @@
 
 use farm_common::layout;
 
+use crate::time::Span;
+
 /// Members; index 0 of the table names nobody.
 pub const NODES: usize = layout::NODES - 1;
 /// Modules, each with a table of its own.
@@ -12,5 +14,9 @@ pub const VIPS: usize = layout::VIPS;
 pub const SERVICES: usize = layout::SERVICES;
 /// Interfaces of a node that carry virtual IPs.
 pub const LINKS: usize = layout::LINKS;
+/// Longest drain of a module: a change that is open for longer than a day is forgotten by people.
+pub const DRAIN: Span = Span::seconds(24 * 3600);
+/// Bytes of the reason of a maintenance: a line of a terminal, twice.
+pub const REASON: usize = 200;
 /// Bytes of a name: a DNS label (RFC 1035 §2.3.4), which node and module names may become.
 pub const NAME: usize = 63;

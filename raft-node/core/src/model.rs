@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use crate::id::{EntryId, Epoch, NodeId};
+use crate::time::{Span, UnixTime};
 
 /// Buckets of a module.
 pub const BUCKETS: usize = farm_common::layout::BUCKETS;
@@ -56,6 +57,17 @@ pub enum Membership {
     Away,
     /// On its way out: weights count as 0.
     Leaving,
+}
+
+/// A server that is kept free of clients: somebody works on it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Maintenance {
+    /// Since when.
+    pub since: UnixTime,
+    /// When it ends by itself; `None`: when somebody says so.
+    pub until: Option<UnixTime>,
+    /// Why, in the words of who asked for it; may be empty.
+    pub reason: String,
 }
 
 /// An interface that may carry a virtual IP.
@@ -294,6 +306,8 @@ pub struct Module {
     pub services: BTreeMap<(IpAddr, Protocol, u16), Criterion>,
     /// Weights that were set; others have [`Weight::DEFAULT`].
     pub weights: BTreeMap<NodeId, Weight>,
+    /// How long connections may stay with their previous node after a planned change; `None`: nothing was said.
+    pub drain: Option<Span>,
     /// One state per bucket.
     pub assignment: Vec<BucketState>,
 }

@@ -30,13 +30,15 @@ pub enum Bug {
     ReportBeforeFlip,
     /// A restarted daemon publishes below the pinned epoch. Planted by the shell.
     LowerEpochAfterRestart,
+    /// A restarted elector believes that no longer lease of a planned restart is out (L8).
+    RestartForgotten,
     /// The electors change from Joint to Final without a Seal (L7).
     JointWithoutSeal,
 }
 
 impl Bug {
     /// Every bug, for the test that plants them in turn.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::LeaseFromAnswer,
         Self::FenceOnlyCommitted,
         Self::NoGrantReset,
@@ -49,6 +51,7 @@ impl Bug {
         Self::AcceptFromAnyone,
         Self::ReportBeforeFlip,
         Self::LowerEpochAfterRestart,
+        Self::RestartForgotten,
         Self::JointWithoutSeal,
     ];
 }

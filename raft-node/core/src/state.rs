@@ -7,7 +7,10 @@ use core::net::IpAddr;
 use crate::electors::Electors;
 use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use crate::lease::AppliedFences;
-use crate::model::{BUCKETS, HashKey, Module, ModuleName, Node, Pending, Profile, Protocol};
+use crate::model::{
+    BUCKETS, HashKey, Maintenance, Membership, Module, ModuleName, Node, Pending, Profile, Protocol,
+};
+use crate::restart::{self, Restart, Restarts};
 use crate::time::Span;
 
 /// What identifies a service: virtual IP, protocol, port.
@@ -34,6 +37,10 @@ pub struct ClusterState {
     pub electors: Electors,
     /// Members.
     pub nodes: BTreeMap<NodeId, Node>,
+    /// Servers that are kept free of clients.
+    pub maintenance: BTreeMap<NodeId, Maintenance>,
+    /// Planned restarts of daemons, with what longer leases they allow.
+    pub restarts: Restarts,
     /// Modules.
     pub modules: BTreeMap<ModuleName, Module>,
     /// Highest target epoch of a Move or Seal against each node. Those of former members stay: a machine that comes
@@ -78,6 +85,8 @@ impl ClusterState {
             hash_key: HashKey::default(),
             electors: Electors::default(),
             nodes: BTreeMap::new(),
+            maintenance: BTreeMap::new(),
+            restarts: Restarts::new(),
             modules: BTreeMap::new(),
             fences: BTreeMap::new(),
             lease_bound: Span::ZERO,
@@ -102,6 +111,24 @@ impl ClusterState {
     #[must_use]
     pub fn name_of(&self, node: NodeId) -> String {
         self.nodes.get(&node).map_or_else(|| format!("node {node}"), |n| n.name.clone())
+    }
+
+    /// Whether `node` is there for clients, as far as people decide that.
+    #[must_use]
+    pub fn takes_part(&self, node: &Node) -> bool {
+        node.membership == Membership::Member && !self.maintenance.contains_key(&node.id)
+    }
+
+    /// Longest lease that `node` may still hold.
+    #[must_use]
+    pub fn longest_lease(&self, node: NodeId) -> Span {
+        self.lease_bound.max(restart::outstanding(&self.restarts, node).unwrap_or_default())
+    }
+
+    /// The planned restart of `node` that is under way.
+    #[must_use]
+    pub fn restarting(&self, node: NodeId) -> Option<&Restart> {
+        self.restarts.get(&node).filter(|r| r.over.is_none())
     }
 
     /// Every Move or Seal that waits for evidence, with the node it is against and the epoch that would release it.

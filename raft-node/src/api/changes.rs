@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::NodeId;
-use farm_core::model::{Mode, ModuleName, Profile, Service, Weight};
+use farm_core::model::{Maintenance, Mode, ModuleName, Profile, Service, Weight};
+use farm_core::restart::RESTART_LEASE;
+use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use tonic::Status;
 
 use super::refuse::{self, invalid, status};
 use crate::daemon::{rehearse, set_aside};
+use crate::journal::now_ms;
 use crate::member::Member;
 use crate::peer::{Proposed, Refused};
 use crate::wire::{Wire, WireError};
@@ -49,8 +52,41 @@ fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
     found.ok_or_else(|| invalid("unknown_node", format!("no node is called {name}"), "farmctl node list"))
 }
 
+/// The member called `name`, or this one where no name is given.
+fn named_or_own(member: &Member, name: &str) -> Result<NodeId, Status> {
+    if name.is_empty() { Ok(member.me) } else { named(member, name) }
+}
+
+pub(super) async fn maintenance_on(
+    member: &Member,
+    request: v1::MaintenanceOnRequest,
+) -> Result<v1::Done, Status> {
+    let node = named_or_own(member, &request.node)?;
+    let (since, until) = (UnixTime(now_ms()), request.until_ms.map(UnixTime));
+    let maintenance = Maintenance { since, until, reason: request.reason };
+    propose(member, Body::MaintenanceOn { node, maintenance }).await
+}
+
+pub(super) async fn maintenance_off(
+    member: &Member,
+    request: v1::MaintenanceOffRequest,
+) -> Result<v1::Done, Status> {
+    let node = named_or_own(member, &request.node)?;
+    propose(member, Body::MaintenanceOff { node, due: None }).await
+}
+
+pub(super) async fn node_restart(
+    member: &Member,
+    request: v1::NodeRestartRequest,
+) -> Result<v1::Done, Status> {
+    let node = named_or_own(member, &request.node)?;
+    let grants = |elector| elector != node && member.absence(elector).is_none();
+    let everybody = !member.snapshot().state.electors.majority(grants);
+    propose(member, Body::RestartBegin { node, lease: RESTART_LEASE, everybody }).await
+}
+
 pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<v1::Done, Status> {
-    let node = if request.node.is_empty() { member.me } else { named(member, &request.node)? };
+    let node = named_or_own(member, &request.node)?;
     if member.snapshot().state.nodes.len() == 1 {
         let fact = "the last node cannot leave; to give the cluster up stop farmd, set its log aside and start farmd \
                     again";
@@ -123,6 +159,11 @@ pub(super) async fn module_weight(
     })?;
     propose(member, Body::WeightSet { module: ModuleName(request.module), node, weight: Weight(weight) })
         .await
+}
+
+pub(super) async fn module_set(member: &Member, request: v1::ModuleSetRequest) -> Result<v1::Done, Status> {
+    let limit = Span::millis(request.drain_ms.min(Span::MAX_MILLIS));
+    propose(member, Body::DrainSet { module: ModuleName(request.module), limit }).await
 }
 
 pub(super) async fn profile_set(member: &Member, request: v1::ProfileSetRequest) -> Result<v1::Done, Status> {

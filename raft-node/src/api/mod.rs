@@ -96,7 +96,7 @@ impl Farm for Api {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let member = self.member.borrow().clone();
-        Ok(Response::new(status::now(member.as_deref())))
+        Ok(Response::new(status::now(member.as_deref()).await))
     }
 
     async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
@@ -122,6 +122,31 @@ impl Farm for Api {
         request: Request<v1::ModuleWeightRequest>,
     ) -> Result<Response<v1::Done>, Status> {
         changes::module_weight(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_set(&self, request: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
+        changes::module_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn node_restart(
+        &self,
+        request: Request<v1::NodeRestartRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        changes::node_restart(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn maintenance_on(
+        &self,
+        request: Request<v1::MaintenanceOnRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        changes::maintenance_on(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn maintenance_off(
+        &self,
+        request: Request<v1::MaintenanceOffRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        changes::maintenance_off(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn profile_set(

@@ -1,36 +1,56 @@
 //! `status` and `watch`: what one node knows of the cluster, rendered for the wire.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farm_core::condition::Absence;
 use farm_core::id::NodeId;
 use farm_core::model::{Module, ModuleName, Phase, Role, Weight};
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
+use futures::future::join_all;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::Streamed;
 use crate::member::{Member, SILENT};
-use crate::wire::Wire;
+use crate::wire::{Wire, maintenance_to_wire};
 
 /// Pace of `watch`: what a person can follow.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// The status as of now; of a daemon without a cluster only that.
-pub(super) fn now(member: Option<&Member>) -> v1::StatusResponse {
-    member.map_or_else(v1::StatusResponse::default, of)
+pub(super) async fn now(member: Option<&Member>) -> v1::StatusResponse {
+    match member {
+        Some(member) => of(member).await,
+        None => v1::StatusResponse::default(),
+    }
 }
 
 /// The status again and again.
 pub(super) fn stream(member: Arc<Member>) -> Streamed<v1::StatusResponse> {
     let ticks = IntervalStream::new(tokio::time::interval(WATCH_EVERY));
-    Box::pin(ticks.map(move |_| Ok(of(&member))))
+    Box::pin(ticks.then(move |_| {
+        let member = member.clone();
+        async move { Ok(of(&member).await) }
+    }))
 }
 
-fn of(member: &Member) -> v1::StatusResponse {
+/// What nodes say of themselves.
+type Looks = BTreeMap<NodeId, v1::LookResponse>;
+
+/// Asks all that may answer, at once.
+async fn looks(member: &Member, state: &ClusterState) -> Looks {
+    let silent = |id: &NodeId| matches!(member.absence(*id), Some(Absence::Silent(_)));
+    let asked = state.nodes.keys().filter(|id| !silent(id)).map(|id| async { (*id, member.look(*id).await) });
+    join_all(asked).await.into_iter().filter_map(|(id, look)| Some((id, look?))).collect()
+}
+
+async fn of(member: &Member) -> v1::StatusResponse {
+    let looks = looks(member, &member.snapshot().state).await;
     let snapshot = member.snapshot();
     let state = &snapshot.state;
     let role = member.role();
@@ -45,8 +65,8 @@ fn of(member: &Member) -> v1::StatusResponse {
         leader: role.leader.map_or(0, |l| l.0),
         answered_by: member.me.0,
         commit_index: snapshot.last_applied.index,
-        nodes: state.nodes.keys().map(|id| node(member, state, *id)).collect(),
-        modules: state.modules.iter().map(|(name, m)| module(state, name, m)).collect(),
+        nodes: state.nodes.keys().map(|id| node(member, state, *id, looks.get(id))).collect(),
+        modules: state.modules.iter().map(|(name, m)| module(state, name, m, &looks)).collect(),
         electors: state.electors.all().iter().map(|n| n.0).collect(),
         voters: role.voters.iter().map(|n| n.0).collect(),
         conditions: member.conditions(),
@@ -54,25 +74,36 @@ fn of(member: &Member) -> v1::StatusResponse {
     }
 }
 
-fn node(member: &Member, state: &ClusterState, id: NodeId) -> v1::NodeStatus {
-    let own = id == member.me;
+fn node(
+    member: &Member,
+    state: &ClusterState,
+    id: NodeId,
+    look: Option<&v1::LookResponse>,
+) -> v1::NodeStatus {
     let heard = member.heard(id);
-    let now = BootTime(boot_now());
-    let silent = heard.map(|h| now.since(h.at));
-    let applied = if own { member.lease.applied().0 } else { heard.map_or(0, |h| h.applied.0) };
+    let silent = heard.map(|h| BootTime(boot_now()).since(h.at));
+    let buckets = || state.modules.values().flat_map(|m| &m.assignment);
     v1::NodeStatus {
         node: state.nodes.get(&id).map(Wire::to_wire),
-        heard: own || silent.is_some_and(|s| s <= SILENT),
-        applied,
+        heard: look.is_some() || silent.is_some_and(|s| s <= SILENT),
+        applied: look.map(|l| l.applied).or(heard.map(|h| h.applied.0)).unwrap_or_default(),
         voter: member.role().voters.contains(&id),
-        lease_left_ms: if own { BootTime(member.lease.deadline()).since(now).as_millis() } else { 0 },
-        lease_known: own,
-        filter_ok: own.then(|| member.host.sound()),
+        lease_left_ms: look.map_or(0, |l| l.lease_left_ms),
+        lease_known: look.is_some(),
+        filter_ok: look.map(|l| l.filter_ok),
         silent_ms: silent.map_or(u64::MAX, Span::as_millis),
+        maintenance: state.maintenance.get(&id).map(|m| maintenance_to_wire(id, m)),
+        buckets: count(buckets().filter(|b| b.current == Some(id)).count()),
+        buckets_draining: count(buckets().filter(|b| b.previous == Some(id)).count()),
+        sockets_draining: look.map(|l| l.draining.iter().map(|m| m.sockets).sum()),
+        feature_level: look.map_or(0, |l| l.feature_level),
+        version: look.map(|l| l.version.clone()).unwrap_or_default(),
+        run: look.map(|l| l.run.clone()).unwrap_or_default(),
+        restarting: state.restarting(id).is_some(),
     }
 }
 
-fn module(state: &ClusterState, name: &ModuleName, module: &Module) -> v1::ModuleStatus {
+fn module(state: &ClusterState, name: &ModuleName, module: &Module, looks: &Looks) -> v1::ModuleStatus {
     let open = module.assignment.iter().filter(|b| b.phase != Phase::Stable).count();
     let servers = state.nodes.values().filter(|n| n.role == Role::Server);
     let share = |id: NodeId| v1::Share {
@@ -87,8 +118,18 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module) -> v1::Modul
         module: Some(shown),
         shares: servers.map(|n| share(n.id)).collect(),
         open_changes: count(open),
-        sockets_draining: None,
+        sockets_draining: sockets_draining(name, module, looks),
     }
+}
+
+/// Sockets of `name` on nodes that its buckets have not left yet; `None` when one of those did not tell.
+fn sockets_draining(name: &ModuleName, module: &Module, looks: &Looks) -> Option<u64> {
+    let from: BTreeSet<NodeId> = module.assignment.iter().filter_map(|b| b.previous).collect();
+    let on = |id: NodeId| {
+        let of = looks.get(&id)?.draining.iter().find(|m| m.module == name.0);
+        Some(of.map_or(0, |m| m.sockets))
+    };
+    from.into_iter().map(on).sum()
 }
 
 fn count(n: usize) -> u32 {

@@ -122,6 +122,7 @@ mod tests {
             seq: Seq(42),
             applied: Epoch(5),
             leased: true,
+            lease: farm_core::time::Span::millis(100),
         })
     }
 

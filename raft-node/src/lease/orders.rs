@@ -12,9 +12,11 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, mpsc};
 
 use farm_common::image::Image;
+use farm_core::command::Command;
 use farm_core::electors::Electors;
 use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Ask, Expiry, Heard, Timing};
+use farm_core::restart::Restarts;
 use farm_core::time::Span;
 use farm_dataplane::sink::TableSink;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -51,8 +53,10 @@ pub struct LeaseState {
     pub fences: AppliedFences,
     /// The cluster's generation.
     pub generation: Generation,
-    /// Longest lease that may still be out (L8).
+    /// Longest lease that the profiles ever allowed (L8).
     pub bound: Span,
+    /// Planned restarts, with what longer leases they allow.
+    pub restarts: Restarts,
 }
 
 /// An order to the thread.
@@ -63,6 +67,9 @@ pub enum Order {
     State(Box<LeaseState>),
     /// The filter is attached (or taken up): write to it from now on.
     Filter(Box<dyn TableSink>),
+    /// What an earlier run left in the filter, if anything, has been taken up, and the state has come to its epoch: this
+    /// run goes on with its lease. Before that no deadline is written.
+    Inherited,
     /// Publish this table: flip, grace period, and only then report its epoch.
     Publish(Image),
     /// This node's table needs nothing of the filter: the epoch counts as applied.
@@ -73,8 +80,8 @@ pub enum Order {
         entry: EntryId,
         /// Who loses buckets, and the target epoch.
         fences: Vec<(NodeId, Epoch)>,
-        /// Length of the leases that may be granted once it applies, if it changes that.
-        lease: Option<Span>,
+        /// What it says, where that changes the leases that may be granted once it applies.
+        leases: Option<Command>,
         /// Told when the fences hold.
         done: mpsc::SyncSender<()>,
     },
@@ -167,9 +174,9 @@ impl LeaseHandle {
     }
 
     /// Installs the fences of a durable entry; returns when they hold.
-    pub fn fence(&self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, lease: Option<Span>) {
+    pub fn fence(&self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, leases: Option<Command>) {
         let (done, wait) = mpsc::sync_channel(1);
-        self.give(Order::Appended { entry, fences, lease, done });
+        self.give(Order::Appended { entry, fences, leases, done });
         // An error means the thread has ended, and with it all granting.
         let _ = wait.recv();
     }

@@ -9,8 +9,10 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use farm_common::image::Image;
+use farm_core::command::Command;
 use farm_core::id::{EntryId, Epoch, Generation, NodeId};
 use farm_core::lease::{AppliedFences, Elector, Expiry, Grant, Holder, Renewal, Timing};
+use farm_core::restart::{self, Restarts};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_dataplane::sink::{GraceError, PublishRefused, TableSink};
@@ -32,7 +34,6 @@ const SHUT_MAX: Span = Span::millis(500);
 struct Machines {
     holder: Holder,
     elector: Elector,
-    timing: Timing,
     generation: Generation,
 }
 
@@ -45,10 +46,13 @@ pub(super) struct LeaseThread {
     machines: Option<Machines>,
     /// Fences of log entries that were recovered or appended before that.
     early: Vec<(EntryId, Vec<(NodeId, Epoch)>)>,
-    /// Longest lease that an entry of the log allows: this elector may have granted it in its last run.
-    longest: Span,
+    /// Entries of the log that change what leases may be granted, until the machines start: this elector may have
+    /// granted those in its last run.
+    early_leases: Vec<(EntryId, Command)>,
     routes: BTreeMap<NodeId, BTreeMap<String, SocketAddr>>,
     filter: Option<Box<dyn TableSink>>,
+    /// What the run before left in the filter is known: see [`Order::Inherited`].
+    inherited: bool,
     /// A table that could not be published, or not completely; tried again in every round.
     unpublished: Option<Image>,
     /// Closed on order, since then.
@@ -67,8 +71,9 @@ impl LeaseThread {
             machines: None,
             early: Vec::new(),
             routes: BTreeMap::new(),
-            longest: Span::ZERO,
+            early_leases: Vec::new(),
             filter: None,
+            inherited: false,
             unpublished: None,
             shut: None,
             applied: Epoch(0),
@@ -113,8 +118,9 @@ impl LeaseThread {
                 Order::Filter(sink) => self.take_filter(sink),
                 Order::Publish(image) => self.publish(image),
                 Order::Idle(epoch) => self.count_as_applied(epoch),
-                Order::Appended { entry, fences, lease, done } => {
-                    self.appended(entry, fences, lease);
+                Order::Inherited => self.inherit(),
+                Order::Appended { entry, fences, leases, done } => {
+                    self.appended(entry, fences, leases);
                     // The asker may have given up; the fence holds all the same.
                     let _ = done.try_send(());
                 }
@@ -134,11 +140,13 @@ impl LeaseThread {
         }
     }
 
-    fn appended(&mut self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, lease: Option<Span>) {
-        self.longest = self.longest.max(lease.unwrap_or_default());
+    fn appended(&mut self, entry: EntryId, fences: Vec<(NodeId, Epoch)>, leases: Option<Command>) {
         match &mut self.machines {
             Some(machines) => machines.elector.appended(entry, &fences),
-            None => self.early.push((entry, fences)),
+            None => {
+                self.early.push((entry, fences));
+                self.early_leases.extend(leases.map(|command| (entry, command)));
+            }
         }
     }
 
@@ -152,34 +160,51 @@ impl LeaseThread {
     fn truncated(&mut self, after: u64) {
         match &mut self.machines {
             Some(machines) => machines.elector.truncated(after),
+            // What was granted by an entry that is cut off was granted all the same.
             None => self.early.retain(|(entry, _)| entry.index <= after),
         }
     }
 
     fn begin(&mut self, state: LeaseState) {
-        let LeaseState { electors, routes, timing, fences, generation, bound } = state;
-        let bound = bound.max(self.longest);
-        let mut elector = Elector::start(self.identity.me, generation, timing, fences, bound, now());
+        let LeaseState { electors, routes, timing, fences, generation, bound, restarts } = state;
+        let mut possible = restarts.clone();
+        let mut longest = bound;
+        for (entry, command) in std::mem::take(&mut self.early_leases) {
+            longest = longest.max(command.lease().unwrap_or_default());
+            restart::follow(&mut possible, &command, entry);
+        }
+        let me = self.identity.me;
+        let mut elector = Elector::start(me, generation, timing, fences, longest, &possible, now());
+        elector.set_restarts(restarts.clone(), bound, now());
         for (entry, fences) in self.early.drain(..) {
             elector.appended(entry, &fences);
         }
-        let Identity { me, incarnation, .. } = self.identity;
-        let holder = Holder::new(me, incarnation, generation, electors, timing, self.applied);
-        self.machines = Some(Machines { holder, elector, timing, generation });
+        let incarnation = self.identity.incarnation;
+        let mut holder = Holder::new(me, incarnation, generation, electors, timing, self.applied);
+        holder.set_lease(timing, asked(&restarts, me, timing), now());
+        self.machines = Some(Machines { holder, elector, generation });
         self.routes = routes;
     }
 
     fn state(&mut self, state: LeaseState) {
         let Some(machines) = &mut self.machines else { return };
         machines.elector.applied(state.fences);
-        if machines.timing != state.timing {
-            machines.timing = state.timing;
-            machines.elector.set_timing(state.timing);
-            machines.holder.set_timing(state.timing);
-        }
-        self.routes = state.routes;
+        machines.elector.set_timing(state.timing);
+        machines.elector.set_restarts(state.restarts.clone(), state.bound, now());
         // Only ever shorter, and before the epoch that brings it is reported.
-        let deadline = machines.holder.set_electors(state.electors);
+        machines.holder.set_electors(state.electors);
+        let asked = asked(&state.restarts, self.identity.me, state.timing);
+        let deadline = machines.holder.set_lease(state.timing, asked, now());
+        self.routes = state.routes;
+        self.write_deadline(deadline);
+    }
+
+    /// The lease of the run before goes on.
+    fn inherit(&mut self) {
+        self.inherited = true;
+        let pinned = self.filter.as_ref().map_or(0, |filter| filter.deadline());
+        let Some(machines) = &mut self.machines else { return };
+        let deadline = machines.holder.inherit(BootTime(pinned), now());
         self.write_deadline(deadline);
     }
 
@@ -260,7 +285,7 @@ impl LeaseThread {
 
     fn write_deadline(&self, deadline: BootTime) {
         self.end.readings.deadline.store(deadline.0, Ordering::Relaxed);
-        if self.shut.is_some() {
+        if self.shut.is_some() || !self.inherited {
             return;
         }
         if let Some(filter) = &self.filter {
@@ -374,6 +399,11 @@ fn put_in_force(filter: &mut dyn TableSink, image: &Image) -> Result<(), NotInFo
         published => published.map_err(NotInForce::Refused)?,
     }
     filter.grace().map_err(NotInForce::Grace)
+}
+
+/// Length of the leases that `me` asks for.
+fn asked(restarts: &Restarts, me: NodeId, timing: Timing) -> Span {
+    restart::allowed(restarts, me).unwrap_or_default().max(timing.lease)
 }
 
 fn now() -> BootTime {

@@ -61,7 +61,7 @@ fn serves(node: &Node, module: &Module, me: NodeId) -> bool {
 #[must_use]
 pub fn handed_over(state: &ClusterState) -> BTreeSet<NodeId> {
     let owners = owners(state);
-    let goes = |n: &&Node| n.membership != Membership::Member && !owners.contains(&n.id);
+    let goes = |n: &&Node| !state.takes_part(n) && !owners.contains(&n.id);
     state.nodes.values().filter(goes).map(|n| n.id).collect()
 }
 
@@ -69,7 +69,7 @@ pub fn handed_over(state: &ClusterState) -> BTreeSet<NodeId> {
 #[must_use]
 pub fn stand_in(state: &ClusterState) -> Option<NodeId> {
     let owners = owners(state);
-    let stays = |n: &&Node| n.membership == Membership::Member && owners.contains(&n.id);
+    let stays = |n: &&Node| state.takes_part(n) && owners.contains(&n.id);
     state.nodes.values().find(stays).map(|n| n.id)
 }
 
@@ -96,5 +96,6 @@ pub fn lease_state(state: &ClusterState, applied: u64) -> LeaseState {
         fences: state.applied_fences(applied),
         generation: state.generation,
         bound: state.lease_bound,
+        restarts: state.restarts.clone(),
     }
 }

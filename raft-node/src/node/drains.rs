@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use farm_core::controller::DrainState;
 use farm_core::id::{Epoch, NodeId};
-use farm_core::model::{BUCKETS, BucketSet, Criterion, Module, ModuleName, Phase, Protocol};
+use farm_core::model::{BUCKETS, BucketSet, BucketState, Criterion, Module, ModuleName, Phase, Protocol};
 use farm_core::state::ClusterState;
 use farm_core::table::bucket_of;
 use farm_core::time::BootTime;
@@ -21,20 +21,24 @@ fn services(module: &Module, transport: Protocol) -> BTreeMap<(IpAddr, u16), Cri
 /// Modules in which `me` is the previous owner of an open change.
 #[must_use]
 pub fn draining(state: &ClusterState, me: NodeId) -> Vec<&ModuleName> {
-    let leaves = |m: &Module| {
-        m.assignment.iter().any(|b| {
-            b.previous == Some(me) && matches!(b.phase, Phase::Move | Phase::MoveClosed | Phase::Activate)
-        })
-    };
-    state.modules.iter().filter(|(_, m)| leaves(m)).map(|(name, _)| name).collect()
+    let drains = |m: &Module| m.assignment.iter().any(|bucket| leaves(bucket, me));
+    state.modules.iter().filter(|(_, m)| drains(m)).map(|(name, _)| name).collect()
 }
 
-/// Counts this node's sockets per bucket of `name`, as of `epoch` being in force in its filter.
+/// Whether `me` still holds connections of a bucket that is another's.
+#[must_use]
+pub fn leaves(bucket: &BucketState, me: NodeId) -> bool {
+    let moved = matches!(bucket.phase, Phase::Move | Phase::MoveClosed | Phase::Activate);
+    moved && bucket.previous == Some(me)
+}
+
+/// Counts the sockets of `me` in the buckets of `name` that leave it, as of `epoch` being in force in its filter.
 ///
 /// # Errors
 /// When the kernel cannot list its sockets.
 pub async fn survey(
     diag: &mut SockDiag,
+    me: NodeId,
     state: &ClusterState,
     name: &ModuleName,
     epoch: Epoch,
@@ -50,7 +54,7 @@ pub async fn survey(
         at,
     };
     let Some(module) = state.modules.get(name) else { return Ok(left) };
-    for (socket, bucket) in tcp(diag, state, module).await? {
+    for (socket, bucket) in tcp(diag, me, state, module).await? {
         left.sockets += 1;
         match socket.state {
             State::SynReceived => left.requests.insert(bucket),
@@ -63,7 +67,7 @@ pub async fn survey(
             | State::Closing => left.established.insert(bucket),
         }
     }
-    for bucket in udp(diag, state, module).await? {
+    for bucket in udp(diag, me, state, module).await? {
         left.sockets += 1;
         left.datagrams.insert(bucket);
     }
@@ -72,23 +76,29 @@ pub async fn survey(
 
 async fn tcp(
     diag: &mut SockDiag,
+    me: NodeId,
     state: &ClusterState,
     module: &Module,
 ) -> Result<Vec<(Socket, usize)>, farm_host::Error> {
     let services = services(module, Protocol::Tcp);
     let sockets = diag.tcp(&services.keys().copied().collect()).await?;
-    Ok(in_buckets(state, &services, sockets).collect())
+    let in_buckets = in_buckets(state, &services, sockets);
+    Ok(in_buckets.filter(|(_, bucket)| leaves(&module.assignment[*bucket], me)).collect())
 }
 
 /// Buckets of the connected sockets that still get their datagrams: up to Activate.
 async fn udp(
     diag: &mut SockDiag,
+    me: NodeId,
     state: &ClusterState,
     module: &Module,
 ) -> Result<Vec<usize>, farm_host::Error> {
     let services = services(module, Protocol::Udp);
     let sockets = diag.udp(&services.keys().copied().collect()).await?;
-    let reached = |b: &usize| matches!(module.assignment[*b].phase, Phase::Move | Phase::MoveClosed);
+    let reached = |b: &usize| {
+        let bucket = &module.assignment[*b];
+        leaves(bucket, me) && matches!(bucket.phase, Phase::Move | Phase::MoveClosed)
+    };
     Ok(in_buckets(state, &services, sockets).map(|(_, bucket)| bucket).filter(reached).collect())
 }
 

@@ -21,17 +21,22 @@ use farm_host::sockets::SockDiag;
 use tokio::sync::{mpsc, watch as tokio_watch};
 
 pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
-pub use drains::{draining, survey};
+pub use drains::{draining, leaves, survey};
 pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
 pub use filter::{FilterHost, HostError, HostView};
 pub use watch::{Alarm, watch as watch_host};
 
 use crate::journal::Journal;
 use crate::lease::{LeaseHandle, Order};
+use crate::look::Drains;
 use crate::raft::Snapshot;
 
 /// Shortest pause between two surveys of the sockets of an open change.
 const SURVEY_EVERY: Duration = Duration::from_millis(50);
+/// Longest pause: so much later than the last connection a change may end.
+const SURVEY_SLOWEST: Duration = Duration::from_secs(1);
+/// The pause is one part in so many of the time for which there has been something to drain.
+const SURVEY_AGE: u32 = 20;
 /// A survey takes at most one part in so many of a core: the kernel walks all sockets, also those in TIME_WAIT.
 const SURVEY_SHARE: u32 = 10;
 /// Repetitions of an announcement after a death (a single frame may be lost, and switches learn late).
@@ -48,6 +53,8 @@ pub struct Follower {
     /// Epoch of the table that a predecessor left on this host, once it was taken up; before that no epoch counts as
     /// applied, and a state before it is only the log being read again.
     inherited: Option<Epoch>,
+    /// The state has come to that epoch: from then on this run is the holder of the lease that the filter goes by.
+    resumed: bool,
     /// The last trouble, told once and not with every new try.
     trouble: Option<String>,
     /// Nodes that are about to go, and own nothing any more.
@@ -69,6 +76,7 @@ impl Follower {
             journal,
             begun: false,
             inherited: None,
+            resumed: false,
             gone: BTreeSet::new(),
             trouble: None,
             shut: None,
@@ -132,6 +140,10 @@ impl Follower {
         };
         if state.epoch < inherited || !state.nodes.contains_key(&self.me) {
             return Ok(());
+        }
+        if !self.resumed {
+            self.resumed = true;
+            self.lease.give(Order::Inherited);
         }
         let wanted = carried(state, self.me);
         // Guard and filter come before the table that opens an address, the address itself comes last.
@@ -238,16 +250,23 @@ async fn stopped(stop: &mut tokio_watch::Receiver<bool>) {
     let _ = stop.wait_for(|s| *s).await;
 }
 
+/// A change that has been open for minutes ends no sooner by being looked at twenty times a second.
+fn pause(age: Duration) -> Duration {
+    (age / SURVEY_AGE).clamp(SURVEY_EVERY, SURVEY_SLOWEST)
+}
+
 /// Surveys the sockets of open changes and hands each report to `tell`.
 pub async fn report_drains<F, R>(
     me: NodeId,
     lease: LeaseHandle,
     mut state: tokio_watch::Receiver<Arc<Snapshot>>,
+    drains: Arc<Drains>,
     mut tell: F,
 ) where
     F: FnMut(farm_core::model::ModuleName, farm_core::controller::DrainState) -> R,
     R: Future<Output = ()>,
 {
+    let mut begun = None;
     let mut diag = match SockDiag::open() {
         Ok(diag) => diag,
         Err(error) => return tracing::error!(%error, "drains end by their time-out only"),
@@ -255,21 +274,27 @@ pub async fn report_drains<F, R>(
     loop {
         let snapshot = state.borrow_and_update().clone();
         let names: Vec<_> = draining(&snapshot.state, me).into_iter().cloned().collect();
+        drains.keep(&names);
         if names.is_empty() {
+            begun = None;
             if state.changed().await.is_err() {
                 return;
             }
             continue;
         }
         let start = tokio::time::Instant::now();
+        let age = start - *begun.get_or_insert(start);
         for name in names {
-            match survey(&mut diag, &snapshot.state, &name, lease.applied()).await {
-                Ok(report) => tell(name, report).await,
+            match survey(&mut diag, me, &snapshot.state, &name, lease.applied()).await {
+                Ok(report) => {
+                    drains.put(&name, &report);
+                    tell(name, report).await;
+                }
                 Err(error) => tracing::warn!(%error, "cannot list sockets"),
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(SURVEY_EVERY.max(start.elapsed() * SURVEY_SHARE)) => {}
+            () = tokio::time::sleep(pause(age).max(start.elapsed() * SURVEY_SHARE)) => {}
             changed = state.changed() => if changed.is_err() { return },
         }
     }

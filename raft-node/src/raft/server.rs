@@ -30,6 +30,9 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// A node reports the sockets of its open changes.
     async fn drain(&self, from: Caller, request: v1::DrainReport) -> Result<v1::DrainAck, Status>;
+
+    /// What only this node itself knows of itself.
+    async fn look(&self, from: Caller) -> Result<v1::LookResponse, Status>;
 }
 
 /// The service.
@@ -140,6 +143,11 @@ impl v1::peer_server::Peer for PeerService {
     async fn drain(&self, request: Request<v1::DrainReport>) -> Result<Response<v1::DrainAck>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.drain(from, request.into_inner()).await?)
+    }
+
+    async fn look(&self, request: Request<v1::LookRequest>) -> Result<Response<v1::LookResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.look(from).await?)
     }
 }
 

@@ -3,8 +3,11 @@
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
 use farm_core::model::{HashKey, Mode, ModuleKind, Node, Profile, Service, Weight};
+use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use v1::command::Body as Proto;
+
+use super::model::{maintenance_to_wire, parse_maintenance};
 
 use super::{Wire, WireError, all_to_wire, parse_all, required, text};
 
@@ -121,6 +124,26 @@ fn body_to_wire(body: &Body) -> Proto {
             node: node.0,
             weight: weight.0.into(),
         }),
+        Body::DrainSet { module, limit } => {
+            Proto::DrainSet(v1::DrainSet { module: module.0.clone(), drain_ms: limit.as_millis() })
+        }
+        Body::MaintenanceOn { node, maintenance } => Proto::MaintenanceOn(v1::MaintenanceOn {
+            maintenance: Some(maintenance_to_wire(*node, maintenance)),
+        }),
+        Body::MaintenanceOff { node, due } => {
+            Proto::MaintenanceOff(v1::MaintenanceOff { node: node.0, due_ms: due.map(|d| d.0) })
+        }
+        Body::RestartBegin { node, lease, everybody } => Proto::RestartBegin(v1::RestartBegin {
+            node: node.0,
+            lease_ms: lease.as_millis(),
+            everybody: *everybody,
+        }),
+        Body::RestartEnd { node, begun } => {
+            Proto::RestartEnd(v1::RestartEnd { node: node.0, begun: Some(begun.to_wire()) })
+        }
+        Body::RestartForget { node, begun } => {
+            Proto::RestartForget(v1::RestartForget { node: node.0, begun: Some(begun.to_wire()) })
+        }
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
         Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
         Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
@@ -170,6 +193,32 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             module: text::module("WeightSet.module", p.module)?,
             node: text::node("WeightSet.node", p.node)?,
             weight: Weight(text::u16("WeightSet.weight", p.weight)?),
+        },
+        Proto::DrainSet(p) => Body::DrainSet {
+            module: text::module("DrainSet.module", p.module)?,
+            limit: Span::millis(p.drain_ms.min(Span::MAX_MILLIS)),
+        },
+        Proto::MaintenanceOn(p) => {
+            let p = p.maintenance.ok_or(WireError::Missing { field: "MaintenanceOn.maintenance" })?;
+            let (node, maintenance) = parse_maintenance(p)?;
+            Body::MaintenanceOn { node, maintenance }
+        }
+        Proto::MaintenanceOff(p) => Body::MaintenanceOff {
+            node: text::node("MaintenanceOff.node", p.node)?,
+            due: p.due_ms.map(UnixTime),
+        },
+        Proto::RestartBegin(p) => Body::RestartBegin {
+            node: text::node("RestartBegin.node", p.node)?,
+            lease: Span::millis(p.lease_ms.min(Span::MAX_MILLIS)),
+            everybody: p.everybody,
+        },
+        Proto::RestartEnd(p) => Body::RestartEnd {
+            node: text::node("RestartEnd.node", p.node)?,
+            begun: required::<EntryId>("RestartEnd.begun", p.begun)?,
+        },
+        Proto::RestartForget(p) => Body::RestartForget {
+            node: text::node("RestartForget.node", p.node)?,
+            begun: required::<EntryId>("RestartForget.begun", p.begun)?,
         },
         Proto::ProfileSet(p) => Body::ProfileSet(Profile::from_wire(p.profile)?),
         Proto::FinalizeLevel(p) => Body::FinalizeLevel(FeatureLevel(p.feature_level)),

@@ -18,6 +18,7 @@ impl Wire for Renewal {
             seq: self.seq.0,
             applied: self.applied.0,
             leased: self.leased,
+            lease_ms: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
         }
     }
 
@@ -29,6 +30,7 @@ impl Wire for Renewal {
             seq: Seq(p.seq),
             applied: Epoch(p.applied),
             leased: p.leased,
+            lease: Span::millis(p.lease_ms.into()),
         })
     }
 }

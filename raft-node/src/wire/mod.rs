@@ -11,6 +11,7 @@ mod state;
 mod text;
 
 pub use error::WireError;
+pub use model::maintenance_to_wire;
 pub use module::module_to_wire;
 
 /// A core type with a form on the wire and on disk.

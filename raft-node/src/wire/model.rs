@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use farm_core::id::NodeId;
 use farm_core::model::{
-    Criterion, Link, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service,
+    Criterion, Link, Maintenance, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service,
 };
+use farm_core::time::UnixTime;
 use farm_proto::v1;
 
 use super::{Wire, WireError, all_to_wire, parse_all, text};
@@ -131,4 +132,21 @@ impl Wire for Service {
             criterion: Criterion::from_wire(p.criterion)?,
         })
     }
+}
+
+/// The message for a maintenance of `node`.
+#[must_use]
+pub fn maintenance_to_wire(node: NodeId, maintenance: &Maintenance) -> v1::Maintenance {
+    v1::Maintenance {
+        node: node.0,
+        since_ms: maintenance.since.0,
+        until_ms: maintenance.until.map(|until| until.0),
+        reason: maintenance.reason.clone(),
+    }
+}
+
+pub(super) fn parse_maintenance(p: v1::Maintenance) -> Result<(NodeId, Maintenance), WireError> {
+    let node = text::node("Maintenance.node", p.node)?;
+    let (since, until) = (UnixTime(p.since_ms), p.until_ms.map(UnixTime));
+    Ok((node, Maintenance { since, until, reason: p.reason }))
 }

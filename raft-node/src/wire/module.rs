@@ -8,6 +8,7 @@ use farm_core::model::{
     BUCKETS, BucketSet, BucketState, Criterion, Mode, Module, ModuleKind, ModuleName, Phase, Protocol,
     Service, Weight,
 };
+use farm_core::time::Span;
 use farm_proto::v1;
 
 use super::{Wire, WireError, all_to_wire, parse_all, text};
@@ -26,6 +27,7 @@ pub fn module_to_wire(name: &ModuleName, module: &Module) -> v1::Module {
         weights: module.weights.iter().map(weight).collect(),
         assignment: Some(v1::Assignment { groups: groups(&module.assignment) }),
         slot: module.slot.into(),
+        drain_ms: module.drain.map(Span::as_millis),
     }
 }
 
@@ -47,6 +49,7 @@ pub(super) fn parse_module(p: v1::Module) -> Result<(ModuleName, Module), WireEr
         vips: p.vips.into_iter().map(parse_vip).collect::<Result<_, _>>()?,
         services: services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect(),
         weights: p.weights.into_iter().map(parse_weight).collect::<Result<_, _>>()?,
+        drain: p.drain_ms.map(|ms| Span::millis(ms.min(Span::MAX_MILLIS))),
         assignment: parse_groups(assignment.groups)?,
     };
     Ok((name, module))

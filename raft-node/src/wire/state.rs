@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use farm_core::electors::{Change, Electors, Seal};
 use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use farm_core::model::{BUCKETS, HashKey, ModuleName, Node, Pending, Profile, Protocol};
+use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
 use farm_core::time::Span;
 use farm_proto::v1;
 
+use super::model::{maintenance_to_wire, parse_maintenance};
 use super::module::{module_to_wire, parse_module};
 use super::{Wire, WireError, all_to_wire, parse_all, required, text};
 
@@ -34,6 +36,8 @@ impl Wire for ClusterState {
             fences: self.fences.iter().map(|(n, e)| v1::Fence { node: n.0, epoch: e.0 }).collect(),
             lease_bound_ns: self.lease_bound.0,
             retired: self.retired.iter().map(retired_to_wire).collect(),
+            restarts: self.restarts.iter().map(restart_to_wire).collect(),
+            maintenance: self.maintenance.iter().map(|(n, m)| maintenance_to_wire(*n, m)).collect(),
         }
     }
 
@@ -56,6 +60,8 @@ impl Wire for ClusterState {
             fences: p.fences.into_iter().map(parse_fence).collect::<Result<_, _>>()?,
             lease_bound: Span(p.lease_bound_ns),
             retired: p.retired.into_iter().map(parse_retired).collect::<Result<_, _>>()?,
+            restarts: p.restarts.into_iter().map(parse_restart).collect::<Result<_, _>>()?,
+            maintenance: p.maintenance.into_iter().map(parse_maintenance).collect::<Result<_, _>>()?,
             buckets: BUCKETS,
         })
     }
@@ -111,6 +117,26 @@ fn parse_nodes(list: Vec<v1::Node>) -> Result<BTreeMap<NodeId, Node>, WireError>
 
 fn parse_fence(p: v1::Fence) -> Result<(NodeId, Epoch), WireError> {
     Ok((text::node("Fence.node", p.node)?, Epoch(p.epoch)))
+}
+
+fn restart_to_wire((node, restart): (&NodeId, &Restart)) -> v1::Restart {
+    v1::Restart {
+        node: node.0,
+        begun: Some(restart.entry.to_wire()),
+        lease_ms: restart.lease.as_millis(),
+        everybody: restart.everybody,
+        over: restart.over.map_or(0, |epoch| epoch.0),
+    }
+}
+
+fn parse_restart(p: v1::Restart) -> Result<(NodeId, Restart), WireError> {
+    let restart = Restart {
+        entry: required::<EntryId>("Restart.begun", p.begun)?,
+        lease: Span::millis(p.lease_ms.min(Span::MAX_MILLIS)),
+        everybody: p.everybody,
+        over: (p.over != 0).then_some(Epoch(p.over)),
+    };
+    Ok((text::node("Restart.node", p.node)?, restart))
 }
 
 fn retired_to_wire((key, retired): (&ServiceKey, &Retired)) -> v1::Retired {

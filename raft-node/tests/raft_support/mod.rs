@@ -99,6 +99,10 @@ impl PeerHandler for Doorman {
     async fn drain(&self, _: Caller, _: v1::DrainReport) -> Result<v1::DrainAck, Status> {
         Err(Status::unimplemented("drain"))
     }
+
+    async fn look(&self, _: Caller) -> Result<v1::LookResponse, Status> {
+        Err(Status::unimplemented("look"))
+    }
 }
 
 /// A member with its data and its address, running or not.

@@ -31,6 +31,7 @@ const CONVALESCENCE: Span = Span::millis(3_000);
 const PATIENCE: Patience = Patience {
     requests: Span::millis(500),
     drain: Span::millis(1_500),
+    lag: Span::millis(1_500),
     hold: Span::millis(1_000),
     evict: Span::millis(3_000),
 };

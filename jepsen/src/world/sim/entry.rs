@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use farm_core::command::Command;
+use farm_core::command::{Body, Command};
 use farm_core::id::{EntryId, Epoch, NodeId};
 use farm_core::time::Span;
 
@@ -51,6 +51,18 @@ impl Entry {
         match &self.payload {
             Payload::Command(command) => command.fences(),
             Payload::Blank | Payload::Members(_) => Vec::new(),
+        }
+    }
+
+    /// The command, if it is about planned restarts.
+    #[must_use]
+    pub fn restart(&self) -> Option<Command> {
+        match &self.payload {
+            Payload::Command(command) => {
+                let about = matches!(command.body, Body::RestartBegin { .. } | Body::RestartForget { .. });
+                about.then(|| command.clone())
+            }
+            Payload::Blank | Payload::Members(_) => None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! What faults do to this world, and how they end.
 
 use farm_core::command::{Body, Command};
-use farm_core::model::{Mode, ModuleName, Weight};
+use farm_core::lease::Timing;
+use farm_core::model::{Mode, ModuleName, Profile, Weight};
 use farm_core::time::Span;
 
 use super::bootstrap::{member, service};
@@ -11,6 +12,9 @@ use super::network::Weather;
 use super::{Event, World};
 use crate::coverage::Situation;
 use crate::nemesis::{Fault, Target, Threads, Traffic};
+
+/// Longer than any failover, and short enough that one in its middle is soon over.
+const RESTART_LEASE: Span = Span::millis(800);
 
 /// The end of a fault.
 pub(super) enum Undo {
@@ -53,6 +57,8 @@ impl World {
             }),
             Fault::Transfer(target) => self.on(target, World::transfer),
             Fault::Snapshot(target) => self.on(target, World::snapshot),
+            Fault::BeginRestart(target) => self.on(target, Self::begin_restart),
+            Fault::EndRestart(target) => self.on(target, Self::end_restart),
             Fault::Weight(target, weight) => self.on(target, |w, m| w.weigh(m, Weight(weight))),
             Fault::Touch => self.touch(),
             Fault::Leave(target) => self.on(target, World::leave),
@@ -181,6 +187,10 @@ impl World {
     }
 
     fn restart(&mut self, m: usize, down: Span) {
+        let machine = &self.machines[m];
+        let left = machine.filter.in_force().deadline.since(machine.now(self.now));
+        let longer = left > Timing::of(Profile::Fast).lease;
+        self.cover(Situation::RestartedUnderLongerLease, longer && machine.daemon.is_some());
         self.stop(m);
         self.machines[m].disturbed = self.machines[m].disturbed.max(self.now + down);
         self.queue.put(self.now + down, Event::Start(m));
@@ -208,6 +218,23 @@ impl World {
         let Some(node) = self.machines[m].id else { return };
         for module in super::bootstrap::modules() {
             self.command(Body::WeightSet { module, node, weight });
+        }
+    }
+
+    fn begin_restart(&mut self, m: usize) {
+        let state = self.leader().and_then(|l| self.machines[l].daemon.as_ref()).map(|d| d.state.clone());
+        if let (Some(node), Some(state)) = (self.machines[m].id, state) {
+            let lives = |e| self.machines.iter().any(|other| other.id == Some(e) && other.daemon.is_some());
+            let everybody = !state.electors.majority(|e| e != node && lives(e));
+            self.command(Body::RestartBegin { node, lease: RESTART_LEASE, everybody });
+        }
+    }
+
+    fn end_restart(&mut self, m: usize) {
+        let state = self.leader().and_then(|l| self.machines[l].daemon.as_ref()).map(|d| d.state.clone());
+        let Some((node, state)) = self.machines[m].id.zip(state) else { return };
+        if let Some(restart) = state.restarting(node) {
+            self.command(Body::RestartEnd { node, begun: restart.entry });
         }
     }
 

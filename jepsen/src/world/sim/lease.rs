@@ -5,6 +5,7 @@ use std::rc::Rc;
 use farm_core::id::{EntryId, Epoch, NodeId};
 use farm_core::lease::{Ask, Elector, Expiry, Grant, Holder, Refused, Renewal, Timing};
 use farm_core::planted::{Bug, is_planted};
+use farm_core::restart;
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
 
@@ -19,6 +20,11 @@ use farm_core::controller::Input;
 const SOCKET: usize = 256;
 /// Longest visit to every CPU.
 const GRACE: Span = Span::micros(300);
+
+/// Length of the leases that `me` asks for.
+fn asked(state: &ClusterState, me: NodeId) -> Span {
+    restart::allowed(&state.restarts, me).unwrap_or_default().max(Timing::of(state.profile).lease)
+}
 
 impl World {
     /// Gives the thread work; it does it when it can.
@@ -115,6 +121,9 @@ impl World {
     }
 
     fn set_deadline(&mut self, m: usize, deadline: BootTime) {
+        if self.lease(m).is_some_and(|(lease, _)| !lease.resumed) {
+            return;
+        }
         self.machines[m].filter.set_deadline(deadline);
         self.judge_filters();
     }
@@ -144,15 +153,33 @@ impl World {
                 return;
             }
             self.begin(m, me, state, last);
-        } else if let Some((holder, elector, _)) = self.machines_of(m) {
+        } else if let Some((holder, elector, now)) = self.machines_of(m) {
             let timing = Timing::of(state.profile);
             elector.applied(state.applied_fences(last.index));
             elector.set_timing(timing);
+            elector.set_restarts(state.restarts.clone(), state.lease_bound, now);
             // Only ever shorter, and before the epoch that brings it is reported.
-            let deadline = holder.set_electors(state.electors.clone());
+            holder.set_electors(state.electors.clone());
+            let deadline = holder.set_lease(timing, asked(state, me), now);
             self.set_deadline(m, deadline);
         }
+        self.inherit(m, state);
         self.publish(m, state, me);
+    }
+
+    /// Once the state has come to what the filter works with, this run goes on with the lease of the one before.
+    fn inherit(&mut self, m: usize, state: &ClusterState) {
+        let pinned = self.machines[m].filter.in_force();
+        let (epoch, deadline) = (pinned.epoch, pinned.deadline);
+        let Some((lease, now)) = self.lease(m) else { return };
+        if lease.resumed || state.epoch < epoch {
+            return;
+        }
+        lease.resumed = true;
+        if let Some((holder, _)) = &mut lease.machines {
+            let deadline = holder.inherit(deadline, now);
+            self.set_deadline(m, deadline);
+        }
     }
 
     fn begin(&mut self, m: usize, me: NodeId, state: &ClusterState, last: EntryId) {
@@ -160,13 +187,19 @@ impl World {
         let timing = Timing::of(state.profile);
         let Some((lease, now)) = self.lease(m) else { return };
         let bound = state.lease_bound.max(lease.bound);
+        let mut possible = state.restarts.clone();
+        for (entry, command) in std::mem::take(&mut lease.restarts) {
+            restart::follow(&mut possible, &command, entry);
+        }
         let fences = state.applied_fences(last.index);
-        let mut elector = Elector::start(me, state.generation, timing, fences, bound, now);
+        let mut elector = Elector::start(me, state.generation, timing, fences, bound, &possible, now);
+        elector.set_restarts(state.restarts.clone(), state.lease_bound, now);
         for (entry, fences) in lease.early.drain(..) {
             elector.appended(entry, &fences);
         }
         let electors = state.electors.clone();
-        let holder = Holder::new(me, incarnation, state.generation, electors, timing, lease.applied);
+        let mut holder = Holder::new(me, incarnation, state.generation, electors, timing, lease.applied);
+        holder.set_lease(timing, asked(state, me), now);
         lease.machines = Some((holder, elector));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use farm_core::command::Command;
 use farm_core::controller::{Controller, Input};
 use farm_core::id::{EntryId, Epoch, NodeId};
 use farm_core::lease::{Elector, Holder};
@@ -95,6 +96,10 @@ pub struct LeaseThread {
     pub early: Vec<(EntryId, Vec<(NodeId, Epoch)>)>,
     /// Longest lease that the log allows beyond the state.
     pub bound: Span,
+    /// What it says about planned restarts.
+    pub restarts: Vec<(EntryId, Command)>,
+    /// This run goes on with the lease that the filter has from the run before.
+    pub resumed: bool,
     /// What the filter works with, as far as this thread knows.
     pub applied: Epoch,
     /// A table on its way into the filter; the thread does nothing else meanwhile.
@@ -199,6 +204,8 @@ impl LeaseThread {
                 .collect(),
             applied: if is_planted(Bug::LowerEpochAfterRestart) { Epoch(0) } else { pinned },
             bound: behind.iter().filter_map(|e| e.lease()).max().unwrap_or_default(),
+            restarts: behind.iter().filter_map(|e| Some((e.id, e.restart()?))).collect(),
+            resumed: false,
             publishing: None,
             inbox: VecDeque::new(),
             wake: None,

@@ -3,8 +3,10 @@
 mod changes;
 mod cluster;
 mod electors;
+mod maintenance;
 mod modules;
 mod nodes;
+mod restart;
 
 use crate::command::{Body, Command};
 use crate::event::{Event, Kind};
@@ -162,6 +164,14 @@ impl ClusterState {
             Body::ServiceAdd { module, service, mode } => self.service_add(module, service, *mode),
             Body::ServiceRemove { module, service } => self.service_remove(module, service),
             Body::WeightSet { module, node, weight } => self.weight_set(module, *node, *weight),
+            Body::DrainSet { module, limit } => self.drain_set(module, *limit),
+            Body::MaintenanceOn { node, maintenance } => self.maintenance_on(*node, maintenance),
+            Body::MaintenanceOff { node, due } => self.maintenance_off(*node, *due),
+            Body::RestartBegin { node, lease, everybody } => {
+                self.restart_begin(*node, *lease, *everybody, entry)
+            }
+            Body::RestartEnd { node, begun } => self.restart_end(*node, *begun),
+            Body::RestartForget { node, begun } => self.restart_forget(*node, *begun),
             Body::ProfileSet(profile) => self.profile_set(*profile),
             Body::FinalizeLevel(level) => self.finalize_level(*level),
             Body::Prepare(transfers) => self.prepare(transfers, entry),

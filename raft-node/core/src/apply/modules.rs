@@ -11,6 +11,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::model::{BucketState, Mode, Module, ModuleKind, ModuleName, Node, Role, Service, Weight};
 use crate::state::{ClusterState, Retired, ServiceKey};
+use crate::time::Span;
 
 impl ClusterState {
     pub(super) fn module_put(&mut self, name: &ModuleName, kind: ModuleKind) -> Done {
@@ -88,6 +89,16 @@ impl ClusterState {
         happened(Kind::WeightSet { module: name.clone(), name: member_name, weight })
     }
 
+    pub(super) fn drain_set(&mut self, name: &ModuleName, limit: Span) -> Done {
+        ensure(limit <= limits::DRAIN, || {
+            let fact = format!("a drain of {limit} is longer than {}, the longest", limits::DRAIN);
+            Refusal::new("drain_too_long", fact, format!("farmctl module set {name} --drain 24h"))
+        })?;
+        let module = self.modules.get_mut(name).ok_or_else(|| unknown_module(name))?;
+        module.drain = Some(limit);
+        happened(Kind::DrainSet { module: name.clone(), limit })
+    }
+
     fn retire(&mut self, service: ServiceKey, parties: &BTreeSet<NodeId>) {
         if !parties.is_empty() {
             self.retired.insert(service, Retired { unfenced: parties.clone(), pending: Vec::new() });
@@ -107,6 +118,7 @@ impl ClusterState {
             vips: BTreeMap::new(),
             services: BTreeMap::new(),
             weights: BTreeMap::new(),
+            drain: None,
             assignment: vec![BucketState::UNOWNED; self.buckets],
         })
     }

@@ -83,6 +83,7 @@ impl ClusterState {
         ensure(!self.electors.all().contains(&id), || busy(format!("{name} still grants leases")))?;
         ensure(self.electors.change.is_none(), || busy("the electors are being changed".into()))?;
         self.nodes.remove(&id);
+        self.maintenance.remove(&id);
         for module in self.modules.values_mut() {
             module.weights.remove(&id);
         }

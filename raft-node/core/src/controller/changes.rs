@@ -8,6 +8,7 @@ use crate::command::{Body, Evidence, ModuleBuckets, Transfer};
 use crate::id::{Epoch, NodeId};
 use crate::model::{BucketSet, Module, ModuleName, Phase, Weight};
 use crate::planner::{Claim, plan};
+use crate::time::Span;
 
 /// Renewals that a step waits for the rest of its change (fast: 50 ms), so that one entry serves all of it.
 const GATHER_RENEWALS: u64 = 2;
@@ -239,7 +240,7 @@ impl View<'_> {
         if closed || self.is_silent(previous) {
             return all();
         }
-        let (handshakes, datagrams) = (self.controller.patience.requests, self.controller.patience.drain);
+        let (handshakes, datagrams) = (self.controller.patience.requests, self.drain_limit(module));
         let report = self.observed.drains.get(&(previous, module.clone()));
         let Some(report) = report.filter(|r| r.epoch >= group.state.changed) else {
             return if known_for >= handshakes { all() } else { Vec::new() };
@@ -253,6 +254,12 @@ impl View<'_> {
         if patient && clear.len() < group.buckets.len() { Vec::new() } else { clear }
     }
 
+    /// How long connections of `module` may stay with their previous node.
+    fn drain_limit(&self, module: &ModuleName) -> Span {
+        let said = self.state.modules.get(module).and_then(|m| m.drain);
+        said.unwrap_or(self.controller.patience.drain)
+    }
+
     fn drained(&self, module: &ModuleName, group: &Group) -> Vec<usize> {
         let all = || group.buckets.iter().collect();
         let Some(previous) = group.state.previous else { return all() };
@@ -261,7 +268,7 @@ impl View<'_> {
         }
         let known_for = self.known_for(group.state.changed);
         let patience = &self.controller.patience;
-        let limit = if self.is_silent(previous) { patience.hold } else { patience.drain };
+        let limit = if self.is_silent(previous) { patience.hold } else { self.drain_limit(module) };
         if known_for >= limit {
             return all();
         }

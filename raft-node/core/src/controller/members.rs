@@ -119,13 +119,14 @@ impl View<'_> {
     /// A leader that is about to go lets another voter lead, once nothing depends on it but its vote.
     fn hand_over(&self) -> Option<Effect> {
         let me = self.controller.me;
-        let goes = self.state.nodes.get(&me).is_some_and(|n| n.membership != Membership::Member);
-        if !goes || self.state.is_party(me) {
+        let goes = self.state.nodes.get(&me).is_some_and(|n| !self.state.takes_part(n));
+        let restarts = self.state.restarting(me).is_some();
+        if !restarts && (!goes || self.state.is_party(me)) {
             return None;
         }
         let stays = |id: &&NodeId| {
-            let member = self.state.nodes.get(id).is_some_and(|n| n.membership == Membership::Member);
-            **id != me && member && !self.is_silent(**id)
+            let stays = self.state.nodes.get(id).is_some_and(|n| self.state.takes_part(n));
+            **id != me && stays && !self.is_silent(**id)
         };
         self.observed.voters.iter().find(stays).map(|id| Effect::TransferLeader(*id))
     }

@@ -7,6 +7,7 @@ mod changes;
 mod evidence;
 mod members;
 mod presence;
+mod restarts;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,14 +23,20 @@ use evidence::Reports;
 use presence::Presence;
 use view::View;
 
+/// How long connections may stay with their previous node where a module says nothing else: most end by themselves
+/// in a minute, few in the next ones, and the rest for no reason that could be waited for.
+pub const DRAIN: Span = Span::seconds(300);
+
 /// How long the leader waits for what may never come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Patience {
     /// Activate waits at most so long for request sockets of the previous owner: a client that has not answered a
     /// SYN-ACK by then has most likely gone.
     pub requests: Span,
-    /// Settle waits at most so long for the previous owner's connections.
+    /// Settle waits at most so long for the previous owner's connections, where the module says nothing else.
     pub drain: Span,
+    /// A node that is heard and does not follow the epochs is waited for at most so long.
+    pub lag: Span,
     /// After the previous owner died, unknown established segments are left unanswered for so long: if only its
     /// daemon died, its connections go on.
     pub hold: Span,
@@ -41,7 +48,8 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             requests: Span::millis(3_000),
-            drain: Span::millis(10_000),
+            drain: DRAIN,
+            lag: Span::seconds(10),
             hold: Span::millis(3_000),
             evict: Span::millis(10_000),
         }
@@ -389,7 +397,9 @@ impl Controller {
             .or_else(|| view.cancel().map(whole))
             .or_else(|| view.move_prepared().map(whole))
             .or_else(|| view.change_electors().map(whole))
-            .or_else(|| view.remove_node().map(whole));
+            .or_else(|| view.remove_node().map(whole))
+            .or_else(|| view.end_restart().map(whole))
+            .or_else(|| view.forget_restart().map(whole));
         if let Some((body, part)) = urgent {
             if part {
                 self.activated_part = now;

@@ -79,8 +79,9 @@ impl Presence {
         for id in state.nodes.keys() {
             notices.extend(self.listen(*id, now, state, observed, timing));
         }
-        // Without a majority nobody can hold a lease, and that says nothing about anybody.
-        let granted = state.electors.majority(|e| !self.is_silent(e));
+        // Without a majority nobody can hold a lease, and that says nothing about anybody. An elector whose daemon is
+        // being restarted grants nothing.
+        let granted = state.electors.majority(|e| !self.is_silent(e) && state.restarting(e).is_none());
         let (damping, patience) = (self.damping(timing), unleased(timing));
         for (id, seen) in &mut self.nodes {
             if granted {
@@ -114,7 +115,7 @@ impl Presence {
         observed: &Observed,
         timing: &Timing,
     ) -> Option<Notice> {
-        let missed = now.since(self.last_heard(id, observed)) >= timing.silence();
+        let missed = now.since(self.last_heard(id, observed)) >= silence(state, id, timing);
         let heard = observed.heard.get(&id);
         let damping = self.damping(timing);
         // Who appears later has just joined.
@@ -168,6 +169,12 @@ impl Presence {
         let eligible = there.map(|(_, s)| s.eligible_at);
         silences.chain(idle).chain(eligible).filter(|at| *at > now).min()
     }
+}
+
+/// How long `id` must say nothing to count as silent. One whose daemon is being restarted is expected to say nothing,
+/// and its filter goes on, for as long as its lease.
+fn silence(state: &ClusterState, id: NodeId, timing: &Timing) -> Span {
+    state.restarting(id).map_or(timing.silence(), |restart| restart.lease.max(timing.silence()))
 }
 
 fn unleased(timing: &Timing) -> Span {

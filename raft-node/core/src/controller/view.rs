@@ -7,7 +7,7 @@ use crate::assignment::Group;
 use crate::command::Evidence;
 use crate::id::{Epoch, NodeId};
 use crate::lease::{Timing, timing};
-use crate::model::{Membership, Module, ModuleKind, ModuleName, Node, Pending, Role, Weight};
+use crate::model::{Module, ModuleKind, ModuleName, Node, Pending, Role, Weight};
 use crate::state::ClusterState;
 use crate::time::{BootTime, Span};
 
@@ -73,17 +73,19 @@ impl<'a> View<'a> {
 
     fn servers(&self, module: &Module, there: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Weight> {
         let may = |n: &&Node| {
-            n.role == Role::Server && n.membership == Membership::Member && covers(n, module) && there(n.id)
+            n.role == Role::Server && self.state.takes_part(n) && covers(n, module) && there(n.id)
         };
         let weight = |n: &Node| module.weights.get(&n.id).copied().unwrap_or(Weight::DEFAULT);
         self.state.nodes.values().filter(may).map(|n| (n.id, weight(n))).filter(|(_, w)| w.0 > 0).collect()
     }
 
-    /// Lag alone ends nothing at once: the node gets as long as the previous owner's requests.
+    /// Lag alone ends nothing at once: the node gets as long as the previous owner's requests, and one whose daemon is
+    /// being restarted as long as that takes.
     pub(super) fn only_lags(&self, node: NodeId) -> bool {
-        let stays = self.state.nodes.get(&node).is_some_and(|n| n.membership == Membership::Member);
+        let stays = self.state.nodes.get(&node).is_some_and(|n| self.state.takes_part(n));
         let lags_for = self.controller.presence.lags_for(node, self.now);
-        stays && self.serves(node) && lags_for < self.controller.patience.requests
+        let excused = self.state.restarting(node).is_some() || lags_for < self.controller.patience.requests;
+        stays && self.serves(node) && excused
     }
 
     /// Whether `node` reported `epoch`.
@@ -96,9 +98,9 @@ impl<'a> View<'a> {
     /// waited for longer than connections are: fences keep it from harm, and the others must go on.
     pub(super) fn all_reported(&self, epoch: Epoch) -> bool {
         let (presence, now) = (&self.controller.presence, self.now);
-        let wait = timing::wait(self.state.lease_bound);
-        let gone = |id| now.since(presence.last_heard(id, self.observed)) > wait;
-        let stuck = |id| presence.lags_for(id, now) >= self.controller.patience.drain;
+        let wait = |id| timing::wait(self.state.longest_lease(id));
+        let gone = |id| now.since(presence.last_heard(id, self.observed)) > wait(id);
+        let stuck = |id| presence.lags_for(id, now) >= self.controller.patience.lag;
         self.state.nodes.keys().all(|id| self.reported(*id, epoch) || gone(*id) || stuck(*id))
     }
 

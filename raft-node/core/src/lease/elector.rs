@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::timing::{Timing, wait};
 use super::{Grant, Renewal};
 use crate::id::{EntryId, Epoch, Generation, Incarnation, Leadership, NodeId, Seq};
+use crate::restart::{self, Restart, Restarts};
 use crate::time::{BootTime, Span};
 
 /// Runs of one daemon that are remembered as superseded. Datagrams live for milliseconds, restarts take longer.
@@ -17,9 +18,13 @@ pub struct Elector {
     me: NodeId,
     generation: Generation,
     timing: Timing,
+    /// Planned restarts of the applied state: whom more is granted than the profile says.
+    restarts: Restarts,
     nodes: BTreeMap<NodeId, Known>,
     /// Until then anybody, known or not, may hold a lease that this elector granted before it was restarted.
     inherited: BootTime,
+    /// The same for longer ones, per planned restart that may have allowed them.
+    inherited_longer: Vec<(NodeId, Restart, BootTime)>,
     /// Fences of entries that are in the durable log and not applied, by index.
     log: BTreeMap<u64, (EntryId, Vec<(NodeId, Epoch)>)>,
     applied: AppliedFences,
@@ -114,8 +119,9 @@ pub enum Refused {
 
 impl Elector {
     /// An elector that has just started: its predecessor may have granted a lease of length `bound` to anybody the
-    /// moment before. `bound` is the longest that the own state *and log* allow ([`crate::state::ClusterState::lease_bound`],
-    /// [`crate::command::Command::lease`]). Fences of unapplied entries follow by [`Elector::appended`], before the first renewal.
+    /// moment before, and longer ones in the course of `restarts`. Both are what the own state *and log* allow
+    /// ([`crate::state::ClusterState::lease_bound`], [`crate::command::Command::lease`], [`restart::follow`]).
+    /// Fences of unapplied entries follow by [`Elector::appended`], before the first renewal.
     #[must_use]
     pub fn start(
         me: NodeId,
@@ -123,16 +129,21 @@ impl Elector {
         timing: Timing,
         applied: AppliedFences,
         bound: Span,
+        restarts: &Restarts,
         now: BootTime,
     ) -> Self {
         let inherited =
             if planted!(NoGrantReset) { BootTime(0) } else { now + wait(bound.max(timing.lease)) };
+        let longer = restarts.iter().filter(|_| !planted!(RestartForgotten));
+        let inherited_longer = longer.map(|(id, r)| (*id, *r, now + wait(r.lease))).collect();
         let mut elector = Self {
             me,
             generation,
             timing,
+            restarts: Restarts::new(),
             nodes: BTreeMap::new(),
             inherited,
+            inherited_longer,
             log: BTreeMap::new(),
             applied,
             fence: BTreeMap::new(),
@@ -147,6 +158,35 @@ impl Elector {
         self.timing = timing;
     }
 
+    /// Takes the planned restarts of the applied state. Where one is forgotten, nobody holds a lease any more that is
+    /// longer than `bound` ([`crate::state::ClusterState::lease_bound`]) or than what the others allow: whoever could
+    /// has said so, and what was granted for longer has been cut off.
+    pub fn set_restarts(&mut self, restarts: Restarts, bound: Span, now: BootTime) {
+        let before = core::mem::replace(&mut self.restarts, restarts);
+        let (restarts, index) = (&self.restarts, self.applied.index);
+        // What only the log knows may still have to be applied.
+        let forgotten = |node: &NodeId, r: &Restart| {
+            r.entry.index <= index && restarts.get(node).is_none_or(|now| now.entry != r.entry)
+        };
+        for (node, restart, until) in &mut self.inherited_longer {
+            if forgotten(node, restart) {
+                *until = (*until).min(now + wait(bound));
+            }
+        }
+        let ends = before.iter().any(|(node, restart)| forgotten(node, restart));
+        for (node, known) in self.nodes.iter_mut().filter(|_| ends) {
+            let left = restart::outstanding(restarts, *node).unwrap_or_default();
+            known.busy_until = known.busy_until.min(now + wait(bound.max(left)));
+        }
+    }
+
+    /// What is granted to a node that asks for a lease of this length.
+    fn length(&self, renewal: &Renewal) -> Span {
+        let ordinary = self.timing.lease;
+        let allowed = restart::allowed(&self.restarts, renewal.node).unwrap_or(ordinary).max(ordinary);
+        renewal.lease.min(allowed).max(ordinary)
+    }
+
     /// Checks, stamps and answers a renewal in one step.
     ///
     /// # Errors
@@ -156,7 +196,7 @@ impl Elector {
             return Err(Refused::Generation);
         }
         let fence = self.fence(renewal.node);
-        let lease = self.timing.lease;
+        let lease = self.length(renewal);
         self.newest = self.newest.max(renewal.applied);
         let epoch = self.newest;
         let known = self.hear(renewal, now)?;
@@ -209,7 +249,9 @@ impl Elector {
             return Expiry::NotFenced;
         }
         let granted = self.nodes.get(&ask.node).map_or(BootTime(0), |k| k.busy_until);
-        Expiry::Remaining(granted.max(self.inherited).since(now))
+        let longer = self.inherited_longer.iter().filter(|(id, r, _)| r.everybody || *id == ask.node);
+        let inherited = longer.map(|(_, _, until)| *until).fold(self.inherited, BootTime::max);
+        Expiry::Remaining(granted.max(inherited).since(now))
     }
 
     /// When `node` was last heard since the start.

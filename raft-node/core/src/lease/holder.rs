@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Grant, Renewal, Timing};
 use crate::electors::Electors;
 use crate::id::{Epoch, Generation, Incarnation, NodeId, Seq};
-use crate::time::BootTime;
+use crate::time::{BootTime, Span};
 
 /// Renewals whose answers are still of use. A lease spans at most eight renewals; every applied epoch adds one.
 const REMEMBERED: usize = 64;
 
 /// Renews the lease of one node and knows its deadline (DESIGN L3).
 ///
-/// The deadline is closed (0) at start: a rebooted node accepts nothing before a majority granted. Nothing here
-/// shortens it but [`Holder::set_electors`]: time does, in the filter.
+/// The deadline is closed (0) at start: a rebooted node accepts nothing before a majority granted. Only
+/// [`Holder::set_electors`] and [`Holder::set_lease`] shorten it: otherwise time does, in the filter. A run that takes
+/// up what its predecessor left in the filter goes on with that deadline ([`Holder::inherit`]).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Holder {
     me: NodeId,
@@ -21,6 +22,8 @@ pub struct Holder {
     generation: Generation,
     electors: Electors,
     timing: Timing,
+    /// Length of the leases that it asks for: the profile's, or a longer one (L8).
+    lease: Span,
     applied: Epoch,
     /// Of the newest renewal that was sent.
     seq: Seq,
@@ -48,6 +51,7 @@ impl Holder {
             generation,
             electors,
             timing,
+            lease: timing.lease,
             applied,
             seq: Seq(0),
             sent: VecDeque::new(),
@@ -96,6 +100,7 @@ impl Holder {
             seq: self.seq,
             applied: self.applied,
             leased: now < self.deadline,
+            lease: self.lease,
         }
     }
 
@@ -105,7 +110,8 @@ impl Holder {
         let sent = self.sent_at(grant)?;
         let from = if planted!(LeaseFromAnswer) { now } else { sent };
         let end = self.granted.entry(grant.elector).or_default();
-        *end = (*end).max(from + grant.lease);
+        // An elector may still answer what was asked when more was asked for.
+        *end = (*end).max(from + grant.lease.min(self.lease));
         let reached = self.reached();
         (reached > self.deadline).then(|| {
             self.deadline = reached;
@@ -116,17 +122,42 @@ impl Holder {
     /// Takes the electors of a newly applied epoch; the deadline, recomputed and never later than it was. Publish it
     /// *before* [`Holder::applied`] reports that epoch (L7).
     pub fn set_electors(&mut self, electors: Electors) -> BootTime {
-        let all = electors.all();
-        self.granted.retain(|elector, _| all.contains(elector));
-        self.electors = electors;
-        self.deadline = self.deadline.min(self.reached());
+        if electors != self.electors {
+            let all = electors.all();
+            self.granted.retain(|elector, _| all.contains(elector));
+            self.electors = electors;
+            self.deadline = self.deadline.min(self.reached());
+        }
         self.deadline
     }
 
-    /// Takes the timing of a newly applied profile.
-    pub fn set_timing(&mut self, timing: Timing) {
+    /// Takes the timing of a newly applied profile, and the length of the leases to ask for. The deadline, never later
+    /// than a lease of that length from `now`. Publish it *before* [`Holder::applied`] reports the epoch that brings it.
+    pub fn set_lease(&mut self, timing: Timing, lease: Span, now: BootTime) -> BootTime {
+        if (self.timing, self.lease) != (timing, lease) {
+            self.next = BootTime(0);
+        }
         self.timing = timing;
-        self.next = BootTime(0);
+        self.lease = lease;
+        self.cap(now);
+        self.deadline
+    }
+
+    /// The filter of this node goes by a lease until `deadline`, of which an earlier run of the daemon was the holder;
+    /// 0 when there is none. The deadline from now on: no later than a lease of the length that is asked for. In a
+    /// change of electors it counts for nothing: that a majority of both sets granted it is not known.
+    pub fn inherit(&mut self, deadline: BootTime, now: BootTime) -> BootTime {
+        if self.electors.change.is_none() {
+            self.deadline = self.deadline.max(deadline);
+        }
+        self.cap(now);
+        self.deadline
+    }
+
+    fn cap(&mut self, now: BootTime) {
+        let latest = now + self.lease;
+        self.granted.values_mut().for_each(|end| *end = (*end).min(latest));
+        self.deadline = self.deadline.min(latest);
     }
 
     /// The filter works with `epoch` (after its grace period): a renewal that says so is due at once.

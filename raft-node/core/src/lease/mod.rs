@@ -30,6 +30,8 @@ pub struct Renewal {
     /// Whether it held a lease when it sent this. One that asks without ever holding any does not serve: no answer
     /// reaches it, or too few electors do.
     pub leased: bool,
+    /// Length of the lease that it asks for.
+    pub lease: Span,
 }
 
 /// An elector's answer to exactly one renewal.

@@ -7,9 +7,11 @@ use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{EntryId, Epoch, FeatureLevel, Leadership, NodeId};
 use farm_core::limits;
 use farm_core::model::{
-    BucketSet, Membership, Mode, ModuleKind, ModuleName, Node, Phase, Profile, Role, Service, Weight,
+    BucketSet, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Phase, Profile, Role, Service,
+    Weight,
 };
 use farm_core::state::ClusterState;
+use farm_core::time::{Span, UnixTime};
 use proptest::prelude::*;
 
 use crate::world::{founding, node, service};
@@ -348,6 +350,45 @@ fn transfers() -> impl Strategy<Value = Vec<Transfer>> {
     prop::collection::vec(one, 1..3)
 }
 
+fn maintenance(until: Option<u64>) -> Maintenance {
+    Maintenance { since: UnixTime(1_000), until: until.map(UnixTime), reason: String::new() }
+}
+
+#[test]
+fn maintenance_begins_and_ends() {
+    let mut log = Log::with_nodes(3);
+    let on = |node, maintenance| Body::MaintenanceOn { node: NodeId(node), maintenance };
+    let off = |node, due: Option<u64>| Body::MaintenanceOff { node: NodeId(node), due: due.map(UnixTime) };
+    assert_eq!(log.any(on(9, maintenance(None))), Err("unknown_node"));
+    assert_eq!(log.any(off(2, None)), Err("no_maintenance"));
+    assert_eq!(log.any(on(2, maintenance(Some(1_000)))), Err("bad_until"), "it would be over at once");
+    let wordy = Maintenance { reason: "x".repeat(limits::REASON + 1), ..maintenance(None) };
+    assert_eq!(log.any(on(2, wordy)), Err("bad_reason"));
+    let lines = Maintenance { reason: "one\ntwo".into(), ..maintenance(None) };
+    assert_eq!(log.any(on(2, lines)), Err("bad_reason"));
+    log.any(on(2, maintenance(Some(5_000)))).unwrap();
+    assert!(!log.state.takes_part(&log.state.nodes[&NodeId(2)]));
+    // Somebody gave it longer before the first end came.
+    log.any(on(2, maintenance(Some(9_000)))).unwrap();
+    assert_eq!(log.any(off(2, Some(5_000))), Err("no_maintenance"));
+    log.any(on(1, maintenance(None))).unwrap();
+    assert_eq!(log.any(on(3, maintenance(None))), Err("last_server"));
+    log.any(off(2, Some(9_000))).unwrap();
+    assert!(log.state.takes_part(&log.state.nodes[&NodeId(2)]));
+    log.any(on(3, maintenance(None))).unwrap();
+}
+
+#[test]
+fn a_drain_has_a_longest() {
+    let mut log = Log::with_nodes(2);
+    let limit = |limit| Body::DrainSet { module: name("web"), limit };
+    assert_eq!(log.any(limit(Span::seconds(1))), Err("unknown_module"));
+    log.any(add("web", service(80), Mode::Directed)).unwrap();
+    assert_eq!(log.any(limit(limits::DRAIN + Span::seconds(1))), Err("drain_too_long"));
+    log.any(limit(Span::ZERO)).unwrap();
+    assert_eq!(log.state.modules[&name("web")].drain, Some(Span::ZERO));
+}
+
 fn listed() -> impl Strategy<Value = Vec<ModuleBuckets>> {
     set().prop_map(|buckets| vec![ModuleBuckets { module: name("web"), buckets }])
 }
@@ -362,6 +403,9 @@ fn body() -> impl Strategy<Value = Body> {
         1 => node_id().prop_map(Body::NodeBack),
         1 => node_id().prop_map(Body::NodeLeave),
         2 => node_id().prop_map(Body::NodeRemove),
+        1 => node_id().prop_map(|node| Body::MaintenanceOn { node, maintenance: maintenance(None) }),
+        1 => node_id().prop_map(|node| Body::MaintenanceOff { node, due: None }),
+        1 => (0..3_u64).prop_map(|s| Body::DrainSet { module: name("web"), limit: Span::seconds(s) }),
         1 => Just(Body::ModuleRemove(name("web"))),
         5 => port().prop_map(|service| add("web", service, Mode::Directed)),
         2 => port().prop_map(|service| Body::ServiceRemove { module: name("web"), service }),

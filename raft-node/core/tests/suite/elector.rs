@@ -3,6 +3,7 @@
 use farm_core::id::{EntryId, Epoch, Generation, Incarnation, Leadership, NodeId, Seq};
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Renewal, Timing};
 use farm_core::model::Profile;
+use farm_core::restart::{Restart, Restarts};
 use farm_core::time::{BootTime, Span};
 
 use crate::transcript::{number, play};
@@ -25,6 +26,23 @@ fn at(words: &[&str]) -> BootTime {
     BootTime(0) + Span::millis(time.parse().unwrap())
 }
 
+/// The number behind `name`, else 0.
+fn option(words: &[&str], name: &str) -> u64 {
+    words.iter().find_map(|w| w.strip_prefix(name)).map_or(0, |n| n.parse().unwrap())
+}
+
+/// `n2/7.1`: node 2 restarts by entry 7 of term 1; `all` where everybody gets longer leases, `over` where it is over.
+fn restarts(words: &[&str]) -> Restarts {
+    let one = |word: &&str| {
+        let (node, begun) = word.split_once('/')?;
+        let over = words.contains(&"over").then_some(Epoch(1));
+        let (lease, everybody) = (Span::millis(10_000), words.contains(&"all"));
+        let restart = Restart { entry: entry(begun), lease, everybody, over };
+        Some((NodeId(node[1..].parse().unwrap()), restart))
+    };
+    words.iter().filter_map(one).collect()
+}
+
 fn renewal(words: &[&str]) -> Renewal {
     let run = words.iter().find_map(|w| w.strip_prefix("run=")).map_or(1, |r| r.parse().unwrap());
     let generation =
@@ -36,6 +54,7 @@ fn renewal(words: &[&str]) -> Renewal {
         seq: Seq(number(words, 2)),
         applied: Epoch(number(words, 3)),
         leased: !words.contains(&"unleased"),
+        lease: Span::millis(option(words, "lease=")),
     }
 }
 
@@ -43,7 +62,16 @@ fn start(words: &[&str]) -> Elector {
     let generation = Generation { number: 1, ..Generation::default() };
     let mut applied = AppliedFences { index: 1, ..AppliedFences::default() };
     applied.fences.extend(words.iter().filter(|w| w.contains('@')).map(|w| fence(w)));
-    Elector::start(NodeId(1), generation, Timing::of(Profile::Fast), applied, Span::ZERO, at(words))
+    let restarts = restarts(words);
+    Elector::start(
+        NodeId(1),
+        generation,
+        Timing::of(Profile::Fast),
+        applied,
+        Span::ZERO,
+        &restarts,
+        at(words),
+    )
 }
 
 fn applied(words: &[&str]) -> AppliedFences {
@@ -80,6 +108,10 @@ fn elector_transcript() {
         }
         "applied" => {
             elector.applied(applied(words));
+            String::new()
+        }
+        "restarts" => {
+            elector.set_restarts(restarts(words), Span::millis(100), at(words));
             String::new()
         }
         "expiry" => {

@@ -35,7 +35,9 @@ fn grant(words: &[&str]) -> Grant {
         node: NodeId(if flag("other-node") { 9 } else { 1 }),
         incarnation: Incarnation([if flag("other-run") { 2 } else { 1 }; 16]),
         seq: Seq(number(words, 2)),
-        lease: Span::millis(100),
+        lease: Span::millis(
+            words.iter().find_map(|w| w.strip_prefix("lease=")).map_or(100, |l| l.parse().unwrap()),
+        ),
         epoch: Epoch(0),
     }
 }
@@ -57,9 +59,10 @@ fn holder_transcript() {
             let renewal = holder.renew(at(words, 1));
             let held = if renewal.leased { "held" } else { "not held" };
             format!(
-                "seq {} applied {} {held} next {}",
+                "seq {} applied {} {held} asks for {} ms next {}",
                 renewal.seq,
                 renewal.applied,
+                renewal.lease.as_millis(),
                 ms(holder.next_renewal())
             )
         }
@@ -73,6 +76,11 @@ fn holder_transcript() {
         "electors" => {
             format!("deadline {}", ms(holder.set_electors(electors(words[1], words.get(2).copied()))))
         }
+        "lease" => {
+            let lease = Span::millis(number(words, 1));
+            format!("deadline {}", ms(holder.set_lease(Timing::of(Profile::Fast), lease, at(words, 2))))
+        }
+        "inherit" => format!("deadline {}", ms(holder.inherit(at(words, 1), at(words, 2)))),
         "applied" => {
             holder.applied(Epoch(number(words, 1)));
             format!("next {}", ms(holder.next_renewal()))

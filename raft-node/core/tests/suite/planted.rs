@@ -63,6 +63,23 @@ fn no_grant_reset() {
     });
 }
 
+/// Its daemon was about to be restarted when it was cut off; then all who granted it its longer lease lose their memory.
+#[test]
+fn restart_forgotten() {
+    breaks(Bug::RestartForgotten, |world| {
+        world.begin_restart(NodeId(3));
+        world.run(100);
+        cut(world, 3, true);
+        world.restart(NodeId(2));
+        world.run(3);
+        assert!(world.elect(NodeId(2)));
+        world.restart(NodeId(1));
+        world.run(300);
+        world.end_restart(NodeId(3));
+        world.run(2_000);
+    });
+}
+
 #[test]
 fn wait_equals_lease_and_a_late_stamp() {
     // Clocks run at the same rate here, so that W = L alone is not noticed; this pins where the margin is used.

@@ -37,6 +37,11 @@ fn reconcile_transcript() {
             "leave" => drop(world.propose(Body::NodeLeave(node()))),
             "away" => drop(world.propose(Body::NodeAway(node()))),
             "back" => drop(world.propose(Body::NodeBack(node()))),
+            "begin" => world.begin_restart(node()),
+            "end" => world.end_restart(node()),
+            "maintain" => world.maintain(node()),
+            "release" => drop(world.propose(Body::MaintenanceOff { node: node(), due: None })),
+            "drain" => world.drain_for(number(words, 1)),
             "weight" => world.weight(node(), u16::try_from(number(words, 2)).unwrap()),
             "elect" => assert!(world.elect(node())),
             "show" => {
@@ -74,6 +79,11 @@ enum Fault {
     Busy(u64, bool),
     Away(u64),
     Back(u64),
+    Begin(u64),
+    End(u64),
+    Maintain(u64),
+    Release(u64),
+    Drain(u64),
     Join,
     Run(u64),
 }
@@ -96,6 +106,11 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (node(), any::<bool>()).prop_map(|(n, b)| Fault::Busy(n, b)),
         1 => node().prop_map(Fault::Away),
         2 => node().prop_map(Fault::Back),
+        2 => node().prop_map(Fault::Begin),
+        1 => node().prop_map(Fault::End),
+        1 => node().prop_map(Fault::Maintain),
+        2 => node().prop_map(Fault::Release),
+        1 => prop_oneof![Just(0), Just(60_000)].prop_map(Fault::Drain),
         1 => Just(Fault::Join),
         8 => prop_oneof![1..40_u64, 40..400_u64, 400..2_000_u64].prop_map(Fault::Run),
     ]
@@ -123,6 +138,11 @@ fn inflict(world: &mut World, fault: &Fault) {
         Fault::Weight(n, weight) => world.weight(NodeId(*n), *weight),
         Fault::Away(n) => drop(world.propose(Body::NodeAway(NodeId(*n)))),
         Fault::Back(n) => drop(world.propose(Body::NodeBack(NodeId(*n)))),
+        Fault::Begin(n) => world.begin_restart(NodeId(*n)),
+        Fault::End(n) => world.end_restart(NodeId(*n)),
+        Fault::Maintain(n) => world.maintain(NodeId(*n)),
+        Fault::Release(n) => drop(world.propose(Body::MaintenanceOff { node: NodeId(*n), due: None })),
+        Fault::Drain(ms) => world.drain_for(*ms),
         Fault::Join if world.servers.len() < 5 => world.join(),
         Fault::Run(ms) => world.run(*ms),
         _ => {}
@@ -154,6 +174,10 @@ proptest! {
             for (id, node) in &state.nodes {
                 if node.membership == Membership::Away {
                     world.propose(Body::NodeBack(*id));
+                }
+                world.end_restart(*id);
+                if state.maintenance.contains_key(id) {
+                    world.propose(Body::MaintenanceOff { node: *id, due: None });
                 }
                 if !default(id) {
                     world.weight(*id, 100);
@@ -191,4 +215,13 @@ fn what_is_not_green_says_so_with_its_cause() {
     world.propose(Body::NodeAway(NodeId(2)));
     world.run(5);
     assert_eq!(codes(&world, &[]), ["node_away", "change_open"]);
+    world.propose(Body::NodeBack(NodeId(2)));
+    world.servers.get_mut(&NodeId(3)).unwrap().cut = false;
+    world.run(40_000);
+    world.maintain(NodeId(3));
+    world.run(5);
+    assert_eq!(codes(&world, &[(3, silent)]), ["node_silent", "node_maintenance"]);
+    world.run(5_000);
+    // Nobody misses it once it has no clients.
+    assert_eq!(codes(&world, &[(3, silent)]), ["node_maintenance"]);
 }

@@ -11,11 +11,12 @@ use farm_core::electors::Electors;
 use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, Leadership, NodeId};
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Grant, Holder, Renewal, Timing};
 use farm_core::model::{
-    BucketSet, BucketState, Criterion, HashKey, Link, Membership, Mode, ModuleName, Node, Phase, Profile,
-    Protocol, Role, Service, Weight,
+    BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, ModuleName, Node, Phase,
+    Profile, Protocol, Role, Service, Weight,
 };
+use farm_core::restart::{self, RESTART_LEASE, Restarts};
 use farm_core::state::ClusterState;
-use farm_core::time::{BootTime, Span};
+use farm_core::time::{BootTime, Span, UnixTime};
 
 const MS: Span = Span::millis(1);
 /// A leader that nobody heard for so long is replaced.
@@ -61,6 +62,8 @@ pub struct Server {
     applied: usize,
     commit: usize,
     holder: Holder,
+    /// This run goes on with the lease that the filter has from the run before.
+    resumed: bool,
     elector: Elector,
     controller: Option<Controller>,
     matched: BTreeMap<NodeId, usize>,
@@ -129,6 +132,12 @@ pub fn founding() -> Command {
     })
 }
 
+fn elector(id: NodeId, restarts: &Restarts, now: BootTime) -> Elector {
+    let generation = Generation { number: 1, survivor: NodeId(1), nonce: 5 };
+    let timing = Timing::of(Profile::Fast);
+    Elector::start(id, generation, timing, AppliedFences::default(), Span::ZERO, restarts, now)
+}
+
 impl Server {
     fn new(id: NodeId, buckets: usize, run: u8, now: BootTime) -> Self {
         let generation = Generation { number: 1, survivor: NodeId(1), nonce: 5 };
@@ -151,7 +160,8 @@ impl Server {
             applied: 0,
             commit: 0,
             holder: Holder::new(id, incarnation, generation, Electors::default(), timing, Epoch(0)),
-            elector: Elector::start(id, generation, timing, AppliedFences::default(), Span::ZERO, now),
+            elector: elector(id, &Restarts::new(), now),
+            resumed: true,
             controller: None,
             matched: BTreeMap::new(),
             proposed: None,
@@ -170,8 +180,27 @@ impl Server {
         let (timing, electors) = (Timing::of(Profile::Fast), Electors::default());
         self.holder =
             Holder::new(self.id, Incarnation([run; 16]), generation, electors, timing, self.table.epoch);
+        self.resumed = false;
+        let mut restarts = Restarts::new();
+        self.log.iter().for_each(|entry| restart::follow(&mut restarts, &entry.1, entry.0));
+        self.elector = elector(self.id, &restarts, now);
         for entry in &self.log {
             self.elector.appended(entry.0, &entry.1.fences());
+        }
+    }
+
+    /// The lease follows the applied state; the filter has the deadline before the epoch is reported.
+    fn lease(&mut self, now: BootTime) {
+        let timing = Timing::of(Profile::Fast);
+        let asked = restart::allowed(&self.state.restarts, self.id).unwrap_or_default().max(timing.lease);
+        self.holder.set_electors(self.state.electors.clone());
+        let mut deadline = self.holder.set_lease(timing, asked, now);
+        if !self.resumed && self.state.epoch >= self.table.epoch {
+            self.resumed = true;
+            deadline = self.holder.inherit(self.deadline, now);
+        }
+        if self.resumed {
+            self.deadline = self.deadline.min(deadline);
         }
     }
 
@@ -282,6 +311,30 @@ impl World {
     pub fn propose(&mut self, body: Body) -> Option<EntryId> {
         let leader = self.leader();
         self.servers[&leader].runs.then(|| self.append(leader, Command::any(body)))
+    }
+
+    /// The daemon of `node` is about to be restarted.
+    pub fn begin_restart(&mut self, node: NodeId) {
+        let everybody = self.state().needs_everybody(node);
+        self.propose(Body::RestartBegin { node, lease: RESTART_LEASE, everybody });
+    }
+
+    /// The daemon of `node` is back.
+    pub fn end_restart(&mut self, node: NodeId) {
+        if let Some(restart) = self.state().restarting(node).copied() {
+            self.propose(Body::RestartEnd { node, begun: restart.entry });
+        }
+    }
+
+    /// Keeps a node free of clients.
+    pub fn maintain(&mut self, node: NodeId) {
+        let maintenance = Maintenance { since: UnixTime(1), until: None, reason: "new disks".into() };
+        self.propose(Body::MaintenanceOn { node, maintenance });
+    }
+
+    /// Sets for how long connections may stay, in ms.
+    pub fn drain_for(&mut self, ms: u64) {
+        self.propose(Body::DrainSet { module: module(), limit: Span::millis(ms) });
     }
 
     /// Sets a weight.
@@ -430,7 +483,8 @@ impl World {
                 }
             }
             Packet::Grant(grant) => {
-                if let Some(deadline) = server.holder.granted(&grant, now) {
+                let granted = server.holder.granted(&grant, now);
+                if let Some(deadline) = granted.filter(|_| server.resumed) {
                     server.deadline = deadline;
                 }
             }
@@ -547,8 +601,10 @@ impl World {
             let outcome = server.state.apply(&entry.1, entry.0).expect("every level is known");
             server.applied += 1;
             server.dirty = true;
-            server.deadline = server.deadline.min(server.holder.set_electors(server.state.electors.clone()));
             server.elector.applied(server.state.applied_fences(entry.0.index));
+            let bound = server.state.lease_bound;
+            server.elector.set_restarts(server.state.restarts.clone(), bound, self.now);
+            server.lease(self.now);
             let leads = server.controller.is_some();
             let done = if outcome.is_applied() { Input::ProposalDone } else { Input::ProposalFailed };
             let own = server.proposed.take_if(|p| *p == entry.0).is_some();
