@@ -71,6 +71,20 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Resets in the connections to `service`, whoever sent them.
+    #[must_use]
+    pub fn resets(&self, service: SocketAddr) -> Vec<Sighting> {
+        let of_it = |segment: &Segment| segment.source == service || segment.destination == service;
+        let on_cables = |s: &&Sighting| s.side == Side::Cable && s.heading == Heading::Leaving;
+        let reset = |s: &&Sighting| match s.frame.content {
+            Content::Tcp(segment) => of_it(&segment) && segment.flags & Segment::RST != 0,
+            _ => false,
+        };
+        self.testimony.sightings.iter().filter(on_cables).filter(reset).copied().collect()
+    }
+}
+
 impl<'a> Load<'a> {
     /// Starts asking for the web service on the first virtual IP, from `from`, which is `client` or `remote`.
     ///

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::{Lab, NetNs, Place, shell};
+use farm_lab::{Family, Lab, NetNs, Place, shell};
 use socket2::{Domain, Socket, Type};
 
 use crate::download;
@@ -17,6 +17,9 @@ use crate::transfer;
 
 /// A peer that says nothing for so long has lost the connection: longer than any repetition of the kernel's.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// First port of many clients: below those of the load.
+const FIRST_PORT: u16 = 20_000;
 
 /// Servers that live as long as this value.
 #[derive(Debug)]
@@ -198,6 +201,23 @@ impl Talk {
         let (stream, node) = connect(lab, from, client, service)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, client, node, next: 0 })
+    }
+
+    /// Connects `count` clients on the link, each from an address and port of its own; every node holds some of them.
+    ///
+    /// # Errors
+    /// Nobody answers one, or a node holds none.
+    pub fn open_many(lab: &Lab, service: SocketAddr, count: u16) -> Result<Vec<Self>> {
+        let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(service.ip())).collect();
+        let clients =
+            (0..count).map(|i| SocketAddr::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i));
+        let talks: Vec<Self> =
+            clients.map(|client| Self::open(lab, Place::Client, client, service)).collect::<Result<_>>()?;
+        ensure!(
+            lab.nodes().all(|node| talks.iter().any(|t| t.node == node)),
+            "every node holds a connection"
+        );
+        Ok(talks)
     }
 
     /// One block there and back.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::witness::{
-    BootTime, Content, Heading, Segment, Side, Sighting, SynStream, Testimony, Verdict, acceptances,
-};
+use farm_lab::witness::{BootTime, Content, Heading, Side, SynStream, Verdict, acceptances};
 use farm_lab::{BUCKETS, FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
 use farm_tests::farm::{Event, Farm, LIMIT, Service, json_lines};
 use farm_tests::load::Load;
@@ -19,8 +17,8 @@ const THREE: Place = Place::Node(3);
 const TALK: u16 = 8080;
 /// So many that some fall into the buckets that move.
 const TALKS: u16 = 60;
-/// First port of the talking clients: below those of the load.
-const FIRST_PORT: u16 = 20_000;
+/// First port of clients that come later: above those of the talking ones, below those of the load.
+const LATER_PORT: u16 = 21_000;
 
 #[test]
 fn a_weight_changes_the_shares_and_disturbs_nobody() -> Result<()> {
@@ -48,7 +46,7 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     farm.add_service(service, "source-port")?;
     farm.await_applied()?;
     let _servers = Servers::echo_tcp(&farm, service.at)?;
-    let talks = open_talks(&farm, service)?;
+    let talks = Talk::open_many(&farm, service.at, TALKS)?;
     let mut load = Load::on(&farm, Place::Client, vip)?;
     let talking = Talking::start(talks);
     talking.await_rounds(20)?;
@@ -61,7 +59,6 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     farm.await_event(ONE, "buckets_activated", known)?;
     talking.await_rounds(100)?;
     load.await_answers_of(&[ONE, TWO, THREE])?;
-    // At once: what drains for longer than 10 s is given up.
     let held: BTreeMap<SocketAddr, Place> =
         talking.stop()?.into_iter().map(|talk| (talk.client, talk.node)).collect();
     let still = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes == 0);
@@ -74,19 +71,9 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     load.expect_change(TWO, ONE, at);
     let seen = load.stop(ONE)?;
     ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
-    let reset = resets(&seen.testimony, service.at);
+    let reset = seen.resets(service.at);
     ensure!(reset.is_empty(), "connections were reset: {reset:?}");
     four_steps(&farm, known)
-}
-
-fn open_talks(farm: &Farm, service: Service) -> Result<Vec<Talk>> {
-    let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(service.at.ip())).collect();
-    let clients = (0..TALKS).map(|i| SocketAddr::new(crowd[usize::from(i) % crowd.len()], FIRST_PORT + i));
-    let talks = clients.map(|client| Talk::open(farm, Place::Client, client, service.at));
-    let talks = talks.collect::<Result<Vec<Talk>>>()?;
-    let held = |node| talks.iter().filter(|t| t.node == node).count();
-    ensure!([ONE, TWO, THREE].into_iter().all(|node| held(node) > 0), "every node holds a connection");
-    Ok(talks)
 }
 
 /// How many of the talking clients were held by others than who owns their buckets now.
@@ -105,17 +92,6 @@ fn shared(status: &Status, weights: &[u32]) -> bool {
     };
     let owned: u32 = Place::nodes(3).map(|node| status.buckets(WEB_MODULE, node)).sum();
     owned == BUCKETS && Place::nodes(3).zip(weights).all(near)
-}
-
-/// Resets in the connections to `service`, whoever sent them.
-fn resets(testimony: &Testimony, service: SocketAddr) -> Vec<Sighting> {
-    let of_it = |segment: &Segment| segment.source == service || segment.destination == service;
-    let seen = testimony.sightings.iter().filter(|s| s.side == Side::Cable && s.heading == Heading::Leaving);
-    let reset = |s: &&Sighting| match s.frame.content {
-        Content::Tcp(segment) => of_it(&segment) && segment.flags & Segment::RST != 0,
-        _ => false,
-    };
-    seen.filter(reset).copied().collect()
 }
 
 /// Every node tells the same: the weight, then the four steps, each a higher epoch.
@@ -193,7 +169,7 @@ fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
 
 fn open_talk(farm: &Farm, service: Service, client: u16) -> Result<Talk> {
     let ip = Place::Client.crowd(Family::of(service.at.ip())).next().context("a crowd")?;
-    let mut talk = Talk::open(farm, Place::Client, SocketAddr::new(ip, FIRST_PORT + client), service.at)?;
+    let mut talk = Talk::open(farm, Place::Client, SocketAddr::new(ip, LATER_PORT + client), service.at)?;
     talk.round()?;
     Ok(talk)
 }

@@ -31,6 +31,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// A node that is closed on order goes on renewing so long: what takes longer to mend is left to the others.
 const SHUT_MAX: Span = Span::millis(500);
 
+/// A node whose filter cannot be taken up for so long says that it is alive all the same.
+const INHERIT_MAX: Span = Span::seconds(5);
+
 struct Machines {
     holder: Holder,
     elector: Elector,
@@ -51,6 +54,8 @@ pub(super) struct LeaseThread {
     early_leases: Vec<(EntryId, Command)>,
     routes: BTreeMap<NodeId, BTreeMap<String, SocketAddr>>,
     filter: Option<Box<dyn TableSink>>,
+    /// When this run began.
+    started: BootTime,
     /// What the run before left in the filter is known: see [`Order::Inherited`].
     inherited: bool,
     /// A table that could not be published, or not completely; tried again in every round.
@@ -73,6 +78,7 @@ impl LeaseThread {
             routes: BTreeMap::new(),
             early_leases: Vec::new(),
             filter: None,
+            started: now(),
             inherited: false,
             unpublished: None,
             shut: None,
@@ -295,6 +301,10 @@ impl LeaseThread {
 
     fn renew_if_due(&mut self) {
         let at = now();
+        if !self.inherited && at.since(self.started) < INHERIT_MAX {
+            // What it could say of itself would not be true of its filter.
+            return;
+        }
         let Some(Machines { holder, .. }) = &mut self.machines else { return };
         if holder.next_renewal() > at {
             return;

@@ -63,6 +63,16 @@ pub struct NodeStatus {
     pub filter_ok: Option<bool>,
     /// Time since it was last heard, in ms.
     pub silent_ms: u64,
+    /// Buckets that it owns, of all modules.
+    pub buckets: u32,
+    /// Buckets that have not left it yet.
+    pub buckets_draining: u32,
+    /// Sockets of those.
+    pub sockets_draining: Option<u64>,
+    /// This run of its daemon.
+    pub run: String,
+    /// Is its daemon being restarted as planned?
+    pub restarting: bool,
 }
 
 /// Identity of a member.
