@@ -46,7 +46,7 @@ pub struct Global {
 /// The commands, one group per file under `cmd/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Found a cluster, look at it, set its timing
+    /// Found a cluster, look at it, set its timing, finish an upgrade
     #[command(subcommand)]
     Cluster(cmd::cluster::Cluster),
     /// Members: join, leave, drain, maintenance, restart, list, set, counters

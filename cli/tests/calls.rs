@@ -123,6 +123,18 @@ impl Farm for Fake {
     async fn module_weight(&self, r: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43 }).await
     }
+    async fn cluster_finalize(
+        &self,
+        r: Request<v1::ClusterFinalizeRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
+    async fn cluster_rename(
+        &self,
+        r: Request<v1::ClusterRenameRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43 }).await
+    }
     async fn module_set(&self, r: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43 }).await
     }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod arguments;
 pub mod condition;
 pub mod config;
 pub mod daemon;

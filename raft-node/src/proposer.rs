@@ -59,12 +59,26 @@ impl Proposer {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose_here(&self, command: Command) -> Result<Proposed, ProposeError> {
+        if let Some(early) = self.too_early(&command) {
+            return Ok(Proposed::refused(early));
+        }
         if can_wait(&command.body)
             && let Some(full) = self.disk_full()
         {
             return Ok(Proposed::refused(full));
         }
         self.raft.propose(command).await.map(|applied| Proposed::from(&applied))
+    }
+
+    /// What not every member can read must not get into the log at all.
+    fn too_early(&self, command: &Command) -> Option<Refused> {
+        let level = self.raft.state().borrow().state.level;
+        let founds = matches!(command.body, Body::Found { .. });
+        (command.level > level && !founds).then(|| Refused {
+            code: "level_not_final".into(),
+            fact: format!("the command needs feature level {}, members share {level}", command.level),
+            cure: "farmctl cluster finalize".into(),
+        })
     }
 
     fn disk_full(&self) -> Option<Refused> {
@@ -93,6 +107,8 @@ fn can_wait(body: &Body) -> bool {
         | Body::RestartBegin { .. }
         | Body::ProfileSet(_)
         | Body::FinalizeLevel(_) => true,
+        #[cfg(feature = "next")]
+        Body::ClusterRename(_) => true,
         Body::Found { .. }
         | Body::NodeUpdate(_)
         | Body::NodeAway(_)

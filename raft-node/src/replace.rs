@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use farm_core::id::FeatureLevel;
+
 /// A program that has not judged its configuration within this hangs.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
@@ -37,13 +39,18 @@ impl Program {
         &self.path
     }
 
-    /// Asks what lies there now whether it would start: a broken upgrade must not cost the node its daemon.
+    /// Asks what lies there now whether it would start in a cluster of that feature level: a broken upgrade must not
+    /// cost the node its daemon.
     ///
     /// # Errors
     /// Its own words, or the system's.
-    pub async fn check(&self) -> Result<(), String> {
+    pub async fn check(&self, needs: FeatureLevel) -> Result<(), String> {
         let mut command = tokio::process::Command::new(&self.path);
-        command.args(&self.arguments).arg("--check").stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args(&self.arguments)
+            .args(["--check", "--needs-level", &needs.to_string()])
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         let output = tokio::time::timeout(CHECK_WAIT, command.output()).await;
         let output = output
             .map_err(|_| format!("{} --check did not end within {CHECK_WAIT:?}", self.path.display()))?

@@ -64,7 +64,7 @@ impl Restarts {
     }
 
     async fn carry_out(&self, restart: &Restart) -> Result<Infallible, String> {
-        self.program.check().await?;
+        self.program.check(self.member.snapshot().state.level).await?;
         let least = Span(restart.lease.0 / 2);
         if timeout(LEASE_WAIT, self.lease_of(least)).await.is_err() {
             return Err(format!("a majority of the electors grants no lease of {}", restart.lease));

@@ -26,15 +26,12 @@ use crate::restart::Replace;
 /// What is logged unless `FARM_LOG` says otherwise; openraft tells every timer at `info`.
 const DEFAULT_LOG: &str = "info,openraft=error";
 
-/// Runs the daemon until it is told to stop; with `check` only checks.
+/// Runs the daemon until it is told to stop.
 ///
 /// # Errors
 /// The [`Problem`] that kept it from starting.
-pub fn run(config: &Path, check: bool) -> Result<(), Problem> {
+pub fn run(config: &Path) -> Result<(), Problem> {
     let config = Config::load(config)?;
-    if check {
-        return Ok(());
-    }
     init_logs();
     farm_dataplane::clock::refuse_time_namespace()
         .map_err(|e| Problem::new("time_namespace", e.to_string(), "systemctl start farmd"))?;

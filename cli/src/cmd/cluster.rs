@@ -26,6 +26,14 @@ pub enum Cluster {
     },
     /// Nodes, shares and what is not green, on one screen
     Status,
+    /// Use what the builds of all members know, after an upgrade; older builds can then no longer take part
+    Finalize,
+    /// Give the cluster another name
+    Rename {
+        /// Its name
+        #[arg(value_parser = name)]
+        name: String,
+    },
     /// Set the timing of the whole cluster
     Profile {
         /// The profile
@@ -38,6 +46,8 @@ pub(super) async fn run(command: Cluster, global: &Global, out: &mut Output<'_>)
     match command {
         Cluster::Init { name, profile } => init(name, profile, global, out).await,
         Cluster::Status => show(global, out).await,
+        Cluster::Finalize => finalize(global, out).await,
+        Cluster::Rename { name } => rename(name, global, out).await,
         Cluster::Profile { profile } => set_profile(profile, global, out).await,
     }
 }
@@ -61,6 +71,21 @@ async fn show(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     let colour = out.colour;
     out.show(&view::Status::from(&status), || render::status(&status, colour))?;
     Ok(if status.member { Exit::Done } else { Exit::NotMember })
+}
+
+async fn finalize(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let request = v1::ClusterFinalizeRequest {};
+    let answer = daemon.call(ORDINARY, async |mut c| c.cluster_finalize(request).await).await?;
+    done(out, &answer, "all members use what their builds know")
+}
+
+async fn rename(name: String, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let said = format!("the cluster is called {name}");
+    let daemon = Daemon::connect(global).await?;
+    let request = v1::ClusterRenameRequest { name };
+    let answer = daemon.call(ORDINARY, async |mut c| c.cluster_rename(request).await).await?;
+    done(out, &answer, &said)
 }
 
 async fn set_profile(profile: Profile, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {

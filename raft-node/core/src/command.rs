@@ -166,6 +166,9 @@ pub enum Body {
         /// The entry that began it.
         begun: EntryId,
     },
+    /// The cluster gets another name. Of feature level 2.
+    #[cfg(feature = "next")]
+    ClusterRename(String),
     /// Timing profile.
     ProfileSet(Profile),
     /// Members use commands up to this level from now on.
@@ -236,6 +239,8 @@ impl Command {
             | Body::RestartForget { .. }
             | Body::ProfileSet(_)
             | Body::FinalizeLevel(_) => false,
+            #[cfg(feature = "next")]
+            Body::ClusterRename(_) => false,
             Body::Found { .. }
             | Body::NodeJoin(_)
             | Body::NodeUpdate(_)

@@ -21,6 +21,7 @@ pub struct Event {
 #[allow(missing_docs, reason = "each variant is spelt out by `text`")]
 pub enum Kind {
     ClusterFounded { name: String },
+    ClusterRenamed { name: String },
     NodeJoined { node: NodeId, name: String },
     NodeUpdated { name: String },
     NodeAway { name: String },
@@ -57,6 +58,7 @@ impl Kind {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::ClusterFounded { .. } => "cluster_founded",
+            Self::ClusterRenamed { .. } => "cluster_renamed",
             Self::NodeJoined { .. } => "node_joined",
             Self::NodeUpdated { .. } => "node_updated",
             Self::NodeAway { .. } => "node_away",
@@ -92,9 +94,10 @@ impl Kind {
     #[must_use]
     pub fn resource(&self) -> String {
         match self {
-            Self::ClusterFounded { .. } | Self::ProfileSet { .. } | Self::LevelFinalized { .. } => {
-                "cluster".into()
-            }
+            Self::ClusterFounded { .. }
+            | Self::ClusterRenamed { .. }
+            | Self::ProfileSet { .. }
+            | Self::LevelFinalized { .. } => "cluster".into(),
             Self::NodeJoined { name, .. }
             | Self::NodeUpdated { name }
             | Self::NodeAway { name }
@@ -126,6 +129,7 @@ impl Kind {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
+            Self::ClusterRenamed { name } => format!("the cluster is called {name}"),
             Self::ClusterFounded { name } => format!("cluster {name} was founded"),
             Self::NodeJoined { node, name } => format!("{name} joined as node {node}"),
             Self::NodeUpdated { name } => format!("{name} has new addresses or links"),

@@ -30,8 +30,18 @@ fn parsed<T>(result: Result<T, WireError>, cure: &str) -> Result<T, Status> {
 }
 
 /// Proposes `body` without a base epoch and answers with the epoch after it.
-async fn propose(member: &Member, body: Body) -> Result<v1::Done, Status> {
+pub(super) async fn propose(member: &Member, body: Body) -> Result<v1::Done, Status> {
     done(ask(member, Command::any(body)).await?)
+}
+
+/// The same for a command of a feature level above the first.
+#[cfg(feature = "next")]
+pub(super) async fn propose_at(
+    member: &Member,
+    level: farm_core::id::FeatureLevel,
+    body: Body,
+) -> Result<v1::Done, Status> {
+    done(ask(member, Command { level, base: None, body }).await?)
 }
 
 async fn ask(member: &Member, command: Command) -> Result<Proposed, Status> {

@@ -6,6 +6,7 @@ mod changes;
 mod counters;
 mod events;
 mod explain;
+mod levels;
 mod refuse;
 mod status;
 
@@ -122,6 +123,20 @@ impl Farm for Api {
         request: Request<v1::ModuleWeightRequest>,
     ) -> Result<Response<v1::Done>, Status> {
         changes::module_weight(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cluster_finalize(
+        &self,
+        _: Request<v1::ClusterFinalizeRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        levels::finalize(&*self.changing_member()?).await.map(Response::new)
+    }
+
+    async fn cluster_rename(
+        &self,
+        request: Request<v1::ClusterRenameRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        levels::rename(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn module_set(&self, request: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {

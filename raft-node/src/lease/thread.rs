@@ -98,9 +98,9 @@ impl LeaseThread {
     }
 
     fn sleep(&self) {
-        let wait = self.machines.as_ref().map_or(SLEEP_MAX, |m| {
-            SLEEP_MAX.min(Duration::from_nanos(m.holder.next_renewal().since(now()).0))
-        });
+        let due =
+            self.machines.as_ref().filter(|_| !self.keeps_silent(now())).map(|m| m.holder.next_renewal());
+        let wait = due.map_or(SLEEP_MAX, |due| SLEEP_MAX.min(Duration::from_nanos(due.since(now()).0)));
         let mut fds: Vec<PollFd> = self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         fds.push(PollFd::new(self.end.wake.as_fd(), PollFlags::POLLIN));
         // EINTR only ends the sleep early.
@@ -299,10 +299,14 @@ impl LeaseThread {
         }
     }
 
+    /// Before the filter is taken up, what this run could say of itself would not be true.
+    fn keeps_silent(&self, at: BootTime) -> bool {
+        !self.inherited && at.since(self.started) < INHERIT_MAX
+    }
+
     fn renew_if_due(&mut self) {
         let at = now();
-        if !self.inherited && at.since(self.started) < INHERIT_MAX {
-            // What it could say of itself would not be true of its filter.
+        if self.keeps_silent(at) {
             return;
         }
         let Some(Machines { holder, .. }) = &mut self.machines else { return };

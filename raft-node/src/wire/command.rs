@@ -144,6 +144,8 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::RestartForget { node, begun } => {
             Proto::RestartForget(v1::RestartForget { node: node.0, begun: Some(begun.to_wire()) })
         }
+        #[cfg(feature = "next")]
+        Body::ClusterRename(name) => Proto::ClusterRename(v1::ClusterRename { name: name.clone() }),
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
         Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
         Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
@@ -220,6 +222,10 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             node: text::node("RestartForget.node", p.node)?,
             begun: required::<EntryId>("RestartForget.begun", p.begun)?,
         },
+        #[cfg(feature = "next")]
+        Proto::ClusterRename(p) => Body::ClusterRename(text::name("ClusterRename.name", p.name)?),
+        #[cfg(not(feature = "next"))]
+        Proto::ClusterRename(_) => return Err(WireError::unknown("Command.body", "cluster_rename")),
         Proto::ProfileSet(p) => Body::ProfileSet(Profile::from_wire(p.profile)?),
         Proto::FinalizeLevel(p) => Body::FinalizeLevel(FeatureLevel(p.feature_level)),
         Proto::Prepare(p) => Body::Prepare(parse_all(p.transfers)?),

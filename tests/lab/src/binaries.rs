@@ -32,7 +32,8 @@ pub fn find(name: &str) -> Result<PathBuf> {
         return Ok(path);
     }
     let shown: Vec<String> = searched.iter().map(|dir| dir.display().to_string()).collect();
-    bail!("{name} is not in {}: build it with `cargo build -p {name}` or set {BIN_DIR}", shown.join(", "))
+    let build = if name == "farmd-next" { "farmd --features next" } else { name };
+    bail!("{name} is not in {}: build it with `cargo build -p {build}` or set {BIN_DIR}", shown.join(", "))
 }
 
 /// The example `name` of `package`: beside our programs, or built for the purpose.

@@ -25,6 +25,8 @@ const PEER_PORT: u16 = 7601;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Status {
+    /// Name of the cluster.
+    pub name: String,
     /// Current epoch.
     pub epoch: u64,
     /// Raft term.
@@ -69,6 +71,8 @@ pub struct NodeStatus {
     pub buckets_draining: u32,
     /// Sockets of those.
     pub sockets_draining: Option<u64>,
+    /// Highest feature level that its build knows.
+    pub feature_level: u32,
     /// This run of its daemon.
     pub run: String,
     /// Is its daemon being restarted as planned?

@@ -129,10 +129,28 @@ impl Lab {
         ensure!(self.farmd(node)?.is_none(), "farmd runs on {node} already");
         let config = self.directory(node)?.join("farmd.toml");
         let config = if config.exists() { config } else { self.configure(node)? };
-        let mut command = self.namespace(node).command(binaries::find("farmd")?)?;
+        let mut command = self.namespace(node).command(self.program(node)?)?;
         // Logs are read as text by errors and by people.
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         self.spawn(node, Role::Farmd, &mut command, &self.log(node)?)
+    }
+
+    /// The program of a node's daemon: its own, where it has one.
+    fn program(&self, node: Place) -> Result<PathBuf> {
+        let own = self.directory(node)?.join("farmd");
+        if own.exists() { Ok(own) } else { binaries::find("farmd") }
+    }
+
+    /// Installs `program` as the daemon of `node`, in the place of the one that is there: as a package does it, while
+    /// that one may run. The next start or restart takes it.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn install_farmd(&self, node: Place, program: &Path) -> Result<()> {
+        let own = self.directory(node)?.join("farmd");
+        let fresh = own.with_extension("new");
+        std::fs::copy(program, &fresh).with_context(|| program.display().to_string())?;
+        std::fs::rename(&fresh, &own).with_context(|| own.display().to_string())
     }
 
     /// Waits until the daemon of a node listens.

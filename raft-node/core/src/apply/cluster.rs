@@ -61,6 +61,13 @@ impl ClusterState {
         happened(Kind::ProfileSet { profile })
     }
 
+    #[cfg(feature = "next")]
+    pub(super) fn cluster_rename(&mut self, name: &str) -> Done {
+        super::nodes::check_name("cluster", name)?;
+        self.name = name.to_owned();
+        happened(Kind::ClusterRenamed { name: name.to_owned() })
+    }
+
     pub(super) fn finalize_level(&mut self, level: FeatureLevel) -> Done {
         ensure(level > self.level, || {
             let fact = format!("feature level {level} is not above {}, which all members share", self.level);

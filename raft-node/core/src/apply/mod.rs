@@ -14,7 +14,7 @@ use crate::id::{EntryId, Epoch, FeatureLevel, NodeId};
 use crate::state::ClusterState;
 
 /// What this build knows. A command above it ends its part in the cluster until it is upgraded.
-pub const LEVEL: FeatureLevel = FeatureLevel(1);
+pub const LEVEL: FeatureLevel = FeatureLevel(if cfg!(feature = "next") { 2 } else { 1 });
 
 /// The log holds a command that this build does not know. The state is unchanged and from here on not the
 /// cluster's: stop applying and close.
@@ -124,7 +124,7 @@ impl ClusterState {
         ensure(founds || command.level <= self.level, || {
             let fact =
                 format!("the command needs feature level {}, members share {}", command.level, self.level);
-            Refusal::new("level_not_final", fact, "farmctl cluster status")
+            Refusal::new("level_not_final", fact, "farmctl cluster finalize")
         })?;
         match command.base {
             Some(base) => self.check_base(base),
@@ -172,6 +172,8 @@ impl ClusterState {
             }
             Body::RestartEnd { node, begun } => self.restart_end(*node, *begun),
             Body::RestartForget { node, begun } => self.restart_forget(*node, *begun),
+            #[cfg(feature = "next")]
+            Body::ClusterRename(name) => self.cluster_rename(name),
             Body::ProfileSet(profile) => self.profile_set(*profile),
             Body::FinalizeLevel(level) => self.finalize_level(*level),
             Body::Prepare(transfers) => self.prepare(transfers, entry),
