@@ -48,7 +48,7 @@ bench: setup ## the figures, into BENCH_OUT, which is bench.json (BENCH_ARGS="--
 	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- bench --out $(BENCH_OUT) $(BENCH_ARGS)
 
 figures: BENCH_OUT = docs/bench.json
-figures: bench ## the figures of the documents anew, in about an hour
+figures: bench ## the figures of the documents anew, in about an hour and a quarter
 	$(CARGO) run --locked --profile $(PROFILE) -p farm-lab -- pages
 
 pages: ## the tables in the documents, from the results in docs

@@ -303,14 +303,26 @@ impl Lab {
     pub fn add_web_service_by(&self, criterion: &str) -> Result<()> {
         /// A dozen log entries and the grace periods between them.
         const LIMIT: Duration = Duration::from_secs(20);
-        let (vip, port) = (FIRST_VIP.to_string(), WEB_PORT.to_string());
+        self.add_service_by(WEB_PORT, criterion)?;
+        let all: Vec<Place> = self.nodes().collect();
+        let what = "every node serves its share of the web service";
+        let settled = |s: &Status| s.settled(WEB_MODULE, &all) && s.at_rest();
+        self.await_status(Place::Node(1), what, LIMIT, settled).map(drop)
+    }
+
+    /// Adds TCP port `port` of the first virtual IP, by source port, to the module of the web service.
+    ///
+    /// # Errors
+    /// The cluster refused.
+    pub(crate) fn add_service(&self, port: u16) -> Result<()> {
+        self.add_service_by(port, "source-port")
+    }
+
+    fn add_service_by(&self, port: u16, criterion: &str) -> Result<()> {
+        let (vip, port) = (FIRST_VIP.to_string(), port.to_string());
         let service = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", "tcp", "--port", &port];
         let how = ["--criterion", criterion, "--mode", self.spec.mode.name()];
         let args: Vec<&str> = ["service", "add"].into_iter().chain(service).chain(how).collect();
-        let first = Place::Node(1);
-        self.farmctl(first, &args)?;
-        let all: Vec<Place> = self.nodes().collect();
-        let what = "every node serves its share of the web service";
-        self.await_status(first, what, LIMIT, |s| s.settled(WEB_MODULE, &all) && s.at_rest()).map(drop)
+        self.farmctl(Place::Node(1), &args).map(drop)
     }
 }

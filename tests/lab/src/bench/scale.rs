@@ -15,7 +15,7 @@ use super::pivot::Pivot;
 use crate::lab::{Lab, Spec};
 use crate::names::{LabName, Place};
 use crate::topology::in_switch;
-use crate::{FIRST_VIP, WEB_MODULE, WEB_PORT, binaries, shell};
+use crate::{WEB_MODULE, WEB_PORT, binaries, shell};
 
 /// Name of the group.
 pub(super) const NAME: &str = "scale";
@@ -99,7 +99,7 @@ fn figure(size: &str, column: &str, what: &str, values: &[f64]) -> Figure {
 fn live(name: &LabName, nodes: u8, services: u16, changes: usize) -> Result<Vec<Figure>> {
     let lab = Lab::up(Spec::new(name.clone(), nodes))?;
     for more in 1..services {
-        add_service(&lab, WEB_PORT + more)?;
+        lab.add_service(WEB_PORT + more)?;
     }
     let all: Vec<Place> = lab.nodes().collect();
     let settled = |s: &crate::Status| s.settled(WEB_MODULE, &all) && s.at_rest();
@@ -119,14 +119,6 @@ fn live(name: &LabName, nodes: u8, services: u16, changes: usize) -> Result<Vec<
         ),
         figure(&size, "maps", "all pinned maps of a node, as the kernel accounts for them", &maps),
     ])
-}
-
-fn add_service(lab: &Lab, port: u16) -> Result<()> {
-    let (vip, port) = (FIRST_VIP.to_string(), port.to_string());
-    let service = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", "tcp", "--port", &port];
-    let how = ["--criterion", "source-port", "--mode", lab.spec().mode.name()];
-    let args: Vec<&str> = ["service", "add"].into_iter().chain(service).chain(how).collect();
-    lab.farmctl(Place::Node(1), &args).map(drop)
 }
 
 /// Per second, as the switch sees them.

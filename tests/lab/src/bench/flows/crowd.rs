@@ -12,15 +12,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
 
-use super::PORT;
 use super::tally::Seen;
+use super::{PORT, TRIED_PORT};
 use crate::demo::clients;
 use crate::echo::BLOCK;
 use crate::lab::Lab;
 use crate::names::{Family, Place};
 use crate::{FIRST_VIP, shell};
 
-const SERVICE: SocketAddr = SocketAddr::new(FIRST_VIP, PORT);
 /// Between two questions of a flow.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 /// An answer that does not come by then never comes: the first retransmissions are long over.
@@ -111,7 +110,7 @@ async fn run(flows: usize, shared: Arc<Mutex<Shared>>, stopped: oneshot::Receive
 /// One flow after the other, for ever.
 async fn flow(next: impl Fn() -> Option<SocketAddr>, shared: Arc<Mutex<Shared>>) {
     while let Some(client) = next() {
-        let Ok(Ok((stream, node))) = timeout(PATIENCE, open(client)).await else { continue };
+        let Ok(Ok((stream, node))) = timeout(PATIENCE, open(client, PORT)).await else { continue };
         locked(&shared).open += 1;
         let waited = talk(stream, &shared).await;
         let mut shared = locked(&shared);
@@ -121,11 +120,11 @@ async fn flow(next: impl Fn() -> Option<SocketAddr>, shared: Arc<Mutex<Shared>>)
 }
 
 /// A connection from `client`, and who holds the other end, which says so first.
-async fn open(client: SocketAddr) -> Result<(TcpStream, Place)> {
+async fn open(client: SocketAddr, port: u16) -> Result<(TcpStream, Place)> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(client)?;
-    let mut stream = socket.connect(SERVICE).await?;
+    let mut stream = socket.connect(SocketAddr::new(FIRST_VIP, port)).await?;
     stream.set_nodelay(true)?;
     let mut number = [0];
     stream.read_exact(&mut number).await?;
@@ -162,7 +161,7 @@ async fn try_anew(next: impl Fn() -> Option<SocketAddr>, shared: Arc<Mutex<Share
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let begun = Instant::now();
-            let opened = timeout(PATIENCE, open(client)).await.ok().and_then(Result::ok);
+            let opened = timeout(PATIENCE, open(client, TRIED_PORT)).await.ok().and_then(Result::ok);
             locked(&shared).seen.connected(begun.elapsed(), opened.is_some());
             let Some((mut stream, _)) = opened else { return };
             // It says goodbye and waits for the other end's: no reset, and no node that waits for it.

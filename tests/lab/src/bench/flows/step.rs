@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{NODES, PORT, founders};
+use super::{NODES, PORT, TRIED_PORT, founders};
 use crate::lab::Lab;
 use crate::names::Place;
-use crate::{FIRST_VIP, Status, WEB_MODULE};
+use crate::{Status, WEB_MODULE};
 
 /// A planned change and its drain.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -92,11 +92,7 @@ pub(super) fn found(lab: &Lab) -> Result<()> {
     let first = Place::Node(1);
     lab.farmctl(first, &["cluster", "init", "--name", lab.spec().name.as_str(), "--profile", "fast"])?;
     founders().skip(1).try_for_each(|node| lab.join(node, first))?;
-    let (vip, port) = (FIRST_VIP.to_string(), PORT.to_string());
-    let service = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", "tcp", "--port", &port];
-    let how = ["--criterion", "source-port", "--mode", lab.spec().mode.name()];
-    let args: Vec<&str> = ["service", "add"].into_iter().chain(service).chain(how).collect();
-    lab.farmctl(first, &args)?;
+    [PORT, TRIED_PORT].into_iter().try_for_each(|port| lab.add_service(port))?;
     await_shares(lab, "every node has its share", &[100; NODES as usize - 1])
 }
 
