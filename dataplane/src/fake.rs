@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farm_common::decide::Env;
+use farm_common::fragment::Fragments;
 use farm_common::image::Image;
 use farm_common::judge::{Ingress, judge};
 use farm_common::layout::Slot;
@@ -47,7 +48,7 @@ impl FakeFilter {
     }
 
     /// What the program would decide about `frame`, which came in on `ingress`.
-    pub fn judge(&self, ingress: &Ingress<'_>, frame: &[u8], env: &impl Env) -> Verdict {
+    pub fn judge(&self, ingress: &Ingress<'_>, frame: &[u8], env: &(impl Env + Fragments)) -> Verdict {
         let Some(ethernet) = Ethernet::parse(frame) else { return Verdict::Pass };
         let state = self.state();
         judge(&state.slots[state.in_force], ingress, &ethernet, frame, env)

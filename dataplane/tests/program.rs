@@ -2,12 +2,14 @@
 
 mod program_support;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use farm_common::decide::Given;
-use farm_common::flow::Address;
+use farm_common::decide::Env;
+use farm_common::flow::{Address, Flow};
+use farm_common::fragment::{Fragments, Ports, Whole};
 use farm_common::hash::Bucket;
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::judge::{Ingress, judge};
@@ -174,19 +176,51 @@ fn phase(step: &str) -> Phase {
     }
 }
 
-/// The same in user space; the kernel has no sockets in these tests, and has been up for more than 1 ns.
-fn in_user_space(slot: &Slot, ports: &[Port], frame: &[u8]) -> (Verdict, Outcome) {
+/// The kernel's part in user space: no sockets in these tests, up for more than 1 ns, and a memory of first fragments
+/// as large as it takes.
+#[derive(Default)]
+struct Pretended {
+    fragments: RefCell<BTreeMap<Whole, Ports>>,
+}
+
+impl Fragments for Pretended {
+    fn remember(&self, packet: &Whole, ports: Ports) {
+        self.fragments.borrow_mut().insert(*packet, ports);
+    }
+
+    fn recall(&self, packet: &Whole) -> Option<Ports> {
+        self.fragments.borrow().get(packet).copied()
+    }
+}
+
+impl Env for Pretended {
+    fn socket(&self, _: &Flow) -> Socket {
+        Socket::None
+    }
+
+    fn now(&self) -> BootTime {
+        BootTime(1000)
+    }
+}
+
+/// The same in user space.
+fn in_user_space(env: &Pretended, slot: &Slot, ports: &[Port], frame: &[u8]) -> (Verdict, Outcome) {
     let passed = (Verdict::Pass, Outcome { action: "pass", frame: frame.to_vec() });
     let Some(ethernet) = Ethernet::parse(frame) else { return passed };
     match Ingress::find(1, ethernet.vlan, |link| ports.get(usize::from(link))) {
-        Some(ingress) => on_link(slot, &ingress, &ethernet, frame),
+        Some(ingress) => on_link(env, slot, &ingress, &ethernet, frame),
         None => passed,
     }
 }
 
-fn on_link(slot: &Slot, ingress: &Ingress<'_>, ethernet: &Ethernet, frame: &[u8]) -> (Verdict, Outcome) {
-    let given = Given { socket: Socket::None, now: BootTime(1000) };
-    let verdict = judge(slot, ingress, ethernet, frame, &given);
+fn on_link(
+    env: &Pretended,
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
+    frame: &[u8],
+) -> (Verdict, Outcome) {
+    let verdict = judge(slot, ingress, ethernet, frame, env);
     let mut frame = frame.to_vec();
     rewrite(&verdict, slot, ingress, ethernet, &mut frame[..]).unwrap();
     let action = match verdict {
@@ -226,7 +260,7 @@ fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
     let oracle = oracle();
     in_namespace(|| {
         let mut kernel = Kernel::load(port(1));
-        let (mut count, mut wrong) = (0, vec![]);
+        let (pretended, mut count, mut wrong) = (Pretended::default(), 0, vec![]);
         for world in &oracle.worlds {
             let (slot, ports) = (world.table(), world.ports());
             kernel.publish(&slot);
@@ -235,7 +269,7 @@ fn the_oracle_s_verdicts_hold_in_the_kernel_and_in_user_space() {
                 let frame = hex(frame);
                 let expected =
                     (action.as_str(), after.as_ref().map_or_else(|| frame.clone(), |after| hex(after)));
-                let (verdict, ours) = in_user_space(&slot, &ports, &frame);
+                let (verdict, ours) = in_user_space(&pretended, &slot, &ports, &frame);
                 for outcome in [kernel.run(&frame), ours] {
                     if (outcome.action, outcome.frame.clone()) != expected {
                         wrong.push(format!(
@@ -263,10 +297,12 @@ fn a_vlan_ignored_in_the_key_is_found() {
     let oracle = oracle();
     let world = oracle.worlds.iter().find(|world| world.name == "directed stable node2").unwrap();
     let (slot, ports) = (world.table(), world.ports());
+    let pretended = Pretended::default();
     let wrong = world.cases.iter().filter(|(_, frame, action, after)| {
         let frame = hex(frame);
         let ingress = Ingress { link: 0, port: &ports[0] };
-        let (_, outcome) = on_link(&slot, &ingress, &Ethernet::parse(&frame[..]).unwrap(), &frame);
+        let (_, outcome) =
+            on_link(&pretended, &slot, &ingress, &Ethernet::parse(&frame[..]).unwrap(), &frame);
         (outcome.action, outcome.frame) != (action, after.as_ref().map_or(frame, |after| hex(after)))
     });
     let names: Vec<_> = wrong.map(|(name, ..)| name.as_str()).collect();
@@ -340,7 +376,7 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
     let frames = oracle.worlds.iter().flat_map(|world| &world.cases).map(|case| hex(&case.1));
     let known: Vec<_> = frames.filter(|frame| frame.len() >= 34).collect();
     in_namespace(|| {
-        let mut random = Random(20);
+        let (mut random, pretended) = (Random(20), Pretended::default());
         let mut kernel = Kernel::load(port(1));
         let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
         for round in 0..ROUNDS {
@@ -354,7 +390,7 @@ fn kernel_and_user_space_agree_on_random_frames_and_tables() {
                 if random.below(2) == 0 {
                     random.readdress(&mut frame);
                 }
-                let (verdict, expected) = in_user_space(&slot, &ports, &frame);
+                let (verdict, expected) = in_user_space(&pretended, &slot, &ports, &frame);
                 assert_eq!(
                     kernel.run(&frame),
                     expected,

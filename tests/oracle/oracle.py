@@ -172,7 +172,8 @@ VIP, OTHER_LINK_VIP, VIP6 = "10.77.0.100", "10.78.0.100", "fd77::100"
 VMAC, VMAC6 = "02:fa:00:00:01:00", "02:fa:00:00:01:02"
 PROOF, PROOF5, PROOF56 = "02:9a:bc:de:f0:12", "02:9a:bc:de:f0:05", "02:9a:bc:de:f0:56"
 CLIENT, CLIENT6, CLIENT_MAC = "10.77.0.50", "fd77::50", "02:00:00:00:0c:01"
-STRANGER_MAC = "02:00:00:00:99:99"
+STRANGER, STRANGER_MAC = "10.77.0.51", "02:00:00:00:99:99"
+KNOWN, OTHER, NOWHERE = 7, 8, 9
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NODE = {
     n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "address6": f"fd77::{n}", "mac": f"02:00:00:00:00:{n:02x}"}
@@ -235,7 +236,8 @@ def change(mode, step, me, sender, kind):
       P's hand, before Activate. P bounces new flows only.
     - Nobody returns to P, unmarked, what P sent; nobody returns to C what C marked: such frames come from
       tables of before a reboot and would go round.
-    - TCP fragments have no ports: in an open change they are P's. They carry no SYN.
+    - A TCP fragment without known ports is P's in an open change. It carries no SYN. With known ports every
+      fragment is a frame of its flow.
     - An error about a datagram goes where the next datagram goes.
     """
     P, C = 1, 2
@@ -392,14 +394,20 @@ def packets():
     yield "rst", ip() / tcp("R"), OLD
     yield "udp", ip() / UDP(sport=40002, dport=UDP_PORT) / body, NEW
     yield "echo request", ip() / ICMP(type=8, id=5, seq=1) / body, NEW
-    yield "udp, first fragment", ip(flags="MF") / UDP(sport=40002, dport=UDP_PORT, len=1000) / body, NEW
-    yield "udp, last fragment", ip(frag=9, proto=17) / body, NEW
+    # Nodes know the ports of the later fragments of a packet whose first they saw: here of those with KNOWN.
+    yield "udp, first fragment", ip(id=KNOWN, flags="MF") / UDP(sport=40002, dport=UDP_PORT, len=1000) / body, NEW
+    yield "udp, last fragment", ip(id=KNOWN, frag=9, proto=17) / body, NEW
+    yield "udp, last fragment without the first", ip(id=OTHER, frag=9, proto=17) / body, NEW
     yield "icmp fragment", ip(frag=9, proto=1) / body, NEW
-    yield "tcp, first fragment", ip(flags="MF") / tcp("A") / body, TCP_FRAGMENT
-    yield "tcp, middle fragment", ip(flags="MF", frag=20, proto=6) / body, TCP_FRAGMENT
-    yield "tcp, last fragment", ip(frag=40, proto=6) / body, TCP_FRAGMENT
-    yield "tcp, fragmented syn", ip(flags="MF") / tcp("S") / body, None
-    yield "tcp, fragment that overwrites the flags", ip(frag=1, proto=6) / body, None
+    yield "tcp, first fragment", ip(id=KNOWN, flags="MF") / tcp("A") / body, OLD
+    yield "tcp, middle fragment", ip(id=KNOWN, flags="MF", frag=20, proto=6) / body, OLD
+    yield "tcp, last fragment", ip(id=KNOWN, frag=40, proto=6) / body, OLD
+    yield "tcp, last fragment without the first", ip(id=OTHER, frag=40, proto=6) / body, TCP_FRAGMENT
+    yield "tcp, fragmented syn", ip(id=OTHER, flags="MF") / tcp("S") / body, None
+    yield "tcp, fragment that overwrites the flags", ip(id=KNOWN, frag=1, proto=6) / body, None
+    yield "udp, first fragment for no service", ip(id=NOWHERE, flags="MF") / UDP(sport=9, dport=81, len=99) / body, None
+    yield "udp, last fragment for no service", ip(id=NOWHERE, frag=9, proto=17) / body, None
+    yield "udp, last fragment of another client", IP(src=STRANGER, dst=VIP, id=NOWHERE, frag=9, proto=17) / body, NEW
     yield "tcp, tiny first fragment", ip(flags="MF", proto=6) / Raw(b"\x9c\x41\x00\x50\x00\x00\x00\x00"), None
     yield "syn to a port without service", ip() / tcp("S", 81), None
     yield "udp to the tcp port", ip() / UDP(sport=40002, dport=TCP_PORT), None
@@ -455,9 +463,11 @@ def packets6():
     yield "syn, atomic fragment", ip() / IPv6ExtHdrFragment(id=9) / tcp("S"), NEW
     yield "udp, first fragment", ip() / IPv6ExtHdrFragment(m=1, id=9) / udp(len=1000, chksum=1) / body, NEW
     yield "udp, last fragment", ip() / IPv6ExtHdrFragment(offset=9, nh=17, id=9) / body, NEW
+    yield "udp, last fragment without the first", ip() / IPv6ExtHdrFragment(offset=9, nh=17, id=9 << 16) / body, NEW
     yield "icmp fragment", ip() / IPv6ExtHdrFragment(offset=9, nh=58, id=9) / body, NEW
-    yield "tcp, first fragment", ip() / IPv6ExtHdrFragment(m=1, id=9) / tcp("A") / body, TCP_FRAGMENT
-    yield "tcp, last fragment", ip() / IPv6ExtHdrFragment(offset=40, nh=6, id=9) / body, TCP_FRAGMENT
+    yield "tcp, first fragment", ip() / IPv6ExtHdrFragment(m=1, id=9) / tcp("A") / body, OLD
+    yield "tcp, last fragment", ip() / IPv6ExtHdrFragment(offset=40, nh=6, id=9) / body, OLD
+    yield "tcp, last fragment without the first", ip() / IPv6ExtHdrFragment(offset=40, nh=6, id=9 << 16) / body, TCP_FRAGMENT
     yield "tcp, fragmented syn", ip() / IPv6ExtHdrFragment(m=1, id=9) / tcp("S") / body, None
     yield "tcp, fragment that overwrites the flags", ip() / IPv6ExtHdrFragment(offset=1, nh=6, id=9) / body, None
     yield "fragment of an extension header", ip() / IPv6ExtHdrFragment(offset=3, nh=60, id=9) / body, None

@@ -113,6 +113,8 @@ pub struct Chat {
     /// Who has a socket for it.
     pub node: Place,
     next: u64,
+    /// Length of a question.
+    length: usize,
 }
 
 impl Chat {
@@ -121,10 +123,24 @@ impl Chat {
     /// # Errors
     /// Nobody does.
     pub fn open(lab: &Lab, from: Place, client: SocketAddr, service: SocketAddr) -> Result<Self> {
+        Self::of_length(lab, from, client, service, size_of::<u64>())
+    }
+
+    /// The same with questions of `length` bytes.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn of_length(
+        lab: &Lab,
+        from: Place,
+        client: SocketAddr,
+        service: SocketAddr,
+        length: usize,
+    ) -> Result<Self> {
         let socket = lab.namespace(from).run(|| Ok(UdpSocket::bind(client)?))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(service)?;
-        let mut chat = Self { socket, client, node: Place::Node(0), next: 0 };
+        let mut chat = Self { socket, client, node: Place::Node(0), next: 0, length };
         chat.node = chat.ask(0)?;
         Ok(chat)
     }
@@ -151,7 +167,9 @@ impl Chat {
     fn ask(&self, question: u64) -> Result<Place> {
         let mut answer = [0; 9];
         let who = || format!("{} of {}, datagram {question}", self.client, self.node);
-        self.socket.send(&question.to_be_bytes()).with_context(who)?;
+        let mut padded = question.to_be_bytes().to_vec();
+        padded.resize(self.length, 0);
+        self.socket.send(&padded).with_context(who)?;
         self.socket.recv(&mut answer).with_context(who)?;
         let [node, number @ ..] = answer;
         let number = u64::from_be_bytes(number);

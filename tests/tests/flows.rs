@@ -1,8 +1,9 @@
 //! Flows that no TCP socket of the node shows stay where they are while their bucket moves.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
 use farm_tests::chat::{Chat, Switchboards};
 use farm_tests::farm::{Farm, LIMIT, Service};
@@ -15,6 +16,8 @@ const CHAT: u16 = 7002;
 /// So many that some fall into the buckets that move.
 const CHATS: u16 = 60;
 const FIRST_PORT: u16 = 21_000;
+/// Length of a datagram that an Ethernet of 1500 bytes carries in three frames.
+const THREE_FRAMES: usize = 4_000;
 /// Rounds of all chats while a change is open.
 const ROUNDS: usize = 30;
 
@@ -60,6 +63,43 @@ fn chat_through_a_change(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
         ensure!([ONE, THREE].contains(&chat.node), "{} holds a new client", chat.node);
         chat.close()?;
     }
+    Ok(())
+}
+
+#[test]
+fn fragments_reach_the_node_of_their_ports() -> Result<()> {
+    fragmented("flows-frag-d", Mode::Directed, FIRST_VIP)
+}
+
+#[test]
+fn fragments_reach_the_node_of_their_ports_in_flood_mode() -> Result<()> {
+    fragmented("flows-frag-f", Mode::Flood, FIRST_VIP)
+}
+
+#[test]
+fn fragments_of_ipv6_reach_the_node_of_their_ports() -> Result<()> {
+    fragmented("flows-frag-d6", Mode::Directed, FIRST_VIP6)
+}
+
+/// Datagrams that need three frames, of clients with one address and many ports.
+fn fragmented(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
+    let farm = Farm::on(prefix, mode, vip)?;
+    let service = Service::udp(vip, CHAT);
+    farm.add_service(service, "source-port")?;
+    farm.await_applied()?;
+    let _boards = Switchboards::start(&farm, service.at)?;
+    let first = clients(vip).next().context("a crowd")?;
+    let mut met = BTreeSet::new();
+    for port in FIRST_PORT..FIRST_PORT + CHATS {
+        let client = SocketAddr::new(first.ip(), port);
+        let mut chat = Chat::of_length(&farm, Place::Client, client, service.at, THREE_FRAMES)?;
+        let owner = farm.owner(ONE, client, service)?;
+        ensure!(chat.node == owner, "{client} belongs to {owner} and is answered by {}", chat.node);
+        chat.round()?;
+        chat.close()?;
+        met.insert(owner);
+    }
+    ensure!(met.len() == 3, "void: all clients belong to {met:?}");
     Ok(())
 }
 

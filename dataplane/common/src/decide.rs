@@ -19,14 +19,15 @@
 //!   mixtures of table versions). A third node never sends on what a node sent on. C never returns to P what
 //!   P sent on: unmarked, it comes from P's older table, in which C is P's peer the other way round. P
 //!   returns to C what C sent on only once: C marks nothing, unless its table is from before a reboot.
-//! - TCP fragments have no ports to look a socket up by, and never carry a SYN: in an open change they
-//!   belong to P.
+//! - TCP fragments whose first one is not known ([`crate::fragment`]) have no ports to look a socket up by, and never
+//!   carry a SYN: in an open change they belong to P.
 //! - In flood mode every node has the frame already. Nobody sends anything on but P the new flows it
 //!   bounces (C may not have opened yet), and all others drop that copy.
 //! - The lease is looked at last, and only before something leaves this function: the clock is the dearest
 //!   input, and its reading is the instant of acceptance.
 
 use crate::flow::{Flow, Kind, protocol};
+use crate::fragment::{Fragments, Ports, Whole};
 use crate::layout::Entry;
 use crate::verdict::{
     Acceptance, BootTime, Course, Dst, Mode, NodeIndex, Phase, Reason, Sender, Socket, Verdict,
@@ -66,6 +67,14 @@ pub struct Given {
     pub socket: Socket,
     /// See [`Env::now`].
     pub now: BootTime,
+}
+
+impl Fragments for Given {
+    fn remember(&self, _: &Whole, _: Ports) {}
+
+    fn recall(&self, _: &Whole) -> Option<Ports> {
+        None
+    }
 }
 
 impl Env for Given {

@@ -122,17 +122,17 @@ pub mod protocol {
 pub enum Kind {
     /// TCP with SYN and without ACK and RST.
     Syn,
-    /// Any other TCP segment.
+    /// Any other TCP segment, or a fragment of one whose ports are known.
     Segment,
-    /// A whole UDP datagram. Each counts as a new flow.
+    /// A UDP datagram, or a fragment of one whose ports are known. Each counts as a new flow.
     Datagram,
     /// An ICMP echo request. Each counts as a new flow; needs no service.
     Echo,
     /// An ICMP error about a packet the virtual IP sent; ports and protocol are those of that packet.
     Error,
-    /// A TCP fragment, never the one with a SYN. Has no ports.
+    /// A TCP fragment without known ports, never the one with a SYN.
     TcpFragment,
-    /// A UDP or ICMP fragment. Has no ports; each counts as a new flow.
+    /// A fragment of UDP without known ports, or of ICMP. Each counts as a new flow.
     DatagramFragment,
     /// An ARP request or neighbour solicitation for the virtual IP; `client` is the sender's address.
     Solicitation,

@@ -3,6 +3,7 @@
 use crate::bytes::{Bytes, mac_number};
 use crate::decide::{Env, Question, decide};
 use crate::flow::{Address, Family, Flow};
+use crate::fragment::{self, Fragments};
 use crate::layout::{LINKS, Port, Slot, Vip};
 use crate::parse::{Arp, ETHERTYPE_ARP, Ethernet, Solicitation};
 use crate::read::{First, Reading, read};
@@ -39,11 +40,17 @@ pub fn judge(
     ingress: &Ingress<'_>,
     ethernet: &Ethernet,
     frame: &(impl Bytes + ?Sized),
-    env: &impl Env,
+    env: &(impl Env + Fragments),
 ) -> Verdict {
     let mut reading = Reading::default();
     match read(slot, ingress.link, ethernet, frame, &mut reading) {
         First::Packet => conclude(slot, ingress, &reading, env),
+        First::Fragment => {
+            if let Some(ports) = fragment::ports(ethernet, frame, env) {
+                reading.learn(ports);
+            }
+            conclude(slot, ingress, &reading, env)
+        }
         First::Solicitation => solicited(slot, ingress, ethernet, frame, env),
         First::Done(Reason::Passed) => Verdict::Pass,
         First::Done(reason) => Verdict::Drop(reason),

@@ -50,6 +50,13 @@ pub const MAP_PORTS: &str = "FARM_PORTS";
 /// Name of the ring buffer of sampled [`Event`]s.
 pub const MAP_EVENTS: &str = "FARM_EVENTS";
 
+/// Name of the LRU map of first fragments: `fragment::Whole` to `fragment::Ports` as a number.
+pub const MAP_FRAGMENTS: &str = "FARM_FRAGMENTS";
+
+/// Most packets whose first fragment is remembered: those of one client follow each other within milliseconds, and
+/// beyond this a later one goes by address.
+pub const FRAGMENTS: u32 = 8192;
+
 /// One drop in this many is written to the ring buffer, per CPU and reason; the first one always is.
 pub const EVENT_SAMPLE: u64 = 256;
 /// Leading bytes of a frame in an event: Ethernet, IPv4 and TCP headers without options fit.

@@ -10,6 +10,7 @@
 //! | [`hash`] | client -> bucket, and the one-probe tables |
 //! | [`table`] | look-ups in a [`layout::Slot`], and filling one |
 //! | [`bytes`], [`parse`], [`flow`], [`vlan`] | frame -> [`flow::Flow`], and the network it came in on |
+//! | [`fragment`] | fragments of one packet |
 //! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
 //! | [`mod@read`], [`judge`] | all of the above for one frame, in two halves |
 //! | `image` | building a table outside of the kernel |
@@ -23,6 +24,7 @@ extern crate alloc;
 pub mod bytes;
 pub mod decide;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 #[cfg(not(target_arch = "bpf"))]
 pub mod image;

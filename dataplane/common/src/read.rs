@@ -1,7 +1,8 @@
 //! The first half of a judgement: a frame becomes a [`Reading`].
 
 use crate::bytes::Bytes;
-use crate::flow::{Address, Flow, Kind};
+use crate::flow::{Address, Flow, Kind, protocol};
+use crate::fragment::Ports;
 use crate::layout::{Slot, Vip};
 use crate::parse::{
     Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EXTENSIONS, Ethernet, Header, Solicitation, ipv4,
@@ -14,6 +15,8 @@ use crate::verdict::Reason;
 pub enum First {
     /// A packet for a virtual IP, now in the [`Reading`]: [`crate::judge::conclude`] follows.
     Packet,
+    /// A fragment of one, without ports: before that, [`Reading::learn`] what [`crate::fragment::ports`] knows.
+    Fragment,
     /// Somebody asks for a virtual IP: [`crate::judge::solicited`] follows.
     Solicitation,
     /// It passes ([`Reason::Passed`]) or is dropped.
@@ -78,6 +81,14 @@ impl Reading {
     #[inline(always)]
     pub(crate) fn class(&self) -> u8 {
         self.class as u8
+    }
+
+    /// A fragment of these ports is a frame of its flow.
+    #[inline(always)]
+    pub fn learn(&mut self, ports: Ports) {
+        let tcp = self.protocol == u16::from(protocol::TCP);
+        self.kind = if tcp { Kind::Segment } else { Kind::Datagram } as u16;
+        (self.client_port, self.service_port) = (ports.client, ports.service);
     }
 
     /// The flow; never a solicitation.
@@ -168,7 +179,10 @@ fn packet(
     match header.and_then(|header| Ok((header, header.flow(frame)?))) {
         Ok((header, flow)) => {
             *reading = Reading::of(ethernet, &header, &flow, vip);
-            First::Packet
+            match flow.kind {
+                Kind::TcpFragment | Kind::DatagramFragment => First::Fragment,
+                _ => First::Packet,
+            }
         }
         Err(reason) => First::Done(reason),
     }

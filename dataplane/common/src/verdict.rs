@@ -150,7 +150,7 @@ pub enum Acceptance {
     Socket,
     /// A new flow in an open change, and it is this node's.
     New,
-    /// A TCP fragment in an open change; it belongs to an old flow.
+    /// A TCP fragment without known ports in an open change; it belongs to an old flow.
     Fragment,
 }
 

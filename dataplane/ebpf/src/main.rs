@@ -14,6 +14,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use farm_common::fragment;
 use farm_common::judge::{Ingress, conclude, solicited};
 use farm_common::layout::Slot;
 use farm_common::parse::Ethernet;
@@ -33,6 +34,7 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
     let Arrival { slot, ingress, ethernet } = arrival;
     match read(slot, ingress.link, &ethernet, &Packet::of(&ctx), reading) {
         First::Packet => {}
+        First::Fragment => recall(ctx.ctx),
         First::Solicitation => return answer(ctx.ctx),
         First::Done(Reason::Passed) => return pass(&ctx),
         First::Done(reason) => return finish(&ctx, XDP_DROP, reason),
@@ -62,11 +64,26 @@ fn arrival(ctx: &XdpContext) -> Option<Arrival> {
 /// the verifier with all it knows of each.
 #[inline(always)]
 fn afresh(reading: &mut Reading) -> &Reading {
-    let mut reading: *const Reading = reading;
-    // SAFETY: no instruction at all; the pointer stays what it was.
-    unsafe {
-        asm!("/* {0} */", inout(reg) reading, options(nostack, preserves_flags));
-        &*reading
+    // SAFETY: the pointer is that of the reference.
+    unsafe { &*opaque(reading) }
+}
+
+/// The same pointer; the compiler knows nothing of it.
+#[inline(always)]
+fn opaque<T>(mut pointer: *mut T) -> *mut T {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(nostack, preserves_flags)) };
+    pointer
+}
+
+/// Gives a fragment the ports of its first one. Out of line, as [`answer`] is.
+#[inline(never)]
+fn recall(ctx: *mut xdp_md) {
+    // Else the compiler would load the frame's bounds before the call, as plain numbers.
+    let packet = Packet::of(&XdpContext::new(opaque(ctx)));
+    let (Some(ethernet), Some(reading)) = (Ethernet::parse(&packet), maps::reading()) else { return };
+    if let Some(ports) = fragment::ports(&ethernet, &packet, &maps::Memory) {
+        reading.learn(ports);
     }
 }
 

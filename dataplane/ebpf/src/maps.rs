@@ -4,9 +4,10 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
+use farm_common::fragment::{Fragments, Ports, Whole};
 use farm_common::judge::Ingress;
-use farm_common::layout::{EVENT_RING, Identity, LINKS, Port, Slot, Word};
+use farm_common::layout::{EVENT_RING, FRAGMENTS, Identity, LINKS, Port, Slot, Word};
 use farm_common::read::Reading;
 use farm_common::verdict::{REASONS, Reason};
 use farm_common::vlan::Vlan;
@@ -25,6 +26,8 @@ static FARM_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 
 /// Not pinned, and nobody's but the program's: see [`Reading`].
 #[map]
 static FARM_READING: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static FARM_FRAGMENTS: LruHashMap<Whole, u32> = LruHashMap::with_max_entries(FRAGMENTS, 0);
 #[map]
 pub static FARM_EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING, 0);
 
@@ -51,6 +54,23 @@ pub fn reading() -> Option<&'static mut Reading> {
     // SAFETY: a valid, aligned pointer to this CPU's element; the program is not preempted by itself, and only one
     // half of the judgement has the reference at a time.
     Some(unsafe { &mut *reading })
+}
+
+/// The memory of first fragments. Full, it forgets the oldest; an update that fails is as if this one were forgotten.
+pub struct Memory;
+
+impl Fragments for Memory {
+    #[inline(always)]
+    fn remember(&self, packet: &Whole, ports: Ports) {
+        let _ = FARM_FRAGMENTS.insert(packet, u32::from(ports), 0);
+    }
+
+    #[inline(always)]
+    fn recall(&self, packet: &Whole) -> Option<Ports> {
+        let ports = FARM_FRAGMENTS.get_ptr(packet)?;
+        // SAFETY: a valid, aligned pointer to an element; one that is replaced meanwhile is read whole.
+        Some(Ports::from(unsafe { read_volatile(ports) }))
+    }
 }
 
 /// Counts a verdict; returns how often this CPU has come to it.

@@ -4,6 +4,7 @@ use super::ipv6::QUOTED_EXTENSIONS;
 use super::{ipv4, ipv6};
 use crate::bytes::{Bytes, Window};
 use crate::flow::{Address, Family, Flow, Kind, protocol};
+use crate::fragment::{Piece, Ports, Whole};
 use crate::verdict::Reason;
 
 /// The header of a packet, extension headers included.
@@ -25,6 +26,8 @@ pub struct Header {
     pub fragment_offset: u16,
     /// More fragments follow.
     pub more_fragments: bool,
+    /// What the fragments of one packet have in common; 0 where IPv6 has no fragment header.
+    pub id: u32,
     /// Source address.
     pub source: Address,
     /// Destination address.
@@ -79,7 +82,8 @@ impl Header {
         Ok(self.with_ports((tcp.u16::<0>(), tcp.u16::<2>()), kind))
     }
 
-    /// Fragments go by address only. The rules of RFC 1858 §3 and RFC 3128 keep a SYN from hiding in them.
+    /// A fragment goes by address until [`Header::piece`] says more. The rules of RFC 1858 §3 and RFC 3128 keep a SYN
+    /// from hiding in one.
     #[inline(always)]
     fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
         // Nothing else shows that the headers end in the frame.
@@ -87,11 +91,26 @@ impl Header {
         match (self.protocol, self.fragment_offset) {
             (protocol::TCP, 0) if opens(self.head::<TCP, _>(frame)?) => Err(Reason::FragmentedSyn),
             (protocol::TCP, 1) => Err(Reason::FragmentedSyn),
+            (protocol::UDP, 0) if self.ports(frame).is_err() => Err(Reason::Malformed),
             (protocol::TCP, _) => Ok(self.without_ports(Kind::TcpFragment)),
             (protocol::UDP, _) => Ok(self.without_ports(Kind::DatagramFragment)),
             (number, _) if number == self.icmp() => Ok(self.without_ports(Kind::DatagramFragment)),
             _ => Err(Reason::Protocol),
         }
+    }
+
+    /// Of which packet this fragment is, and of which ports if it is the first; `None` for protocols without ports.
+    #[inline(always)]
+    pub fn piece(&self, frame: &(impl Bytes + ?Sized)) -> Option<Piece> {
+        if !matches!(self.protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        let packet = Whole::new(&self.source, &self.destination, self.id, self.protocol);
+        if self.fragment_offset != 0 {
+            return Some(Piece::Later(packet));
+        }
+        let (client, service) = self.ports(frame).ok()?;
+        Some(Piece::First(packet, Ports { client, service }))
     }
 
     /// Echo requests, and errors about what the virtual IP sent: destination unreachable (with "fragmentation needed"),

@@ -35,6 +35,7 @@ pub fn ipv4(frame: &(impl Bytes + ?Sized), start: usize) -> Result<Header, Reaso
         protocol: header.u8::<9>(),
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment & 0x2000 != 0,
+        id: header.u16::<4>().into(),
         payload: start + length,
     })
 }

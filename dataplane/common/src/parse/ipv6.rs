@@ -40,6 +40,7 @@ pub fn ipv6<const MOST: usize>(frame: &(impl Bytes + ?Sized), start: usize) -> R
         protocol: fixed.u8::<6>(),
         fragment_offset: 0,
         more_fragments: false,
+        id: 0,
         payload: (start + HEADER) & OFFSETS,
     };
     extensions::<MOST>(frame, header)
@@ -67,6 +68,7 @@ fn extensions<const MOST: usize>(
                 header.payload = (at + 8) & OFFSETS;
                 header.fragment_offset |= field >> 3;
                 header.more_fragments |= field & 1 != 0;
+                header.id = u32::from(extension.u16::<4>()) << 16 | u32::from(extension.u16::<6>());
                 if header.fragment_offset != 0 {
                     return Ok(header);
                 }
