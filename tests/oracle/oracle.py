@@ -84,12 +84,11 @@ def bucket(key, client, port):
 
 
 def cell(seed, high, low, cells):
-    """SplitMix64's finaliser; the seed enters before (above it the link, for virtual IPs), the high word between the
-    two rounds."""
-    x = low ^ (seed * 0x9E3779B97F4A7C15 & U64)
-    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9 & U64) ^ high
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & U64
-    return (x ^ x >> 31) & (cells - 1)
+    """Multiplicative: the upper bits of a product. The factor comes of the seed, above which is the link for virtual
+    IPs."""
+    factor = seed * 0x9E3779B97F4A7C15 & U64 | 1
+    high = high * factor & U64
+    return (low + (high ^ high >> 32)) * factor % (U64 + 1) // ((U64 + 1) // cells)
 
 
 def place(items, cells, cell_bytes):

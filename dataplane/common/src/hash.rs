@@ -77,28 +77,29 @@ fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
 #[inline(always)]
 pub fn vip_cell(seed: u32, link: u8, address: &Address) -> usize {
     let [high, low] = address.words().map(u64::from_le);
-    mix(u64::from(seed) | u64::from(link) << 32, high, low) & (VIP_CELLS - 1)
+    cell(u64::from(seed) | u64::from(link) << 32, high, low, VIP_CELLS)
 }
 
 /// Cell of a service key in [`crate::layout::Slot::services`].
 #[inline(always)]
 pub fn service_cell(seed: u32, key: u32) -> usize {
-    mix(u64::from(seed), 0, u64::from(key)) & (SERVICE_CELLS - 1)
+    cell(u64::from(seed), 0, u64::from(key), SERVICE_CELLS)
 }
 
 /// Cell of a MAC, as a number, in [`crate::layout::Slot::macs`].
 #[inline(always)]
 pub fn mac_cell(seed: u32, mac: u64) -> usize {
-    mix(u64::from(seed), 0, mac) & (MAC_CELLS - 1)
+    cell(u64::from(seed), 0, mac, MAC_CELLS)
 }
 
-/// The finaliser of SplitMix64 over two words and a seed; its keys are public, only spread is asked of it.
+/// Multiplicative hash: the upper bits of a product with an odd factor, which the seed gives. Two multiplications for a
+/// packet of IPv4, whose upper word is 0; the keys are public, so only spread is asked of it.
 #[inline(always)]
-fn mix(seed: u64, high: u64, low: u64) -> usize {
-    let mut x = low ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ high;
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ x >> 31) as u32 as usize
+fn cell(seed: u64, high: u64, low: u64, cells: usize) -> usize {
+    let factor = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let high = high.wrapping_mul(factor);
+    let word = low.wrapping_add(high ^ high >> 32);
+    (word.wrapping_mul(factor) >> (u64::BITS - cells.ilog2())) as usize
 }
 
 /// Seeds tried before giving up. At the limits of [`crate::layout`] one in three thousand fits (256 of 4096

@@ -9,6 +9,7 @@ use crate::parse::{
     ipv4_destination, ipv6, ipv6_destination,
 };
 use crate::verdict::Reason;
+use crate::vlan::Vlan;
 
 /// What a first look at a frame says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,8 @@ pub struct Reading {
     class: u16,
     ethertype: u16,
     tags: u16,
+    vlan: Vlan,
+    reserved: u32,
 }
 
 impl Reading {
@@ -62,6 +65,8 @@ impl Reading {
             class: u16::from(header.class),
             ethertype: ethernet.ethertype,
             tags: ethernet.tags as u16,
+            vlan: ethernet.vlan,
+            reserved: 0,
         }
     }
 
@@ -75,6 +80,18 @@ impl Reading {
     #[inline(always)]
     pub(crate) fn source(&self) -> Address {
         Address::of_words(self.source)
+    }
+
+    /// The packet's Ethernet header.
+    #[inline(always)]
+    pub fn ethernet(&self) -> Ethernet {
+        Ethernet {
+            destination: self.to,
+            source: self.sender,
+            ethertype: self.ethertype,
+            tags: usize::from(self.tags) & 3,
+            vlan: self.vlan,
+        }
     }
 
     /// DSCP and ECN.

@@ -8,8 +8,6 @@ mod host;
 mod maps;
 mod packet;
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
@@ -23,7 +21,7 @@ use farm_common::rewrite::rewrite;
 use farm_common::verdict::{Reason, Verdict};
 
 use crate::host::Host;
-use crate::packet::Packet;
+use crate::packet::{Packet, afresh};
 
 /// The filter of a service interface. All that an ordinary packet needs is in this one function: a call and its return
 /// can cost as much as the whole decision (return thunks).
@@ -39,8 +37,9 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
         First::Done(Reason::Passed) => return pass(&ctx),
         First::Done(reason) => return finish(&ctx, XDP_DROP, reason),
     }
-    let verdict = conclude(slot, &ingress, afresh(reading), &Host { ctx: &ctx });
-    carry_out(&ctx, slot, &ingress, &verdict)
+    let reading = reread(reading);
+    let verdict = conclude(slot, &ingress, reading, &Host { ctx: &ctx });
+    carry_out(&ctx, slot, &ingress, &reading.ethernet(), &verdict)
 }
 
 /// A frame that may be for a virtual IP.
@@ -63,24 +62,16 @@ fn arrival(ctx: &XdpContext) -> Option<Arrival> {
 /// The reading as the map has it. Without this the compiler would go on with the values that it has just stored, and
 /// the verifier with all it knows of each.
 #[inline(always)]
-fn afresh(reading: &mut Reading) -> &Reading {
+fn reread(reading: &mut Reading) -> &Reading {
     // SAFETY: the pointer is that of the reference.
-    unsafe { &*opaque(reading) }
-}
-
-/// The same pointer; the compiler knows nothing of it.
-#[inline(always)]
-fn opaque<T>(mut pointer: *mut T) -> *mut T {
-    // SAFETY: no instruction at all.
-    unsafe { asm!("/* {0} */", inout(reg) pointer, options(nostack, preserves_flags)) };
-    pointer
+    unsafe { &*afresh(reading) }
 }
 
 /// Gives a fragment the ports of its first one. Out of line, as [`answer`] is.
 #[inline(never)]
 fn recall(ctx: *mut xdp_md) {
     // Else the compiler would load the frame's bounds before the call, as plain numbers.
-    let packet = Packet::of(&XdpContext::new(opaque(ctx)));
+    let packet = Packet::of(&XdpContext::new(afresh(ctx)));
     let (Some(ethernet), Some(reading)) = (Ethernet::parse(&packet), maps::reading()) else { return };
     if let Some(ports) = fragment::ports(&ethernet, &packet, &maps::Memory) {
         reading.learn(ports);
@@ -93,21 +84,24 @@ fn answer(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return pass(&ctx) };
     let verdict = solicited(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
-    carry_out(&ctx, slot, &ingress, &verdict)
+    carry_out(&ctx, slot, &ingress, &ethernet, &verdict)
 }
 
 #[inline(always)]
-fn carry_out(ctx: &XdpContext, slot: &Slot, ingress: &Ingress<'_>, verdict: &Verdict) -> u32 {
+fn carry_out(
+    ctx: &XdpContext,
+    slot: &Slot,
+    ingress: &Ingress<'_>,
+    ethernet: &Ethernet,
+    verdict: &Verdict,
+) -> u32 {
     let action = match verdict {
         Verdict::Pass => return pass(ctx),
         Verdict::Drop(reason) => return finish(ctx, XDP_DROP, *reason),
         Verdict::Accept(_) => XDP_PASS,
         Verdict::Forward { .. } | Verdict::Answer => XDP_TX,
     };
-    let mut packet = Packet::of(ctx);
-    // Parsed again: to keep it through the decision would cost more, and stack that is not there.
-    let ethernet = Ethernet::parse(&packet);
-    match ethernet.and_then(|ethernet| rewrite(verdict, slot, ingress, &ethernet, &mut packet)) {
+    match rewrite(verdict, slot, ingress, ethernet, &mut Packet::of(ctx)) {
         Some(()) => finish(ctx, action, verdict.reason()),
         None => finish(ctx, XDP_DROP, Reason::Malformed),
     }
