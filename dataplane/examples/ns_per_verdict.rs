@@ -42,7 +42,7 @@ fn main() {
         let empty = best(|| empty_loop(&segment(node_mac(1), 40000, SYN, 1, 0)));
         let net = |figure: f64| ((figure - empty) * 10.0).round() / 10.0;
         let mut kernel = Kernel::load(port(1));
-        let mut figures = json!({ "unit": "ns", "loop": empty });
+        let mut figures = json!({ "unit": "ns", "loop": empty, "instructions_verified": kernel.verified() });
         for wire in &WIRES {
             figures[wire.name] = measure(&mut kernel, wire, net);
             figures["steps"][wire.name] = steps(&mut kernel, wire, net);

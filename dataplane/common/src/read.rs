@@ -46,12 +46,12 @@ pub struct Reading {
     ethertype: u16,
     tags: u16,
     vlan: Vlan,
-    reserved: u32,
+    link: u32,
 }
 
 impl Reading {
     #[inline(always)]
-    fn of(ethernet: &Ethernet, header: &Header, flow: &Flow, vip: usize) -> Self {
+    fn of(link: u8, ethernet: &Ethernet, header: &Header, flow: &Flow, vip: usize) -> Self {
         Self {
             client: flow.client.words(),
             source: header.source.words(),
@@ -66,7 +66,7 @@ impl Reading {
             ethertype: ethernet.ethertype,
             tags: ethernet.tags as u16,
             vlan: ethernet.vlan,
-            reserved: 0,
+            link: u32::from(link),
         }
     }
 
@@ -80,6 +80,12 @@ impl Reading {
     #[inline(always)]
     pub(crate) fn source(&self) -> Address {
         Address::of_words(self.source)
+    }
+
+    /// The link it came in on.
+    #[inline(always)]
+    pub fn link(&self) -> u8 {
+        self.link as u8
     }
 
     /// The packet's Ethernet header.
@@ -153,7 +159,7 @@ fn read4(
     let Some(vip) = destination.and_then(|destination| slot.vip_cell(link, &destination)) else {
         return First::Done(Reason::Passed);
     };
-    packet(ipv4(frame, start), ethernet, vip, frame, reading)
+    packet(ipv4(frame, start), link, ethernet, vip, frame, reading)
 }
 
 #[inline(always)]
@@ -172,7 +178,7 @@ fn read6(
     let Some(vip) = destination.and_then(|destination| slot.vip_cell(link, &destination)) else {
         return First::Done(Reason::Passed);
     };
-    packet(ipv6::<EXTENSIONS>(frame, start), ethernet, vip, frame, reading)
+    packet(ipv6::<EXTENSIONS>(frame, start), link, ethernet, vip, frame, reading)
 }
 
 /// Requests for a virtual IP are ours alone, also when nothing is answered. A packet whose sender is the
@@ -188,6 +194,7 @@ fn read_arp(slot: &Slot, link: u8, ethernet: &Ethernet, frame: &(impl Bytes + ?S
 #[inline(always)]
 fn packet(
     header: Result<Header, Reason>,
+    link: u8,
     ethernet: &Ethernet,
     vip: usize,
     frame: &(impl Bytes + ?Sized),
@@ -195,7 +202,7 @@ fn packet(
 ) -> First {
     match header.and_then(|header| Ok((header, header.flow(frame)?))) {
         Ok((header, flow)) => {
-            *reading = Reading::of(ethernet, &header, &flow, vip);
+            *reading = Reading::of(link, ethernet, &header, &flow, vip);
             match flow.kind {
                 Kind::TcpFragment | Kind::DatagramFragment => First::Fragment,
                 _ => First::Packet,

@@ -38,6 +38,7 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
         First::Done(reason) => return finish(&ctx, XDP_DROP, reason),
     }
     let reading = reread(reading);
+    let ingress = Ingress { link: reading.link(), ..ingress };
     let verdict = conclude(slot, &ingress, reading, &Host { ctx: &ctx });
     carry_out(&ctx, slot, &ingress, &reading.ethernet(), &verdict)
 }

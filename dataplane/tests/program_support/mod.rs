@@ -112,6 +112,12 @@ impl Kernel {
         result.duration.as_nanos() as f64
     }
 
+    /// Instructions that the verifier followed to accept the program; kernels before 5.16 do not say.
+    pub fn verified(&self) -> Option<u32> {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        program.info().unwrap().verified_instruction_count()
+    }
+
     fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
         let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
         program.test_run(options).unwrap()
