@@ -113,6 +113,16 @@ impl Farm {
         self.await_status(first, &what, LIMIT, |status| status.settled(WEB_MODULE, places))
     }
 
+    /// Waits until `places` own the web service evenly; connections may still be with others.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn await_owned_by(&self, places: &[Place]) -> Result<Status> {
+        let first = *places.first().context("somebody serves")?;
+        let what = format!("{places:?} own the web service");
+        self.await_status(first, &what, LIMIT, |status| status.shared(WEB_MODULE, places))
+    }
+
     /// Waits until every filter works with the newest epoch.
     ///
     /// # Errors

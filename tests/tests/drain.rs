@@ -92,7 +92,7 @@ fn drained(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     load.expect_change(TWO, THREE, at);
     let back = BootTime::now();
     farm.farmctl(THREE, &["node", "maintenance", "off", "node2"])?;
-    farm.await_shared_by(&[ONE, TWO, THREE])?;
+    farm.await_owned_by(&[ONE, TWO, THREE])?;
     load.await_answers_of(&[ONE, TWO, THREE])?;
     talking.await_rounds(100)?;
     load.expect_change(ONE, TWO, back);
@@ -127,7 +127,7 @@ fn two_nodes_drain_at_once_and_the_last_one_stays() -> Result<()> {
     for name in ["node1", "node2"] {
         farm.farmctl(THREE, &["node", "maintenance", "off", name])?;
     }
-    farm.await_shared_by(&[ONE, TWO, THREE])?;
+    farm.await_owned_by(&[ONE, TWO, THREE])?;
     talking.await_rounds(100)?;
     talking.stop()?;
     upheld(&load.stop(THREE)?, service.at)

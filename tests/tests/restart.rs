@@ -142,7 +142,7 @@ fn the_connections_of_a_killed_daemon_go_on_when_it_is_back() -> Result<()> {
     let taken_over = |s: &Status| s.buckets(WEB_MODULE, victim) == 0;
     farm.await_status(survivors[0], "its buckets are taken over", LIMIT, taken_over)?;
     farm.start_farmd(victim)?;
-    farm.await_shared_by(&ALL)?;
+    farm.await_owned_by(&ALL)?;
     talking.await_rounds(100)?;
     load.await_answers_of(&ALL)?;
     survivors.iter().for_each(|survivor| load.expect_change(victim, *survivor, at));

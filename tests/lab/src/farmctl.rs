@@ -173,11 +173,16 @@ impl Status {
     /// Is every bucket of module `name` with one of `places`, evenly, and none on the way?
     #[must_use]
     pub fn settled(&self, name: &str, places: &[Place]) -> bool {
+        self.shared(name, places) && self.module(name).is_some_and(|m| m.open_changes == 0)
+    }
+
+    /// Does every bucket of module `name` belong to one of `places`, evenly? Connections may still be with others.
+    #[must_use]
+    pub fn shared(&self, name: &str, places: &[Place]) -> bool {
         let (count, fair) = (places.len() as u32, BUCKETS / places.len().max(1) as u32);
         let owned: Vec<u32> = places.iter().map(|p| self.buckets(name, *p)).collect();
         let even = owned.iter().all(|b| b.abs_diff(fair) <= 1);
-        let still = self.module(name).is_some_and(|m| m.open_changes == 0);
-        count > 0 && even && still && owned.iter().sum::<u32>() == BUCKETS
+        count > 0 && even && owned.iter().sum::<u32>() == BUCKETS
     }
 }
 
