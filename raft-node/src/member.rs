@@ -3,6 +3,8 @@
 //! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
+mod stay;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +16,7 @@ use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
-use farm_core::model::{Membership, Node};
+use farm_core::model::Node;
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -370,76 +372,6 @@ impl Member {
         }
     }
 
-    /// After a restart: tells the cluster where this node is now, and that it is back.
-    pub fn come_back(self: &Arc<Self>, now: Node) {
-        let member = self.clone();
-        let task = lock(&self.tasks).spawn(async move {
-            if member.say_where(now).await.is_some() {
-                member.stay_back().await;
-            }
-        });
-        *lock(&self.coming_back) = Some(task);
-    }
-
-    /// `None` when Raft has ended.
-    async fn say_where(&self, now: Node) -> Option<()> {
-        let known = self.own_entry(|_| true).await?;
-        if known.name != now.name {
-            let text = format!(
-                "farmd.toml calls this node {}, the cluster knows it as {}: the cluster's name holds until it leaves",
-                now.name, known.name
-            );
-            self.journal.note(self.me.0, "name_changed", &known.name, text, "");
-        }
-        let current = Node {
-            id: self.me,
-            membership: known.membership,
-            role: known.role,
-            name: known.name.clone(),
-            ..now
-        };
-        if current != known {
-            self.insist(Body::NodeUpdate(current)).await;
-        }
-        Some(())
-    }
-
-    /// Says that this node is back whenever the cluster thinks it is away: what it said before it stopped may reach
-    /// the log late.
-    async fn stay_back(&self) {
-        while self.own_entry(|me| me.membership == Membership::Away).await.is_some() {
-            self.insist(Body::NodeBack(self.me)).await;
-        }
-    }
-
-    /// Ends the maintenance of this node when its end has come, also when that was while the daemon was down.
-    async fn end_maintenance(self: Arc<Self>) {
-        let mut state = self.raft.state();
-        loop {
-            let until = state.borrow_and_update().state.maintenance.get(&self.me).and_then(|m| m.until);
-            let left = until.map(|until| Duration::from_millis(until.0.saturating_sub(now_ms())));
-            match (until, left) {
-                (Some(due), Some(Duration::ZERO)) => {
-                    self.insist(Body::MaintenanceOff { node: self.me, due: Some(due) }).await;
-                }
-                // The wall clock may be set meanwhile: it is looked at again.
-                (_, left) => {
-                    let wait = left.map_or(Duration::MAX, |left| left.min(CLOCK_EVERY));
-                    if tokio::time::timeout(wait, state.changed()).await.is_ok_and(|seen| seen.is_err()) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// This node as the state knows it, once `holds` is true of it.
-    async fn own_entry(&self, holds: impl Fn(&Node) -> bool) -> Option<Node> {
-        let mut state = self.raft.state();
-        let known = state.wait_for(|s| s.state.nodes.get(&self.me).is_some_and(&holds)).await;
-        known.ok().and_then(|s| s.state.nodes.get(&self.me).cloned())
-    }
-
     /// Tries until the log has it, or the cluster refuses it.
     pub async fn insist(&self, body: Body) {
         let command = Command::any(body);
@@ -463,45 +395,6 @@ impl Member {
         let gone = state.wait_for(|s| was_here(s) && !s.state.nodes.contains_key(&self.me)).await.is_ok();
         if !gone {
             std::future::pending::<()>().await;
-        }
-    }
-
-    /// Before a planned stop: the buckets go elsewhere, the flows end or time out, the leadership is handed on.
-    pub async fn hand_over(&self) {
-        if let Some(coming_back) = lock(&self.coming_back).take() {
-            coming_back.abort();
-        }
-        let snapshot = self.snapshot();
-        let alone = snapshot.state.nodes.len() <= 1;
-        if alone || !snapshot.state.nodes.contains_key(&self.me) {
-            return;
-        }
-        if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {
-            self.journal.note(
-                self.me.0,
-                "hand_over_incomplete",
-                &self.config.name,
-                "stopping with buckets or flows left",
-                "",
-            );
-        }
-    }
-
-    async fn give_all_away(&self) {
-        self.insist(Body::NodeAway(self.me)).await;
-        let mut state = self.raft.state();
-        // An error means Raft has ended: then there is nothing to wait for.
-        let _ = state.wait_for(|s| !s.state.is_party(self.me)).await;
-        // The controller hands the leadership on once nothing depends on this node but its vote.
-        self.let_another_lead().await;
-    }
-
-    /// Waits until somebody else leads; not for long, for there may be nobody else.
-    pub async fn let_another_lead(&self) {
-        let mut role = self.raft.role();
-        let led = role.wait_for(|r| r.leader.is_some_and(|leader| leader != self.me));
-        if tokio::time::timeout(HEIR_MAX, led).await.is_err() {
-            tracing::warn!("leadership not handed on");
         }
     }
 

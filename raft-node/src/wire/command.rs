@@ -133,17 +133,9 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::MaintenanceOff { node, due } => {
             Proto::MaintenanceOff(v1::MaintenanceOff { node: node.0, due_ms: due.map(|d| d.0) })
         }
-        Body::RestartBegin { node, lease, everybody } => Proto::RestartBegin(v1::RestartBegin {
-            node: node.0,
-            lease_ms: lease.as_millis(),
-            everybody: *everybody,
-        }),
-        Body::RestartEnd { node, begun } => {
-            Proto::RestartEnd(v1::RestartEnd { node: node.0, begun: Some(begun.to_wire()) })
-        }
-        Body::RestartForget { node, begun } => {
-            Proto::RestartForget(v1::RestartForget { node: node.0, begun: Some(begun.to_wire()) })
-        }
+        Body::RestartBegin { node, lease, everybody } => restart_begin_to_wire(*node, *lease, *everybody),
+        Body::RestartEnd { node, begun } => restart_end_to_wire(*node, begun),
+        Body::RestartForget { node, begun } => restart_forget_to_wire(*node, begun),
         #[cfg(feature = "next")]
         Body::ClusterRename(name) => Proto::ClusterRename(v1::ClusterRename { name: name.clone() }),
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
@@ -209,19 +201,9 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             node: text::node("MaintenanceOff.node", p.node)?,
             due: p.due_ms.map(UnixTime),
         },
-        Proto::RestartBegin(p) => Body::RestartBegin {
-            node: text::node("RestartBegin.node", p.node)?,
-            lease: Span::millis(p.lease_ms.min(Span::MAX_MILLIS)),
-            everybody: p.everybody,
-        },
-        Proto::RestartEnd(p) => Body::RestartEnd {
-            node: text::node("RestartEnd.node", p.node)?,
-            begun: required::<EntryId>("RestartEnd.begun", p.begun)?,
-        },
-        Proto::RestartForget(p) => Body::RestartForget {
-            node: text::node("RestartForget.node", p.node)?,
-            begun: required::<EntryId>("RestartForget.begun", p.begun)?,
-        },
+        Proto::RestartBegin(p) => parse_restart_begin(&p)?,
+        Proto::RestartEnd(p) => parse_restart_end(p)?,
+        Proto::RestartForget(p) => parse_restart_forget(p)?,
         #[cfg(feature = "next")]
         Proto::ClusterRename(p) => Body::ClusterRename(text::name("ClusterRename.name", p.name)?),
         #[cfg(not(feature = "next"))]
@@ -243,6 +225,40 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         }
         Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
         Proto::ElectorsCancel(v1::ElectorsCancel {}) => Body::ElectorsCancel,
+    })
+}
+
+fn restart_begin_to_wire(node: NodeId, lease: Span, everybody: bool) -> Proto {
+    Proto::RestartBegin(v1::RestartBegin { node: node.0, lease_ms: lease.as_millis(), everybody })
+}
+
+fn restart_end_to_wire(node: NodeId, begun: &EntryId) -> Proto {
+    Proto::RestartEnd(v1::RestartEnd { node: node.0, begun: Some(begun.to_wire()) })
+}
+
+fn restart_forget_to_wire(node: NodeId, begun: &EntryId) -> Proto {
+    Proto::RestartForget(v1::RestartForget { node: node.0, begun: Some(begun.to_wire()) })
+}
+
+fn parse_restart_begin(p: &v1::RestartBegin) -> Result<Body, WireError> {
+    Ok(Body::RestartBegin {
+        node: text::node("RestartBegin.node", p.node)?,
+        lease: Span::millis(p.lease_ms.min(Span::MAX_MILLIS)),
+        everybody: p.everybody,
+    })
+}
+
+fn parse_restart_end(p: v1::RestartEnd) -> Result<Body, WireError> {
+    Ok(Body::RestartEnd {
+        node: text::node("RestartEnd.node", p.node)?,
+        begun: required::<EntryId>("RestartEnd.begun", p.begun)?,
+    })
+}
+
+fn parse_restart_forget(p: v1::RestartForget) -> Result<Body, WireError> {
+    Ok(Body::RestartForget {
+        node: text::node("RestartForget.node", p.node)?,
+        begun: required::<EntryId>("RestartForget.begun", p.begun)?,
     })
 }
 
