@@ -159,6 +159,7 @@ impl Cluster {
             applied: self.state.epoch,
             incarnation: Incarnation::default(),
             leased: true,
+            lease: Span::ZERO,
         };
         let nodes = self.state.nodes.keys().filter(|node| Some(**node) != but);
         self.observed.heard.extend(nodes.map(|node| (*node, heard)).collect::<BTreeMap<_, _>>());

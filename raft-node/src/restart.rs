@@ -69,6 +69,10 @@ impl Restarts {
         if timeout(LEASE_WAIT, self.lease_of(least)).await.is_err() {
             return Err(format!("a majority of the electors grants no lease of {}", restart.lease));
         }
+        // One that does not ask for it in time serves nobody while this elector is away; that is no reason to stay.
+        if restart.everybody && timeout(LEASE_WAIT, self.all_have(restart.lease)).await.is_err() {
+            self.member.note("restart_hasty", "not every node has asked for a longer lease");
+        }
         self.member.let_another_lead().await;
         self.member.note("restarting", format!("becomes {}", self.program.path().display()));
         let (failed, told) = oneshot::channel();
@@ -80,6 +84,16 @@ impl Restarts {
     /// Returns when the lease lasts for at least so long.
     async fn lease_of(&self, least: Span) {
         while BootTime(self.member.lease.deadline()).since(BootTime(boot_now())) < least {
+            sleep(LEASE_EVERY).await;
+        }
+    }
+
+    /// Returns when every node that is heard has asked this elector for a lease of that length, which it grants by now.
+    async fn all_have(&self, lease: Span) {
+        let (member, since) = (&self.member, BootTime(boot_now()));
+        let has = |node| member.heard(node).is_some_and(|h| h.at > since && h.lease >= lease);
+        let waits = |node| node != member.me && member.absence(node).is_none() && !has(node);
+        while member.snapshot().state.nodes.keys().any(|node| waits(*node)) {
             sleep(LEASE_EVERY).await;
         }
     }

@@ -68,12 +68,14 @@ pub struct Heard {
     pub incarnation: Incarnation,
     /// Whether it said that it holds a lease.
     pub leased: bool,
+    /// Length of the lease that it asked for.
+    pub lease: Span,
 }
 
 impl Heard {
     fn by(renewal: &Renewal, at: BootTime) -> Self {
-        let Renewal { applied, incarnation, leased, .. } = *renewal;
-        Self { at, applied, incarnation, leased }
+        let Renewal { applied, incarnation, leased, lease, .. } = *renewal;
+        Self { at, applied, incarnation, leased, lease }
     }
 }
 
