@@ -7,7 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`case`] | bytes of an input <-> a table and a frame |
-//! | [`check`] | the properties |
+//! | [`mod@check`] | the properties |
 //! | [`naive`] | a second, slow look at a frame, to judge the judgement by |
 //! | [`seeds`] | the oracle's frames as inputs, and what was found before |
 #![forbid(unsafe_code)]
