@@ -206,6 +206,14 @@ impl Filter {
         self.object.counters()
     }
 
+    /// Who has asked for a virtual IP on any link, and when. It outlives the daemon.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn askers(&self) -> io::Result<Vec<(layout::Asker, layout::Asked)>> {
+        self.object.askers()
+    }
+
     /// What the program decides about `frame` now, on the interface of `link`. Runs a second instance of the same
     /// program, with the same table and ports, but its own counters and events: nothing that is counted or reported
     /// changes, and nothing is sent.

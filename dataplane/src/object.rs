@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::layout::{
-    Identity, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE, MAP_WORD, PROGRAM, Port,
+    Asked, Asker, Identity, MAP_ASKERS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE,
+    MAP_WORD, PROGRAM, Port,
 };
 use farm_common::verdict::Reason;
 
@@ -17,7 +18,8 @@ use crate::attach::AttachError;
 use crate::table::{TableWriter, close_foreign};
 
 /// Every map that is pinned.
-pub(crate) const MAPS: [&str; 6] = [MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY];
+pub(crate) const MAPS: [&str; 7] =
+    [MAP_ASKERS, MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY];
 /// Those that decide: a second instance of the program shares them.
 const DECIDING: [&str; 4] = [MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_IDENTITY];
 
@@ -30,6 +32,10 @@ pub(crate) struct Raw<T>(pub(crate) T);
 unsafe impl Pod for Raw<Identity> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Port> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Asker> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Asked> {}
 
 /// The object file: compiled, or taken from `FARM_EBPF_OBJECT`, when this crate is built.
 static BYTES: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/farm-xdp"));
@@ -103,6 +109,13 @@ impl Object {
     pub(crate) fn close_table(&self) -> io::Result<()> {
         let info = self.array(MAP_TABLE)?.info().map_err(io::Error::other)?;
         close_foreign(self.array_fd(MAP_TABLE)?, info.max_entries() as usize, info.value_size() as usize)
+    }
+
+    /// Who has asked for a virtual IP. While askers come and go one of them may be missing.
+    pub(crate) fn askers(&self) -> io::Result<Vec<(Asker, Asked)>> {
+        let map = self.ebpf.map(MAP_ASKERS).ok_or_else(|| io::Error::other(missing(MAP_ASKERS)))?;
+        let map = HashMap::<_, Raw<Asker>, Raw<Asked>>::try_from(map).map_err(io::Error::other)?;
+        Ok(map.iter().filter_map(Result::ok).map(|(asker, asked)| (asker.0, asked.0)).collect())
     }
 
     /// Counters by name, summed over the CPUs.

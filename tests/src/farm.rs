@@ -194,6 +194,25 @@ impl Farm {
         json_lines(&self.farmctl(node, &["events", "--last", "2000", "--json"])?)
     }
 
+    /// How many frames the filter of `node` has treated for this reason.
+    ///
+    /// # Errors
+    /// It does not answer, or knows no such reason.
+    pub fn counter(&self, node: Place, reason: &str) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Answer {
+            counters: Vec<Counter>,
+        }
+        #[derive(Deserialize)]
+        struct Counter {
+            reason: String,
+            packets: u64,
+        }
+        let answer: Answer = self.farmctl_json(node, &["node", "counters"])?;
+        let counter = answer.counters.into_iter().find(|counter| counter.reason == reason);
+        counter.map(|counter| counter.packets).with_context(|| format!("no reason {reason}"))
+    }
+
     /// Waits until `node` has an event of `kind` that happened after `known` others.
     ///
     /// # Errors

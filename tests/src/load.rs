@@ -215,7 +215,8 @@ impl<'a> Load<'a> {
         }
         let epochs = Some((Criterion::SourcePort, epochs));
         let Self { changes, closed, unfiltered, .. } = self;
-        let case = Case { vips: vec![vip], changes, closed, unfiltered, epochs, virtual_mac };
+        let vips = vec![vip];
+        let case = Case { vips, changes, closed, unfiltered, epochs, virtual_mac, ..Case::default() };
         Ok(Seen { testimony, sent, case })
     }
 

@@ -4,13 +4,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use farm_lab::witness::SynStream;
 use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Spec, WEB_MODULE, shell};
 use farm_tests::farm::{Farm, Service};
 use farm_tests::talk::Servers;
 use farm_tests::transfer::Transfer;
-use serde::Deserialize;
 
 const ONE: Place = Place::Node(1);
 const TWO: Place = Place::Node(2);
@@ -103,22 +102,8 @@ fn sent_on(farm: &Farm) -> Result<()> {
     if farm.spec().mode == Mode::Flood {
         return Ok(());
     }
-    let counts = farm.nodes().map(|node| forwarded(farm, node)).collect::<Result<Vec<u64>>>()?;
+    let counts =
+        farm.nodes().map(|node| farm.counter(node, "forward_owner")).collect::<Result<Vec<u64>>>()?;
     ensure!(counts.iter().sum::<u64>() > 1_000, "void: nodes sent on {counts:?} frames only");
     Ok(())
-}
-
-fn forwarded(farm: &Farm, node: Place) -> Result<u64> {
-    #[derive(Deserialize)]
-    struct Answer {
-        counters: Vec<Counter>,
-    }
-    #[derive(Deserialize)]
-    struct Counter {
-        reason: String,
-        packets: u64,
-    }
-    let answer: Answer = farm.farmctl_json(node, &["node", "counters"])?;
-    let counter = answer.counters.into_iter().find(|counter| counter.reason == "forward_owner");
-    counter.map(|counter| counter.packets).context("a counter of what is sent on")
 }

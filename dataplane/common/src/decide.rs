@@ -111,6 +111,17 @@ pub fn decide(question: &Question, env: &impl Env) -> Verdict {
     }
 }
 
+/// Who answers requests for the virtual IP by clients of this bucket: whoever accepts what they send then.
+#[inline(always)]
+#[must_use]
+pub fn answering(entry: &Entry, phase: Phase) -> Option<NodeIndex> {
+    match phase {
+        Phase::Stable | Phase::Activate => Some(NodeIndex(entry.current)),
+        Phase::Prepare | Phase::Move => Some(NodeIndex(entry.previous)),
+        Phase::MoveClosed => None,
+    }
+}
+
 impl Question {
     #[inline(always)]
     fn current(&self) -> NodeIndex {
@@ -302,10 +313,8 @@ impl Question {
     /// going. The requester asks again.
     #[inline(always)]
     fn arp(&self, phase: Phase) -> Verdict {
-        let answers = match phase {
-            Phase::Stable | Phase::Activate => self.current(),
-            Phase::Prepare | Phase::Move => self.previous(),
-            Phase::MoveClosed => return Verdict::Drop(Reason::ChangeClosed),
+        let Some(answers) = answering(&self.entry, phase) else {
+            return Verdict::Drop(Reason::ChangeClosed);
         };
         if answers == self.me {
             return Verdict::Answer;

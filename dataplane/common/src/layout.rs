@@ -57,6 +57,12 @@ pub const MAP_FRAGMENTS: &str = "FARM_FRAGMENTS";
 /// beyond this a later one goes by address.
 pub const FRAGMENTS: u32 = 8192;
 
+/// Name of the LRU map of who has asked for a virtual IP ([`Asker`] -> [`Asked`]).
+pub const MAP_ASKERS: &str = "FARM_ASKERS";
+/// Askers that are remembered: the routers and servers on the links, not the clients behind them. Who asked longest ago is
+/// forgotten, and asks again when its entry ages.
+pub const ASKERS: u32 = 4096;
+
 /// One drop in this many is written to the ring buffer, per CPU and reason; the first one always is.
 pub const EVENT_SAMPLE: u64 = 256;
 /// Leading bytes of a frame in an event: Ethernet, IPv4 and TCP headers without options fit.
@@ -251,6 +257,32 @@ pub struct Event {
     pub head: [u8; EVENT_HEAD],
 }
 
+/// Who asked for which virtual IP.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Asker {
+    /// The virtual IP, IPv4 as IPv4-mapped IPv6, network order.
+    pub vip: [u8; 16],
+    /// Who asked, likewise.
+    pub address: [u8; 16],
+    /// The link on which.
+    pub link: u8,
+    /// Reserved, 0.
+    pub reserved: [u8; 7],
+}
+
+/// Where an [`Asker`] is.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// When it asked last: boot clock, ns.
+    pub at: u64,
+    /// Its MAC.
+    pub mac: [u8; 6],
+    /// Reserved, 0.
+    pub reserved: [u8; 2],
+}
+
 impl Slot {
     /// A closed table that knows no virtual IP, no service and no node.
     pub const EMPTY: Slot = Slot {
@@ -299,6 +331,8 @@ packed!(Head, 56; deadline: u64, epoch: u64, generation: u64, hash_key: [u64; 2]
 packed!(Identity, 32; cluster: [u8; 16], node: u64, layout: u32, reserved: u32);
 packed!(Port, 24; mac: [u8; 6], proof: [u8; 6], ifindex: u32, vlan: u32, reserved: [u8; 4]);
 packed!(Event, 16 + EVENT_HEAD; reason: u32, ifindex: u32, length: u32, reserved: u32, head: [u8; EVENT_HEAD]);
+packed!(Asker, 40; vip: [u8; 16], address: [u8; 16], link: u8, reserved: [u8; 7]);
+packed!(Asked, 16; at: u64, mac: [u8; 6], reserved: [u8; 2]);
 packed!(Slot, 56 + 32 * VIP_CELLS + 8 * SERVICE_CELLS + 32 * NODES * LINKS + 8 * MAC_CELLS + 4 * BUCKETS * MODULES;
     head: Head, vips: [Vip; VIP_CELLS], services: [Service; SERVICE_CELLS], nodes: [[Node; NODES]; LINKS],
     macs: [MacCell; MAC_CELLS], entries: [[Entry; BUCKETS]; MODULES]);

@@ -13,6 +13,7 @@
 //! | [`fragment`] | fragments of one packet |
 //! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
 //! | [`mod@read`], [`judge`] | all of the above for one frame, in two halves |
+//! | [`mod@asker`] | who has asked for a virtual IP |
 //! | `image` | building a table outside of the kernel |
 //! | [`rewrite`] | what a verdict does to the frame |
 #![no_std]
@@ -21,6 +22,7 @@
 #[cfg(not(target_arch = "bpf"))]
 extern crate alloc;
 
+pub mod asker;
 pub mod bytes;
 pub mod decide;
 pub mod flow;

@@ -12,6 +12,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use farm_common::asker::asker;
 use farm_common::fragment;
 use farm_common::judge::{Ingress, conclude, solicited};
 use farm_common::layout::Slot;
@@ -33,7 +34,11 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
     match read(slot, ingress.link, &ethernet, &Packet::of(&ctx), reading) {
         First::Packet => {}
         First::Fragment => recall(ctx.ctx),
-        First::Solicitation => return answer(ctx.ctx),
+        First::Solicitation => {
+            // Here, where nothing is held over the call, the verifier follows it once and not once for every way to it.
+            note(ctx.ctx);
+            return answer(ctx.ctx);
+        }
         First::Done(Reason::Passed) => return pass(&ctx),
         First::Done(reason) => return finish(&ctx, XDP_DROP, reason),
     }
@@ -86,6 +91,17 @@ fn answer(ctx: *mut xdp_md) -> u32 {
     let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return pass(&ctx) };
     let verdict = solicited(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
     carry_out(&ctx, slot, &ingress, &ethernet, &verdict)
+}
+
+/// Out of line for the same reason. Who answers does not matter: that may be another node the next time.
+#[inline(never)]
+fn note(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return 0 };
+    if let Some((asker, mac)) = asker(slot, ingress.link, &ethernet, &Packet::of(&ctx)) {
+        maps::remember(&asker, mac);
+    }
+    0
 }
 
 #[inline(always)]

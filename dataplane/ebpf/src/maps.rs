@@ -3,11 +3,12 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
 use farm_common::fragment::{Fragments, Ports, Whole};
 use farm_common::judge::Ingress;
-use farm_common::layout::{EVENT_RING, FRAGMENTS, Identity, LINKS, Port, Slot, Word};
+use farm_common::layout::{ASKERS, Asked, Asker, EVENT_RING, FRAGMENTS, Identity, LINKS, Port, Slot, Word};
 use farm_common::read::Reading;
 use farm_common::verdict::{REASONS, Reason};
 use farm_common::vlan::Vlan;
@@ -23,6 +24,9 @@ static FARM_IDENTITY: Array<Identity> = Array::with_max_entries(1, BPF_F_MMAPABL
 static FARM_PORTS: Array<Port> = Array::with_max_entries(LINKS as u32, 0);
 #[map]
 static FARM_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+/// Pinned: a client whose entry never ages is not heard again, so a daemon that comes back must know it from before.
+#[map]
+static FARM_ASKERS: LruHashMap<Asker, Asked> = LruHashMap::with_max_entries(ASKERS, 0);
 /// Not pinned, and nobody's but the program's: see [`Reading`].
 #[map]
 static FARM_READING: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
@@ -71,6 +75,14 @@ impl Fragments for Memory {
         // SAFETY: a valid, aligned pointer to an element; one that is replaced meanwhile is read whole.
         Some(Ports::from(unsafe { read_volatile(ports) }))
     }
+}
+
+/// Remembers who asked for a virtual IP, and where it is. Where that fails, its own next question is the next chance.
+#[inline(always)]
+pub fn remember(asker: &Asker, mac: [u8; 6]) {
+    // SAFETY: the helper has no arguments and is allowed in XDP programs since 5.8.
+    let at = unsafe { bpf_ktime_get_boot_ns() };
+    let _ = FARM_ASKERS.insert(asker, Asked { at, mac, reserved: [0; 2] }, 0);
 }
 
 /// Counts a verdict; returns how often this CPU has come to it.

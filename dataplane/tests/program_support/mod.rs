@@ -5,12 +5,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::layout::{
-    BUCKETS, Entry, LINKS, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
+    Asked, Asker, BUCKETS, Entry, LINKS, MAP_ASKERS, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node,
+    PROGRAM, Port, Slot, Word,
 };
 use farm_common::verdict::{Criterion, Mode, Phase, Reason};
 use farm_dataplane::netns::NetNs;
@@ -33,6 +34,10 @@ struct Raw<T>(T);
 unsafe impl Pod for Raw<Slot> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Port> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Asker> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Asked> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Word> {}
 
@@ -121,6 +126,13 @@ impl Kernel {
     fn test_run(&self, options: TestRunOptions<'_>) -> TestRunResult {
         let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
         program.test_run(options).unwrap()
+    }
+
+    /// Who has asked for a virtual IP.
+    pub fn askers(&self) -> Vec<(Asker, Asked)> {
+        let map: &Map = self.ebpf.map(MAP_ASKERS).unwrap();
+        let map = HashMap::<_, Raw<Asker>, Raw<Asked>>::try_from(map).unwrap();
+        map.iter().map(Result::unwrap).map(|(asker, asked)| (asker.0, asked.0)).collect()
     }
 
     /// Counters, summed over the CPUs, in the order of `Reason::ALL`.

@@ -65,8 +65,8 @@ fn frame(own: Mac, vip: IpAddr, claimed: Mac, target: Target) -> io::Result<Vec<
         (IpAddr::V4(vip), Target::Broadcast) => {
             Ok(ArpPacket::gratuitous(own, vip, claimed).to_bytes().to_vec())
         }
-        (IpAddr::V4(vip), Target::Unicast(mac, IpAddr::V4(ip))) => {
-            Ok(ArpPacket::claim_to(own, vip, claimed, (mac, ip)).to_bytes().to_vec())
+        (IpAddr::V4(vip), Target::Unicast(mac, IpAddr::V4(_))) => {
+            Ok(ArpPacket::claim_to(own, vip, claimed, mac).to_bytes().to_vec())
         }
         (IpAddr::V6(vip), Target::Broadcast) => Ok(NdpPacket::unsolicited(own, vip, claimed).to_bytes()),
         (IpAddr::V6(vip), Target::Unicast(mac, IpAddr::V6(ip))) => {

@@ -46,14 +46,14 @@ impl ArpPacket {
     /// A gratuitous announcement in request form to everybody: sender and target are `ip`.
     #[must_use]
     pub fn gratuitous(source: Mac, ip: Ipv4Addr, claimed: Mac) -> Self {
-        Self::request(BROADCAST, source, (claimed, ip), ip)
+        Self::claim_to(source, ip, claimed, BROADCAST)
     }
 
-    /// A request from `ip` to one host. Linux overrides its entry for the sender at once; a plain
-    /// unicast reply it would ignore for a second after the last change.
+    /// The same to one host. Linux overrides its entry at once; a plain unicast reply it would ignore for a second after
+    /// the last change.
     #[must_use]
-    pub fn claim_to(source: Mac, ip: Ipv4Addr, claimed: Mac, to: (Mac, Ipv4Addr)) -> Self {
-        Self::request(to.0, source, (claimed, ip), to.1)
+    pub fn claim_to(source: Mac, ip: Ipv4Addr, claimed: Mac, to: Mac) -> Self {
+        Self::request(to, source, (claimed, ip), ip)
     }
 
     /// A probe (RFC 5227 §2.1.1): sender 0.0.0.0, so that nobody's entries change.
@@ -152,13 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn claim_to_one_host_asks_for_that_host() {
+    fn claim_to_one_host_goes_to_that_host() {
         let expected = bytes(
             "5254 00aa bbcc 0211 2233 4455 0806 0001 0800 0604 0001
-             0211 2233 4455 c000 020a 0000 0000 0000 c000 0263",
+             0211 2233 4455 c000 020a 0000 0000 0000 c000 020a",
         );
-        let to = (PEER, Ipv4Addr::new(192, 0, 2, 99));
-        assert_eq!(ArpPacket::claim_to(OWN, VIP, OWN, to).to_bytes()[..], expected[..]);
+        assert_eq!(ArpPacket::claim_to(OWN, VIP, OWN, PEER).to_bytes()[..], expected[..]);
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Discovery {
             .collect()
     }
 
-    fn announcer(&mut self) -> Option<Arc<Announcer>> {
+    /// The socket for announcements; `None` where there is none, which is said once more each time.
+    pub fn announcer(&mut self) -> Option<Arc<Announcer>> {
         if self.announcer.is_none() {
             self.announcer = Announcer::open()
                 .map(Arc::new)

@@ -19,6 +19,7 @@ use farm_host::{Netlink, address, fdb, links, probe, sysctl};
 
 use super::desired::Carried;
 use super::discovery::{Announcement, Discovery};
+use super::news::Means;
 use super::watch::Alarm;
 use crate::config::{self, Config};
 use crate::lease::{LeaseHandle, Order};
@@ -93,6 +94,14 @@ impl HostView {
     /// Where the kernel refuses to read the map.
     pub fn counters(&self) -> std::io::Result<Option<BTreeMap<&'static str, u64>>> {
         self.filter().as_ref().map(Filter::counters).transpose()
+    }
+
+    /// Who has asked for a virtual IP; nobody without a filter.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to read the map.
+    pub fn askers(&self) -> std::io::Result<Vec<(layout::Asker, layout::Asked)>> {
+        self.filter().as_ref().map_or_else(|| Ok(Vec::new()), Filter::askers)
     }
 
     /// Who else has `vip`: a device of this node or a host on the link; `None` when it is free.
@@ -438,6 +447,12 @@ impl FilterHost {
             None => {}
         }
         Ok(())
+    }
+
+    /// What is needed to tell those who asked; `None` where nothing can be sent.
+    pub fn means(&mut self, lease: &LeaseHandle) -> Option<Means> {
+        let announcer = self.discovery.announcer()?;
+        Some(Means { announcer, view: self.view(), lease: lease.clone(), links: self.links.clone() })
     }
 
     /// The announcements of all directed virtual IPs, naming this node.

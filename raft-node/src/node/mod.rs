@@ -8,6 +8,7 @@ mod discovery;
 mod drains;
 mod duplicates;
 mod filter;
+mod news;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
 pub use drains::{draining, leaves, survey};
 pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
 pub use filter::{FilterHost, HostError, HostView};
+use news::News;
 pub use watch::{Alarm, watch as watch_host};
 
 use crate::journal::Journal;
@@ -63,6 +65,8 @@ pub struct Follower {
     shut: Option<String>,
     published: Epoch,
     carried: BTreeMap<IpAddr, Carried>,
+    /// Who is to be told that this node answers them.
+    news: News,
 }
 
 impl Follower {
@@ -82,6 +86,7 @@ impl Follower {
             shut: None,
             published: Epoch(0),
             carried: BTreeMap::new(),
+            news: News::default(),
         }
     }
 
@@ -172,11 +177,14 @@ impl Follower {
 
     /// A table that cannot be rendered leaves the older one in force, and its epoch unreported: the next fence closes it.
     fn publish(&mut self, state: &ClusterState) -> Result<(), HostError> {
-        self.lease.give(if self.host.attached() {
-            Order::Publish(farm_core::table::render(state, self.me)?)
-        } else {
-            Order::Idle(state.epoch)
-        });
+        if !self.host.attached() {
+            self.lease.give(Order::Idle(state.epoch));
+            return Ok(());
+        }
+        let table = farm_core::table::render(state, self.me)?;
+        self.lease.give(Order::Publish(table.clone()));
+        let Self { news, host, lease, .. } = self;
+        news.follow(table, || host.means(lease));
         Ok(())
     }
 

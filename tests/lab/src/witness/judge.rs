@@ -34,6 +34,9 @@ pub struct Case {
     pub epochs: Option<(Criterion, Vec<BootTime>)>,
     /// The virtual hardware address of flood mode.
     pub virtual_mac: Option<Mac>,
+    /// By hardware address of who has asked for a virtual IP: who answers it, and may tell it so, and when. To those who
+    /// are not here anybody may.
+    pub answerers: BTreeMap<Mac, Vec<Window>>,
 }
 
 /// A change of owner.
@@ -123,6 +126,8 @@ pub enum Violation {
     PassedWhileClosed(Sighting),
     /// A frame that left a node names the virtual IP among neighbours, and is neither answer nor announcement.
     NamesVirtualIp(Place, BootTime, Neighbour),
+    /// A node told one that it is where the virtual IP is, though another one answers that one.
+    AnnouncedByAnother(Place, BootTime, Mac),
 }
 
 /// Judges what was seen, twice: on the switch's side of each cable, which is decisive, and on the nodes.
@@ -147,6 +152,7 @@ fn judge_cables(sightings: &[Sighting], accepted: &[Acceptance], case: &Case) ->
     let entries = accepted.iter().filter(|a| a.kind.is_entry() && case.is_closed(a.node, a.at));
     found.extend(entries.map(|a| Violation::AcceptedWhileClosed(*a)));
     found.extend(sightings.iter().filter_map(|s| wrong_naming(s, case)));
+    found.extend(sightings.iter().filter_map(|s| announced_by_another(s, case)));
     found
 }
 
@@ -328,6 +334,18 @@ fn wrong_naming(sighting: &Sighting, case: &Case) -> Option<Violation> {
         sighting.at,
         said,
     ))
+}
+
+/// An announcement to one alone, by a node that does not answer that one.
+fn announced_by_another(sighting: &Sighting, case: &Case) -> Option<Violation> {
+    let Content::Neighbour(said) = sighting.frame.content else { return None };
+    let (node, at, to) = (sighting.place, sighting.at, sighting.frame.destination);
+    let leaves_a_node = sighting.side == Side::Cable
+        && sighting.heading == Heading::Leaving
+        && matches!(node, Place::Node(_));
+    let announces = said.speech == Speech::Announcement && said.names(&case.vips);
+    let answers = case.answerers.get(&to)?.iter().any(|window| window.holds(node, at));
+    (leaves_a_node && announces && !answers).then_some(Violation::AnnouncedByAnother(node, at, to))
 }
 
 /// Right are: the answer to one who asked (with the node's own or the virtual hardware address), the announcement, a
@@ -687,6 +705,21 @@ mod tests {
             for run in wrong {
                 assert!(matches!(violations(run, &naming())[..], [Violation::NamesVirtualIp(..)]));
             }
+        }
+    }
+
+    #[test]
+    fn only_who_answers_one_tells_it_so() {
+        let client = mac(Place::Client);
+        let told_by_one = |window: Window| {
+            let mut run = saying(Speech::Announcement, VIP, VIP, VIP, Some(mac(ONE)));
+            run[1].frame.destination = client;
+            violations(run, &Case { answerers: BTreeMap::from([(client, vec![window])]), ..naming() })
+        };
+        assert!(told_by_one(Window::always(ONE)).is_empty());
+        let early = Window { until: BootTime(1), ..Window::always(ONE) };
+        for wrong in [Window::always(TWO), early] {
+            assert_eq!(told_by_one(wrong), [Violation::AnnouncedByAnother(ONE, BootTime(2), client)]);
         }
     }
 
