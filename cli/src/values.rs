@@ -175,6 +175,20 @@ pub fn vip(text: &str) -> Result<IpAddr, String> {
     Ok(ip)
 }
 
+/// A VLAN, `30`, or an outer and an inner one, `100.30`; each 1 to 4094. Gives the text back.
+///
+/// # Errors
+/// One sentence.
+pub fn vlan(text: &str) -> Result<String, String> {
+    let id = |part: &str| part.parse().is_ok_and(|id: u16| (1..=4094).contains(&id));
+    let parts: Vec<&str> = text.split('.').collect();
+    if parts.len() > 2 || !parts.iter().all(|part| id(part)) {
+        return Err(format!("{text:?} is not a VLAN: 1 to 4094, or two of them as OUTER.INNER"));
+    }
+    // As a number: 030 is 30.
+    Ok(parts.iter().map(|part| part.trim_start_matches(['0', '+'])).collect::<Vec<_>>().join("."))
+}
+
 /// Name of a module.
 ///
 /// # Errors

@@ -158,6 +158,7 @@ view! {
         name: String = m.name.clone(),
         mac: String = hex(&m.mac),
         addresses: Vec<String> = m.addresses.clone(),
+        vlan: String = m.vlan.clone(),
     }
 }
 view! {
@@ -183,7 +184,11 @@ view! {
 }
 view! {
     /// A virtual IP.
-    VirtualIp(VirtualIp as m) { ip: String = m.ip.clone(), mode: String = mode(m.mode), }
+    VirtualIp(VirtualIp as m) {
+        ip: String = m.ip.clone(),
+        mode: String = mode(m.mode),
+        vlan: String = m.vlan.clone(),
+    }
 }
 view! {
     /// A service.
@@ -192,6 +197,7 @@ view! {
         protocol: String = protocol(m.protocol),
         port: u32 = m.port,
         criterion: String = criterion(m.criterion),
+        vlan: String = m.vlan.clone(),
     }
 }
 view! {
@@ -314,10 +320,16 @@ impl From<&v1::StatusResponse> for Services {
     }
 }
 
+/// The virtual IP of a service of `module`.
+#[must_use]
+pub fn vip_of<'a>(module: &'a v1::Module, service: &v1::Service) -> Option<&'a v1::VirtualIp> {
+    module.vips.iter().find(|vip| (&vip.ip, &vip.vlan) == (&service.vip, &service.vlan))
+}
+
 fn rows(module: &v1::Module) -> impl Iterator<Item = ServiceRow> + '_ {
     module.services.iter().map(|service| ServiceRow {
         module: module.name.clone(),
         service: service.into(),
-        mode: mode(module.vips.iter().find(|v| v.ip == service.vip).map_or(0, |v| v.mode)),
+        mode: mode(vip_of(module, service).map_or(0, |v| v.mode)),
     })
 }

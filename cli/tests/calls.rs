@@ -344,12 +344,17 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         (
             "service add --module web --vip 192.0.2.100 --port 80",
             "web serves 192.0.2.100:80/tcp (epoch 43)",
-            "protocol: Tcp, port: 80, criterion: SourceAddress }), mode: Directed",
+            "protocol: Tcp, port: 80, criterion: SourceAddress, vlan: \"\" }), mode: Directed",
         ),
         (
             "service add --module dns --vip 192.0.2.100 --port 53 --protocol udp --criterion source-port --mode flood",
             "dns serves 192.0.2.100:53/udp",
-            "protocol: Udp, port: 53, criterion: SourcePort }), mode: Flood",
+            "protocol: Udp, port: 53, criterion: SourcePort, vlan: \"\" }), mode: Flood",
+        ),
+        (
+            "service add --module web --vip 192.0.2.100 --vlan 030 --port 80",
+            "web serves 192.0.2.100:80/tcp vlan 30 (epoch 43)",
+            "criterion: SourceAddress, vlan: \"30\" })",
         ),
         (
             "service remove --module web --vip 192.0.2.100 --port 80",

@@ -9,7 +9,7 @@ use farm_proto::v1;
 use farmctl::args::parse_cure;
 use farmctl::output::Output;
 use farmctl::render::{self, Names};
-use farmctl::values::{ClientAddress, ServiceAddress};
+use farmctl::values::ClientAddress;
 use farmctl::view;
 use serde_json::Value;
 
@@ -155,20 +155,33 @@ fn explained(agree: bool) -> v1::ExplainResponse {
 }
 
 #[test]
+fn a_service_says_its_vlan() {
+    let service = |vip: &str, vlan: &str| v1::Service {
+        vip: vip.into(),
+        protocol: v1::Protocol::Tcp.into(),
+        port: 80,
+        criterion: v1::Criterion::SourceAddress.into(),
+        vlan: vlan.into(),
+    };
+    assert_eq!(render::service(&service("192.0.2.100", "30")), "192.0.2.100:80/tcp vlan 30");
+    assert_eq!(render::service(&service("2001:db8::1", "")), "[2001:db8::1]:80/tcp");
+}
+
+#[test]
 fn explain_names_owner_and_both_verdicts() {
     let client: ClientAddress = "192.0.2.7:4711".parse().unwrap();
-    let service: ServiceAddress = "192.0.2.100:80".parse().unwrap();
+    let service = "192.0.2.100:80/tcp";
     let names = Names::of(&green());
     assert_eq!(
-        render::explain(&client, &service, &explained(true), &names),
+        render::explain(&client, service, &explained(true), &names),
         "client 192.0.2.7 port 4711 -> 192.0.2.100:80/tcp, module web\n  bucket   3123\n  owner    node2\n  \
          previous node1\n  step     activate\n  epoch    42\n  why      the bucket is node2's\n\
          on node2:\n  program  accept_owner\n  function accept_owner\nthey agree\n"
     );
-    let disagree = render::explain(&client, &service, &explained(false), &Names::default());
+    let disagree = render::explain(&client, service, &explained(false), &Names::default());
     assert!(disagree.contains("DISAGREE") && disagree.contains("owner    node 2"), "{disagree}");
     let unasked = v1::ExplainResponse { decided: None, program: None, agree: None, ..explained(true) };
-    let unasked = render::explain(&client, &service, &unasked, &names);
+    let unasked = render::explain(&client, service, &unasked, &names);
     assert!(
         unasked.ends_with("on node2:\n  the loaded program was not asked: no filter on this node\n"),
         "{unasked}"
@@ -190,13 +203,13 @@ fn counters_are_a_table_of_what_occurred() {
 
 /// Every text that may end with next steps.
 fn texts_with_next_steps() -> Vec<String> {
-    let (client, service) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.100:80".parse().unwrap());
+    let (client, service) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.100:80/tcp");
     let mut texts = vec![
         render::status(&v1::StatusResponse::default(), false),
         render::services(&green(), &view::Services { services: Vec::new() }),
         render::init("prod", &v1::InitResponse::default()),
         render::join(&v1::JoinClusterResponse::default()),
-        render::explain(&client, &service, &explained(false), &Names::default()),
+        render::explain(&client, service, &explained(false), &Names::default()),
         render::counters(&v1::CountersResponse::default(), &Names::default()),
         render::status(&red(), false),
     ];

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aya::programs::{TestRun, TestRunOptions};
 use farm_common::verdict::Reason;
+use farm_common::vlan::Vlan;
 
 use crate::guard::Mac;
 use crate::object::Object;
@@ -140,6 +141,20 @@ pub fn synthetic_frame(
     Ok(frame)
 }
 
+/// The frame with the tags of `vlan`: a service tag outside where there are two (802.1ad), ordinary ones otherwise.
+#[must_use]
+pub fn tagged(mut frame: Vec<u8>, vlan: Vlan) -> Vec<u8> {
+    let [outer, inner] = vlan.ids();
+    let tag = |kind: u16, id: u16| [kind.to_be_bytes(), id.to_be_bytes()].concat();
+    let tags = match (outer, inner) {
+        (0, 0) => Vec::new(),
+        (0, one) => tag(0x8100, one),
+        (outer, inner) => [tag(0x88a8, outer), tag(0x8100, inner)].concat(),
+    };
+    frame.splice(12..12, tags);
+    frame
+}
+
 fn protocol(payload: Payload, v6: bool) -> u8 {
     match (payload, v6) {
         (Payload::Tcp { .. }, _) => 6,
@@ -208,6 +223,8 @@ fn word(pair: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use farm_common::parse::Ethernet;
+
     use super::*;
 
     /// Frames built by scapy 2.5 with the same fields.
@@ -252,6 +269,18 @@ mod tests {
                 synthetic_frame([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], client, service, payload).unwrap();
             let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(hex, expected, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn tags_come_behind_the_addresses_and_read_back() {
+        let (client, service) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+        let plain = synthetic_frame([2; 6], [4; 6], client, service, Payload::Udp).unwrap();
+        for vlan in ["0", "30", "100.30"].map(|text| text.parse::<Vlan>().unwrap()) {
+            let frame = tagged(plain.clone(), vlan);
+            let read = Ethernet::parse(&frame[..]).unwrap();
+            assert_eq!((read.vlan, read.ethertype), (vlan, 0x0800));
+            assert_eq!((&frame[..12], &frame[read.payload()..]), (&plain[..12], &plain[14..]));
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use farm_common::layout::{Slot, Word};
@@ -14,7 +15,7 @@ use farm_core::id::{ClusterId, EntryId, Incarnation, Leadership, NodeId};
 use farm_core::lease::{Heard, Timing};
 use farm_core::model::{
     BUCKETS, Criterion, HashKey, Link, Membership, Mode, ModuleName, Node, Phase, Profile, Protocol, Role,
-    Service,
+    Service, Vlan,
 };
 use farm_core::state::ClusterState;
 use farm_core::table::render;
@@ -246,7 +247,12 @@ fn node(number: u8, role: Role) -> Node {
         role,
         membership: Membership::Member,
         addresses: BTreeMap::from([("main".into(), ip)]),
-        links: vec![Link { name: "eth0".into(), mac: [2, 0, 0, 0, 0, number], addresses: vec![(ip, 24)] }],
+        links: vec![Link {
+            name: "eth0".into(),
+            mac: [2, 0, 0, 0, 0, number],
+            addresses: vec![(ip, 24)],
+            vlan: Vlan::NONE,
+        }],
         peer_port: 7601,
         lease_port: 7601,
         api_port: 7600,
@@ -254,7 +260,7 @@ fn node(number: u8, role: Role) -> Node {
 }
 
 fn service(number: u16, module: u16) -> Body {
-    let vip = [10, 77, 0, 100 + module as u8].into();
+    let vip = IpAddr::from([10, 77, 0, 100 + module as u8]).into();
     let service =
         Service { vip, protocol: Protocol::Tcp, port: 1000 + number, criterion: Criterion::SourceAddress };
     Body::ServiceAdd { module: ModuleName(format!("m{module}")), service, mode: Mode::Directed }

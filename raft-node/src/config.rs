@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use farm_core::limits;
+use farm_core::model::{NoVlan, Vlan};
 use serde::Deserialize;
 
 use crate::problem::Problem;
@@ -32,6 +34,8 @@ struct File {
     #[serde(default)]
     interfaces: Interfaces,
     #[serde(default)]
+    link: Vec<LinkLine>,
+    #[serde(default)]
     guard_table: Option<String>,
 }
 
@@ -40,6 +44,45 @@ struct File {
 struct AddressLine {
     network: String,
     ip: IpAddr,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct LinkLine {
+    device: String,
+    vlan: VlanValue,
+    filter: Option<String>,
+}
+
+/// `30` or `"100.30"`.
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+enum VlanValue {
+    Number(i64),
+    Text(String),
+}
+
+/// An interface that may carry virtual IPs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Where the kernel gets the frames, and where the node has its addresses in that network.
+    pub device: String,
+    /// The VLAN of the network.
+    pub vlan: Vlan,
+    /// Where the filter sits: on the device itself, or on the interface below, where frames still carry the tags.
+    pub filter: String,
+}
+
+impl LinkConfig {
+    fn untagged(name: &str) -> Self {
+        Self { device: name.into(), vlan: Vlan::NONE, filter: name.into() }
+    }
+
+    /// The tags that the filter sees.
+    #[must_use]
+    pub fn tags(&self) -> Vlan {
+        if self.filter == self.device { Vlan::NONE } else { self.vlan }
+    }
 }
 
 /// TCP and UDP ports of the daemon.
@@ -98,7 +141,7 @@ pub struct Config {
     /// Ports.
     pub ports: Ports,
     /// Interfaces that may carry virtual IPs.
-    pub interfaces: Vec<String>,
+    pub links: Vec<LinkConfig>,
     /// How the filter is attached.
     pub xdp_mode: XdpMode,
     /// Name of the nftables guard table.
@@ -149,6 +192,7 @@ impl Config {
         check_name(&file.name).map_err(&edit)?;
         let addresses = check_addresses(&file.address).map_err(&edit)?;
         check_ports(file.ports).map_err(&edit)?;
+        let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
         Ok(Self {
             name: file.name,
             data_dir: file.data_dir,
@@ -157,7 +201,7 @@ impl Config {
             secret_file: file.secret_file,
             addresses,
             ports: file.ports,
-            interfaces: file.interfaces.service,
+            links,
             xdp_mode: file.interfaces.xdp_mode,
             guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),
         })
@@ -203,6 +247,47 @@ fn check_addresses(lines: &[AddressLine]) -> Result<BTreeMap<String, IpAddr>, St
     Ok(addresses)
 }
 
+fn check_links(service: &[String], lines: Vec<LinkLine>) -> Result<Vec<LinkConfig>, String> {
+    let mut links: Vec<LinkConfig> = service.iter().map(|name| LinkConfig::untagged(name)).collect();
+    for line in lines {
+        let LinkLine { device, vlan, filter } = line;
+        let text = match vlan {
+            VlanValue::Number(number) => number.to_string(),
+            VlanValue::Text(text) => text,
+        };
+        let wrong = |why: String| format!("[[link]] device = \"{device}\", vlan = {text}: {why}");
+        let vlan: Vlan = text.parse().map_err(|error: NoVlan| wrong(error.to_string()))?;
+        if vlan.is_none() {
+            return Err(wrong("a link without a VLAN belongs into [interfaces] service".into()));
+        }
+        links.push(LinkConfig { filter: filter.unwrap_or_else(|| device.clone()), device, vlan });
+    }
+    check_distinct(&links)?;
+    Ok(links)
+}
+
+fn check_distinct(links: &[LinkConfig]) -> Result<(), String> {
+    if links.len() > limits::LINKS {
+        return Err(format!("{} service interfaces and links; the most are {}", links.len(), limits::LINKS));
+    }
+    for (at, link) in links.iter().enumerate() {
+        let same =
+            |l: &&LinkConfig| l.device == link.device || (&l.filter, l.tags()) == (&link.filter, link.tags());
+        if let Some(other) = links[..at].iter().find(same) {
+            let (first, second) = (&other.device, &link.device);
+            return Err(match first == second {
+                true => format!("{first} is named twice in [interfaces] service and [[link]]"),
+                false => format!(
+                    "{first} and {second} are the same frames: VLAN {} on {}",
+                    link.tags(),
+                    link.filter
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn check_ports(ports: Ports) -> Result<(), String> {
     if ports.peer == 0 || ports.lease == 0 || ports.api == 0 {
         return Err("[ports]: 0 is not a port".into());
@@ -234,7 +319,36 @@ mod tests {
     fn the_example_is_valid() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/farmd.toml"));
         let config = Config::load(path).expect("the example that is shipped");
-        assert!(!config.addresses.is_empty() && !config.interfaces.is_empty());
+        assert!(!config.addresses.is_empty() && !config.links.is_empty());
+    }
+
+    #[test]
+    fn a_vlan_is_a_link_of_its_own() {
+        let text = format!(
+            "{GOOD}[interfaces]\nservice = [\"eth0\"]\n[[link]]\ndevice = \"eth0.30\"\nvlan = 30\nfilter = \"eth0\"\n\
+             [[link]]\ndevice = \"q\"\nvlan = \"100.30\"\n"
+        );
+        let links = Config::parse(&text, Path::new("x")).expect("valid").links;
+        let told: Vec<_> =
+            links.iter().map(|l| (l.device.as_str(), l.vlan.to_string(), l.tags().to_string())).collect();
+        let wanted = [("eth0", "0", "0"), ("eth0.30", "30", "30"), ("q", "100.30", "0")];
+        assert_eq!(told, wanted.map(|(device, vlan, tags)| (device, vlan.to_owned(), tags.to_owned())));
+    }
+
+    #[test]
+    fn each_mistake_of_a_link_is_named() {
+        let link =
+            |lines: &str| fact(&format!("{GOOD}[interfaces]\nservice = [\"eth0\"]\n[[link]]\n{lines}\n"));
+        assert!(link("device = \"d\"").contains("vlan"));
+        for vlan in ["4095", "-1", "\"30.0\"", "\"a\""] {
+            assert!(link(&format!("device = \"d\"\nvlan = {vlan}")).contains("1 to 4094"), "{vlan}");
+        }
+        assert!(link("device = \"d\"\nvlan = 0").contains("[interfaces] service"));
+        assert!(link("device = \"eth0\"\nvlan = 30").contains("eth0 is named twice"));
+        let twice = "device = \"d\"\nvlan = 30\nfilter = \"eth0\"\n[[link]]\ndevice = \"e\"\nvlan = 30\nfilter = \"eth0\"";
+        assert!(link(twice).contains("d and e are the same frames: VLAN 30 on eth0"));
+        let many: String = (1..=4).map(|n| format!("device = \"d{n}\"\nvlan = {n}\n[[link]]\n")).collect();
+        assert!(link(many.trim_end_matches("[[link]]\n")).contains("the most are 4"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use farm_proto::v1;
 use farm_store::{OpenError, OpenOptions, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, LinkConfig};
 use crate::journal::Journal;
 use crate::measure;
 use crate::member::{Belonging, Member, Setup};
@@ -266,15 +266,15 @@ impl Daemon {
 
     async fn links(&self) -> Result<Vec<Link>, Problem> {
         let unknown = |name: &str, e: &dyn std::fmt::Display| {
-            let fact = format!("[interfaces] service: {name}: {e}");
+            let fact = format!("service interface {name}: {e}");
             Problem::new("unknown_interface", fact, "ip -brief link")
         };
         let netlink = Netlink::open().map_err(|e| unknown("", &e))?;
         let mut found = Vec::new();
-        for name in &self.config.interfaces {
-            let link = links::by_name(&netlink, name).await.map_err(|e| unknown(name, &e))?;
+        for LinkConfig { device, vlan, .. } in &self.config.links {
+            let link = links::by_name(&netlink, device).await.map_err(|e| unknown(device, &e))?;
             let addresses = link.addresses.iter().map(|a| (a.addr(), a.prefix_len())).collect();
-            found.push(Link { name: link.name, mac: link.mac, addresses });
+            found.push(Link { name: link.name, mac: link.mac, addresses, vlan: *vlan });
         }
         Ok(found)
     }

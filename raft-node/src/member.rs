@@ -16,7 +16,7 @@ use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
-use farm_core::model::Node;
+use farm_core::model::{Node, VirtualIp};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -219,10 +219,11 @@ impl Member {
         tasks.spawn(self.clone().keep_dates());
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());
-        for link in 0..self.config.interfaces.len() {
+        for link in 0..self.config.links.len() {
             let member = self.clone();
             let watcher = node::DuplicatesWatcher {
                 link,
+                vlan: self.config.links[link].vlan,
                 host: self.host.clone(),
                 state: self.raft.state(),
                 duplicates: self.duplicates.clone(),
@@ -308,7 +309,7 @@ impl Member {
 
     /// Hosts that are no members and have a virtual IP too, as this node hears.
     #[must_use]
-    pub fn duplicates(&self) -> Vec<(IpAddr, farm_host::Mac)> {
+    pub fn duplicates(&self) -> Vec<(VirtualIp, farm_host::Mac)> {
         self.duplicates.at(tokio::time::Instant::now())
     }
 

@@ -58,6 +58,8 @@ fn init_logs() {
 
 async fn serve(config: Config, program: Program) -> Result<(), Problem> {
     let mut stop = signals()?;
+    // Who waits for the socket takes it for a daemon that runs.
+    crate::node::check_links(&config).await?;
     let unix = bind_unix(&config.socket).await?;
     let tcp = bind_tcp(&config).await?;
     preflight(&config).await?;

@@ -11,7 +11,7 @@ use farm_core::id::{
 use farm_core::lease::{Grant, Renewal};
 use farm_core::model::{
     BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, Module,
-    ModuleKind, ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, Weight,
+    ModuleKind, ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, VirtualIp, Vlan, Weight,
 };
 use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
@@ -68,11 +68,21 @@ fn profile() -> impl Strategy<Value = Profile> {
     select(vec![Profile::Fast, Profile::Standard, Profile::Virtual])
 }
 
+fn vlan() -> impl Strategy<Value = Vlan> {
+    let one = Vlan::one(30).expect("a VLAN");
+    select(vec![Vlan::NONE, one, Vlan::two(4094, 1).expect("two VLANs")])
+}
+
+fn vip() -> impl Strategy<Value = VirtualIp> {
+    (ip(), vlan()).prop_map(|(ip, vlan)| VirtualIp { ip, vlan })
+}
+
 fn link() -> impl Strategy<Value = Link> {
-    (name(), any::<[u8; 6]>(), vec(prefixed(), 0..4)).prop_map(|(name, mac, addresses)| Link {
+    (name(), any::<[u8; 6]>(), vec(prefixed(), 0..4), vlan()).prop_map(|(name, mac, addresses, vlan)| Link {
         name,
         mac,
         addresses,
+        vlan,
     })
 }
 
@@ -89,7 +99,7 @@ fn node() -> impl Strategy<Value = Node> {
 fn service() -> impl Strategy<Value = Service> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
     let criterion = select(vec![Criterion::SourceAddress, Criterion::SourcePort]);
-    (ip(), protocol, 1u16.., criterion).prop_map(|(vip, protocol, port, criterion)| Service {
+    (vip(), protocol, 1u16.., criterion).prop_map(|(vip, protocol, port, criterion)| Service {
         vip,
         protocol,
         port,
@@ -241,7 +251,7 @@ fn a_module() -> impl Strategy<Value = Module> {
     let kind = select(vec![ModuleKind::Farm, ModuleKind::Light]);
     let services = vec(service(), 0..4);
     let weights = btree_map(node_id(), any::<u16>().prop_map(Weight), 0..4);
-    let parts = (kind, any::<u8>(), btree_map(ip(), mode(), 0..3), services, weights, assignment());
+    let parts = (kind, any::<u8>(), btree_map(vip(), mode(), 0..3), services, weights, assignment());
     parts.prop_map(|(kind, slot, vips, services, weights, assignment)| {
         let services = services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect();
         let drain = (slot % 2 == 0).then_some(Span::millis(slot.into()));
@@ -423,6 +433,7 @@ fn sample() -> v1::Command {
             name: "eth0".into(),
             mac: vec![0; 6].into(),
             addresses: vec!["10.0.0.1/24".into()],
+            vlan: "30".into(),
         }],
         peer_port: 1,
         lease_port: 2,
@@ -459,6 +470,7 @@ fn errors_name_the_field() {
     assert_eq!(blamed(|n| n.addresses.push(n.addresses[0].clone())), "Node.addresses");
     assert_eq!(blamed(|n| n.links[0].mac = vec![0; 5].into()), "Link.mac");
     assert_eq!(blamed(|n| n.links[0].addresses[0] = "10.0.0.1/33".into()), "Link.addresses");
+    assert_eq!(blamed(|n| n.links[0].vlan = "4095".into()), "Link.vlan");
 }
 
 #[test]

@@ -8,3 +8,4 @@ pub mod farm;
 pub mod load;
 pub mod talk;
 pub mod transfer;
+pub mod vlan;

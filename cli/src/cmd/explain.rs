@@ -9,7 +9,7 @@ use crate::client::{Daemon, ORDINARY};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::values::{ClientAddress, ServiceAddress};
+use crate::values::{ClientAddress, ServiceAddress, vlan};
 use crate::{render, view};
 
 /// Who serves a client, and why: asks the loaded program and the pure function of the answering node.
@@ -21,9 +21,16 @@ pub struct Explain {
     /// The service; tcp when not said
     #[arg(value_name = "VIP:PORT[/tcp|/udp]")]
     service: ServiceAddress,
+    /// VLAN of the virtual IP's network
+    #[arg(long, value_parser = vlan, value_name = "ID")]
+    vlan: Option<String>,
 }
 
 impl Explain {
+    fn named(&self) -> String {
+        format!("{}{}", self.service, render::in_vlan(self.vlan.as_deref().unwrap_or_default()))
+    }
+
     fn request(&self) -> v1::ExplainRequest {
         v1::ExplainRequest {
             client: self.client.ip.to_string(),
@@ -31,6 +38,7 @@ impl Explain {
             vip: self.service.at.ip().to_string(),
             protocol: v1::Protocol::from(self.service.protocol).into(),
             port: self.service.at.port().into(),
+            vlan: self.vlan.clone().unwrap_or_default(),
         }
     }
 }
@@ -42,7 +50,7 @@ pub(super) async fn run(command: Explain, global: &Global, out: &mut Output<'_>)
         out.json(&view::Explain::from(&answer))?;
     } else {
         let names = names(&daemon).await;
-        out.text(&render::explain(&command.client, &command.service, &answer, &names))?;
+        out.text(&render::explain(&command.client, &command.named(), &answer, &names))?;
     }
     Ok(if answer.agree == Some(false) { Exit::Disagree } else { Exit::Done })
 }

@@ -11,7 +11,7 @@ use crate::client::{Daemon, ORDINARY};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
-use crate::values::{Criterion, Mode, Protocol, module_name, port, vip};
+use crate::values::{Criterion, Mode, Protocol, module_name, port, vip, vlan};
 use crate::{render, view};
 
 /// Virtual IPs and ports.
@@ -48,6 +48,9 @@ pub struct Which {
     /// Its virtual IP
     #[arg(long, value_parser = vip, value_name = "IP")]
     vip: IpAddr,
+    /// VLAN of its network, OUTER.INNER for two tags; none when not said
+    #[arg(long, value_parser = vlan, value_name = "ID")]
+    vlan: Option<String>,
     /// Its transport
     #[arg(long, default_value = "tcp")]
     protocol: Protocol,
@@ -63,6 +66,7 @@ impl Which {
             protocol: v1::Protocol::from(self.protocol).into(),
             port: self.port.into(),
             criterion: v1::Criterion::from(criterion).into(),
+            vlan: self.vlan.clone().unwrap_or_default(),
         }
     }
 }

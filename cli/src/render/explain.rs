@@ -3,17 +3,12 @@
 use farm_proto::v1;
 
 use super::Names;
-use crate::values::{ClientAddress, ServiceAddress};
+use crate::values::ClientAddress;
 use crate::view;
 
 /// Who serves `client`, and why.
 #[must_use]
-pub fn explain(
-    client: &ClientAddress,
-    service: &ServiceAddress,
-    answer: &v1::ExplainResponse,
-    names: &Names,
-) -> String {
+pub fn explain(client: &ClientAddress, service: &str, answer: &v1::ExplainResponse, names: &Names) -> String {
     let port = if client.port == 0 { String::new() } else { format!(" port {}", client.port) };
     let stable = answer.phase() == v1::Phase::Stable;
     let change = if stable { String::new() } else { change(answer, names) };

@@ -46,14 +46,22 @@ impl Names {
     }
 }
 
-/// A service as people write it: `10.0.0.100:80/tcp`.
+/// A service as people write it: `10.0.0.100:80/tcp`, `10.0.0.100:80/tcp vlan 30`.
 #[must_use]
 pub fn service(service: &v1::Service) -> String {
-    at(&service.vip, service.port, &view::protocol(service.protocol))
+    at(&view::Service::from(service))
 }
 
-fn at(vip: &str, port: u32, protocol: &str) -> String {
-    if vip.contains(':') { format!("[{vip}]:{port}/{protocol}") } else { format!("{vip}:{port}/{protocol}") }
+fn at(service: &view::Service) -> String {
+    let view::Service { vip, port, protocol, vlan, .. } = service;
+    let ip = if vip.contains(':') { format!("[{vip}]") } else { vip.clone() };
+    format!("{ip}:{port}/{protocol}{}", in_vlan(vlan))
+}
+
+/// ` vlan 30`; nothing without one.
+#[must_use]
+pub fn in_vlan(vlan: &str) -> String {
+    if vlan.is_empty() { String::new() } else { format!(" vlan {vlan}") }
 }
 
 /// The services as a table.
@@ -67,7 +75,7 @@ pub fn services(status: &v1::StatusResponse, list: &view::Services) -> String {
     }
     let mut table = table::Table::new(&["MODULE", "SERVICE", "CRITERION", "MODE"]);
     for row in &list.services {
-        let at = at(&row.service.vip, row.service.port, &row.service.protocol);
+        let at = at(&row.service);
         table.row([&row.module, &at, &row.service.criterion, &row.mode].map(|t| table::Text::plain(t)));
     }
     table.draw(false)

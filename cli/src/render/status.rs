@@ -111,7 +111,7 @@ fn modules(status: &v1::StatusResponse, colour: bool) -> String {
     let mut table = Table::new(&["MODULE", "SERVICE", "CRITERION", "MODE", "SHARES", "CHANGES"]);
     for (entry, module) in status.modules.iter().filter_map(|m| Some((m, m.module.as_ref()?))) {
         for (index, at) in module.services.iter().enumerate() {
-            let mode = module.vips.iter().find(|v| v.ip == at.vip).map_or(0, |v| v.mode);
+            let mode = view::vip_of(module, at).map_or(0, |v| v.mode);
             // Shares are the module's: said once, beside its first service.
             let first = |text: String| if index == 0 { text } else { String::new() };
             table.row([

@@ -9,6 +9,7 @@ pub fn node(id: u64, name: &str) -> v1::NodeStatus {
         name: "eth0".into(),
         mac: vec![2, 0, 0, 0, 0, 0x0a].into(),
         addresses: vec!["192.0.2.1/24".into()],
+        vlan: String::new(),
     };
     v1::NodeStatus {
         node: Some(v1::Node {
@@ -74,12 +75,17 @@ fn module() -> v1::ModuleStatus {
         protocol: protocol.into(),
         port,
         criterion: v1::Criterion::SourceAddress.into(),
+        vlan: String::new(),
     };
     v1::ModuleStatus {
         module: Some(v1::Module {
             name: "web".into(),
             kind: v1::ModuleKind::Farm.into(),
-            vips: vec![v1::VirtualIp { ip: "192.0.2.100".into(), mode: v1::Mode::Directed.into() }],
+            vips: vec![v1::VirtualIp {
+                ip: "192.0.2.100".into(),
+                mode: v1::Mode::Directed.into(),
+                vlan: String::new(),
+            }],
             services: vec![service(v1::Protocol::Tcp, 80), service(v1::Protocol::Udp, 53)],
             weights: vec![v1::NodeWeight { node: 3, weight: 100 }],
             assignment: None,

@@ -1,7 +1,6 @@
 //! Everything that is not as it should be: what, since when, why, and what to do.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use crate::event::maintenance_text;
 use crate::id::{Epoch, NodeId};
@@ -58,7 +57,7 @@ pub fn conditions(state: &ClusterState, absent: &BTreeMap<NodeId, Absence>) -> V
     found.extend(electors(state));
     found.extend(state.retired.iter().map(|((vip, _, port), _)| Condition {
         code: "service_retiring",
-        resource: SocketAddr::new(*vip, *port).to_string(),
+        resource: vip.at(*port),
         since: Since::Unknown,
         cause: "the service was removed, and a node that may not know it yet has not been evidenced".into(),
         next: "farmctl node list".into(),

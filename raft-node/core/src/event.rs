@@ -1,9 +1,7 @@
 //! What happened, in the words that CLI, log, console and mail all show.
 
-use core::net::IpAddr;
-
 use crate::id::{EntryId, Epoch, FeatureLevel, NodeId};
-use crate::model::{Mode, ModuleName, Profile, Protocol, Weight};
+use crate::model::{Mode, ModuleName, Profile, Protocol, VirtualIp, Weight};
 use crate::time::{Span, UnixTime};
 
 /// Something that happened by an entry of the log. Every member sees the same events in the same order; the id of
@@ -30,8 +28,8 @@ pub enum Kind {
     NodeRemoved { node: NodeId, name: String },
     ModuleCreated { module: ModuleName },
     ModuleRemoved { module: ModuleName },
-    ServiceAdded { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16, mode: Mode },
-    ServiceRemoved { module: ModuleName, vip: IpAddr, protocol: Protocol, port: u16 },
+    ServiceAdded { module: ModuleName, vip: VirtualIp, protocol: Protocol, port: u16, mode: Mode },
+    ServiceRemoved { module: ModuleName, vip: VirtualIp, protocol: Protocol, port: u16 },
     WeightSet { module: ModuleName, name: String, weight: Weight },
     DrainSet { module: ModuleName, limit: Span },
     MaintenanceOn { name: String, until: Option<UnixTime>, reason: String },

@@ -1,8 +1,10 @@
 //! The nouns of the replicated state. Plain values: `Clone + Eq + Ord + Hash + Debug`.
 
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
+
+pub use farm_common::vlan::{NoVlan, Vlan};
 
 use crate::id::{EntryId, Epoch, NodeId};
 use crate::time::{Span, UnixTime};
@@ -70,6 +72,42 @@ pub struct Maintenance {
     pub reason: String,
 }
 
+/// A virtual IP: an address in a network of clients. The same address in another VLAN is another virtual IP, or none
+/// of the farm's business.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct VirtualIp {
+    /// The address.
+    pub ip: IpAddr,
+    /// The network's VLAN.
+    pub vlan: Vlan,
+}
+
+/// In the network without a VLAN.
+impl From<IpAddr> for VirtualIp {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, vlan: Vlan::NONE }
+    }
+}
+
+impl VirtualIp {
+    /// With a port: `192.0.2.10:80`, `192.0.2.10:80 vlan 30`.
+    #[must_use]
+    pub fn at(&self, port: u16) -> String {
+        let at = SocketAddr::new(self.ip, port);
+        if self.vlan.is_none() { at.to_string() } else { format!("{at} vlan {}", self.vlan) }
+    }
+}
+
+/// `192.0.2.10`, `192.0.2.10 vlan 30`.
+impl fmt::Display for VirtualIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vlan {
+            Vlan::NONE => write!(f, "{}", self.ip),
+            vlan => write!(f, "{} vlan {vlan}", self.ip),
+        }
+    }
+}
+
 /// An interface that may carry a virtual IP.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Link {
@@ -79,13 +117,15 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Its addresses with prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// The VLAN of the network that it leads to.
+    pub vlan: Vlan,
 }
 
 impl Link {
-    /// Whether `ip` lies inside one of the link's subnets.
+    /// Whether `vip` is in the link's network, inside one of its subnets.
     #[must_use]
-    pub fn covers(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().any(|(a, p)| same_subnet(*a, ip, *p))
+    pub fn covers(&self, vip: VirtualIp) -> bool {
+        self.vlan == vip.vlan && self.addresses.iter().any(|(a, p)| same_subnet(*a, vip.ip, *p))
     }
 }
 
@@ -129,7 +169,7 @@ pub struct Node {
 impl Node {
     /// Whether one of its links carries `vip`: whether it reaches the clients of that address.
     #[must_use]
-    pub fn reaches(&self, vip: IpAddr) -> bool {
+    pub fn reaches(&self, vip: VirtualIp) -> bool {
         self.links.iter().any(|link| link.covers(vip))
     }
 }
@@ -174,7 +214,7 @@ pub enum Mode {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Service {
     /// Virtual IP.
-    pub vip: IpAddr,
+    pub vip: VirtualIp,
     /// Transport.
     pub protocol: Protocol,
     /// Port, not 0.
@@ -301,9 +341,9 @@ pub struct Module {
     /// Position in the filter's table, stable while the module exists.
     pub slot: u8,
     /// Virtual IPs and their delivery modes.
-    pub vips: BTreeMap<IpAddr, Mode>,
+    pub vips: BTreeMap<VirtualIp, Mode>,
     /// Services; keyed by what identifies them.
-    pub services: BTreeMap<(IpAddr, Protocol, u16), Criterion>,
+    pub services: BTreeMap<(VirtualIp, Protocol, u16), Criterion>,
     /// Weights that were set; others have [`Weight::DEFAULT`].
     pub weights: BTreeMap<NodeId, Weight>,
     /// How long connections may stay with their previous node after a planned change; `None`: nothing was said.

@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use core::net::IpAddr;
-
 use crate::electors::Electors;
 use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use crate::lease::AppliedFences;
 use crate::model::{
     BUCKETS, HashKey, Maintenance, Membership, Module, ModuleName, Node, Pending, Profile, Protocol,
+    VirtualIp,
 };
 use crate::restart::{self, Restart, Restarts};
 use crate::time::Span;
 
 /// What identifies a service: virtual IP, protocol, port.
-pub type ServiceKey = (IpAddr, Protocol, u16);
+pub type ServiceKey = (VirtualIp, Protocol, u16);
 
 /// The whole replicated state. `nodes` is empty until the cluster is founded.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -103,7 +102,7 @@ impl ClusterState {
 
     /// The module that serves `vip`.
     #[must_use]
-    pub fn module_of(&self, vip: IpAddr) -> Option<(&ModuleName, &Module)> {
+    pub fn module_of(&self, vip: VirtualIp) -> Option<(&ModuleName, &Module)> {
         self.modules.iter().find(|(_, m)| m.vips.contains_key(&vip))
     }
 

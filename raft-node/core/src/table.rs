@@ -10,7 +10,7 @@ use farm_common::image::{Image, ImageError, SlotBuilder};
 use farm_common::{layout, verdict};
 
 use crate::id::{ClusterId, NodeId};
-use crate::model::{BucketState, Criterion, Link, Mode, Module, Node, Phase, Protocol};
+use crate::model::{BucketState, Criterion, Link, Mode, Module, Node, Phase, Protocol, VirtualIp};
 use crate::state::ClusterState;
 
 /// Why a table cannot be rendered.
@@ -53,13 +53,15 @@ pub fn render(state: &ClusterState, me: NodeId) -> Result<Image, RenderError> {
 
 /// The MAC to which a virtual IP resolves in flood mode: a local unicast address that no interface has.
 #[must_use]
-pub fn virtual_mac(cluster: ClusterId, vip: IpAddr) -> [u8; 6] {
-    let address = match vip {
+pub fn virtual_mac(cluster: ClusterId, vip: VirtualIp) -> [u8; 6] {
+    let address = match vip.ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     };
     // FNV-1a, 64 bits: what is asked of it is spread and the same bytes on every node.
-    let bytes = cluster.0.into_iter().chain(address.octets());
+    // Switches without a table for each VLAN would take one MAC in two of them for one that moves.
+    let vlan = vip.vlan.ids().into_iter().flat_map(u16::to_be_bytes).filter(|_| !vip.vlan.is_none());
+    let bytes = cluster.0.into_iter().chain(address.octets()).chain(vlan);
     let hash =
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
@@ -86,7 +88,7 @@ fn render_module(
 ) -> Result<(), RenderError> {
     for (vip, mode) in &module.vips {
         let Some(link) = link_for(own, *vip) else { continue };
-        let id = builder.vip(*vip, module.slot, link, mode_of(*mode), virtual_mac(state.cluster, *vip))?;
+        let id = builder.vip(vip.ip, module.slot, link, mode_of(*mode), virtual_mac(state.cluster, *vip))?;
         for ((_, protocol, port), criterion) in module.services.iter().filter(|((ip, _, _), _)| ip == vip) {
             builder.service(id, protocol_of(*protocol), *port, criterion_of(*criterion))?;
         }
@@ -119,11 +121,11 @@ fn hash_key(state: &ClusterState) -> [u64; 2] {
     [low, high]
 }
 
-fn link_for(own: &Node, vip: IpAddr) -> Option<u8> {
+fn link_for(own: &Node, vip: VirtualIp) -> Option<u8> {
     own.links.iter().zip(0..).find(|(l, _)| l.covers(vip)).map(|(_, i)| i)
 }
 
-/// Which of a node's links lies in the subnets of which of mine; each of its links at most once.
+/// Which of a node's links lies in the network and the subnets of which of mine; each of its links at most once.
 fn seen_links<'a>(own: &Node, node: &'a Node) -> Vec<(u8, &'a Link)> {
     let mut left: Vec<&Link> = node.links.iter().collect();
     let mut seen = Vec::new();
@@ -138,11 +140,16 @@ fn seen_links<'a>(own: &Node, node: &'a Node) -> Vec<(u8, &'a Link)> {
 }
 
 fn shares(mine: &Link, other: &Link) -> bool {
-    other.addresses.iter().any(|(ip, _)| mine.covers(*ip))
+    other.addresses.iter().any(|(ip, _)| mine.covers(VirtualIp { ip: *ip, vlan: other.vlan }))
 }
 
 fn seen_node(mine: &Link, seen: &Link) -> layout::Node {
-    let addresses = || seen.addresses.iter().map(|(ip, _)| *ip).filter(|ip| mine.covers(*ip));
+    let addresses = || {
+        seen.addresses
+            .iter()
+            .map(|(ip, _)| *ip)
+            .filter(|ip| mine.covers(VirtualIp { ip: *ip, vlan: mine.vlan }))
+    };
     let v4 = addresses().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4.octets()) } else { None });
     let v6 = addresses().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6.octets()) } else { None });
     layout::Node {

@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use futures::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 
@@ -37,6 +39,17 @@ pub struct LinkInfo {
     pub carrier: bool,
     /// The loopback device.
     pub loopback: bool,
+    /// What the kernel puts on its frames, where it is a VLAN of another interface.
+    pub vlan: Option<Tag>,
+}
+
+/// The tag of a VLAN interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag {
+    /// Index of the interface on which the frames carry it.
+    pub below: u32,
+    /// The VLAN.
+    pub id: u16,
 }
 
 /// A change of a link or of an address, in the order in which the kernel made it.
@@ -134,6 +147,15 @@ fn longest_prefix(link: &LinkInfo, ip: IpAddr) -> Option<u8> {
     subnets.filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max()
 }
 
+/// Whether the network card takes VLAN tags off the frames that `name` receives (`ethtool -k`, `rx-vlan-offload`): an
+/// XDP program does not see them then. Said of 802.1Q; a device that vanished takes nothing off.
+///
+/// # Errors
+/// [`Error::System`] when there is no socket to ask by.
+pub fn takes_tags_off(name: &str) -> Result<bool, Error> {
+    ethtool::takes_tags_off(name)
+}
+
 /// Subscribes to changes of links and addresses. Every change after this call has returned is
 /// delivered, or [`LinkEvent::Lost`] is. Must be called within a tokio runtime.
 ///
@@ -201,6 +223,7 @@ fn link_info(message: &LinkMessage, addresses: Vec<IpNet>) -> Result<LinkInfo, E
         up,
         carrier,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
+        vlan: tag(message),
         name,
     })
 }
@@ -227,13 +250,32 @@ fn mac(message: &LinkMessage) -> Mac {
     mac.unwrap_or_default()
 }
 
-fn kind(message: &LinkMessage) -> Option<String> {
-    use netlink_packet_route::link::LinkInfo as Info;
+fn infos(message: &LinkMessage) -> &[Info] {
     let infos = message.attributes.iter().find_map(|a| match a {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
+        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
+        _ => None,
+    });
+    infos.unwrap_or_default()
+}
+
+fn tag(message: &LinkMessage) -> Option<Tag> {
+    let below = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Link(below) => Some(*below),
         _ => None,
     })?;
-    infos.iter().find_map(|info| match info {
+    let data = infos(message).iter().find_map(|info| match info {
+        Info::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let id = data.iter().find_map(|item| match item {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(Tag { below, id })
+}
+
+fn kind(message: &LinkMessage) -> Option<String> {
+    infos(message).iter().find_map(|info| match info {
         Info::Kind(kind) => Some(kind.to_string()),
         _ => None,
     })

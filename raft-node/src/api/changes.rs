@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::NodeId;
-use farm_core::model::{Maintenance, Mode, ModuleName, Profile, Service, Weight};
+use farm_core::model::{Maintenance, Mode, ModuleName, Profile, Service, VirtualIp, Weight};
 use farm_core::restart::RESTART_LEASE;
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
@@ -186,7 +186,7 @@ fn required_service(service: Option<v1::Service>) -> Result<Service, WireError> 
 }
 
 /// A virtual IP that is new to the farm must not be anybody's address: the network is asked first.
-async fn refuse_foreign_holder(member: &Member, vip: IpAddr) -> Result<(), Status> {
+async fn refuse_foreign_holder(member: &Member, vip: VirtualIp) -> Result<(), Status> {
     let known = member.snapshot().state.modules.values().any(|m| m.vips.contains_key(&vip));
     if known {
         return Ok(());

@@ -8,12 +8,12 @@ use farm_common::layout;
 use farm_common::parse::Ethernet;
 use farm_common::verdict::{BootTime, Reason, Socket};
 use farm_core::id::NodeId;
-use farm_core::model::{BucketState, Criterion, Phase, Protocol};
+use farm_core::model::{BucketState, Criterion, Phase, Protocol, VirtualIp, Vlan};
 use farm_core::state::ClusterState;
 use farm_core::table::bucket_of;
 use farm_dataplane::attach::Port;
 use farm_dataplane::clock::boot_now;
-use farm_dataplane::explain::{Payload, SYN, synthetic_frame};
+use farm_dataplane::explain::{Payload, SYN, synthetic_frame, tagged};
 use farm_proto::v1;
 use tonic::Status;
 
@@ -30,7 +30,7 @@ pub(super) async fn explain(
     request: v1::ExplainRequest,
 ) -> Result<v1::ExplainResponse, Status> {
     let client: IpAddr = parse("client", &request.client)?;
-    let vip: IpAddr = parse("service", &request.vip)?;
+    let vip = VirtualIp { ip: parse("service", &request.vip)?, vlan: parse_vlan(&request.vlan)? };
     let protocol = Protocol::from_wire(request.protocol).map_err(|e| {
         invalid("bad_request", e.to_string(), "farmctl explain 192.0.2.7:40000 192.0.2.100:80/tcp")
     })?;
@@ -46,7 +46,7 @@ pub(super) async fn explain(
             "farmctl cluster status",
         ));
     };
-    let verdicts = verdicts(member, &snapshot.state, client, SocketAddr::new(vip, port), protocol)?;
+    let verdicts = verdicts(member, &snapshot.state, client, (vip, port), protocol)?;
     Ok(v1::ExplainResponse {
         module: found.module.0.clone(),
         bucket: u32::try_from(bucket).unwrap_or(u32::MAX),
@@ -67,13 +67,13 @@ struct Found {
     criterion: Criterion,
 }
 
-fn find(state: &ClusterState, vip: IpAddr, protocol: Protocol, port: u16) -> Result<Found, Status> {
+fn find(state: &ClusterState, vip: VirtualIp, protocol: Protocol, port: u16) -> Result<Found, Status> {
     for (name, module) in &state.modules {
         if let Some(criterion) = module.services.get(&(vip, protocol, port)) {
             return Ok(Found { module: name.clone(), criterion: *criterion });
         }
     }
-    let fact = format!("no service at {}", std::net::SocketAddr::new(vip, port));
+    let fact = format!("no service at {}", vip.at(port));
     Err(invalid("unknown_service", fact, "farmctl service list"))
 }
 
@@ -90,22 +90,22 @@ fn verdicts(
     member: &Member,
     state: &ClusterState,
     client: SocketAddr,
-    service: SocketAddr,
+    (vip, port): (VirtualIp, u16),
     protocol: Protocol,
 ) -> Result<Option<Verdicts>, Status> {
     let failed = |e: &dyn std::fmt::Display| {
         invalid("explain_failed", format!("the filter could not be asked: {e}"), "farmctl events")
     };
-    let Some(port) = member.host.port_for(service.ip()) else { return Ok(None) };
+    let service = SocketAddr::new(vip.ip, port);
+    let Some(Port { config, proof }) = member.host.port_for(vip) else { return Ok(None) };
     let payload = match protocol {
         Protocol::Tcp => Payload::Tcp { flags: SYN },
         Protocol::Udp => Payload::Udp,
     };
-    let frame =
-        synthetic_frame(CLIENT_MAC, port.config.mac, client, service, payload).map_err(|e| failed(&e))?;
+    let frame = synthetic_frame(CLIENT_MAC, config.mac, client, service, payload).map_err(|e| failed(&e))?;
+    let frame = tagged(frame, config.vlan);
     let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
     image.head.deadline = member.lease.deadline();
-    let Port { config, proof } = port;
     let (mac, ifindex, vlan) = (config.mac, config.ifindex, config.vlan.number());
     let port = layout::Port { mac, proof, ifindex, vlan, reserved: [0; 4] };
     let ingress = Ingress { link: config.link, port: &port };
@@ -133,6 +133,15 @@ fn why(state: &ClusterState, bucket: &BucketState) -> String {
             format!("{to} accepts new flows; {from} keeps its established ones until they end")
         }
     }
+}
+
+/// Empty for none.
+fn parse_vlan(text: &str) -> Result<Vlan, Status> {
+    let vlan = if text.is_empty() { Ok(Vlan::NONE) } else { text.parse() };
+    vlan.map_err(|error| {
+        let fact = format!("vlan {text:?}: {error}");
+        invalid("bad_request", fact, "farmctl explain --vlan 30 192.0.2.7:40000 192.0.2.100:80/tcp")
+    })
 }
 
 fn parse(what: &str, text: &str) -> Result<IpAddr, Status> {

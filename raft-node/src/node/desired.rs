@@ -1,11 +1,11 @@
 //! What a state asks of this host: which virtual IPs on which interface, in which mode. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use farm_core::id::NodeId;
 use farm_core::lease::Timing;
-use farm_core::model::{Membership, Mode, Module, Node, Role, Weight};
+use farm_core::model::{Membership, Mode, Module, Node, Role, VirtualIp, Weight};
 use farm_core::state::ClusterState;
 
 use crate::lease::{LeaseState, Routes};
@@ -27,7 +27,7 @@ pub struct Carried {
 
 /// Virtual IPs of `state` that this node's links cover.
 #[must_use]
-pub fn carried(state: &ClusterState, me: NodeId) -> BTreeMap<IpAddr, Carried> {
+pub fn carried(state: &ClusterState, me: NodeId) -> BTreeMap<VirtualIp, Carried> {
     let Some(node) = state.nodes.get(&me) else { return BTreeMap::new() };
     let mut carried = BTreeMap::new();
     for module in state.modules.values() {

@@ -2,10 +2,10 @@
 //! ask for IPv6 addresses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use farm_core::model::Mode;
+use farm_core::model::{Mode, VirtualIp};
 use farm_host::Mac;
 use farm_host::announce::{Announcer, Target};
 use farm_host::links::LinkInfo;
@@ -18,7 +18,7 @@ use super::desired::Carried;
 pub struct Discovery {
     announcer: Option<Arc<Announcer>>,
     /// One per virtual IPv6 address, with the link it is on.
-    groups: BTreeMap<Ipv6Addr, (u32, Membership)>,
+    groups: BTreeMap<VirtualIp, (u32, Membership)>,
 }
 
 impl Discovery {
@@ -27,35 +27,33 @@ impl Discovery {
     ///
     /// # Errors
     /// When the link is gone or has no IPv6.
-    pub fn join(&mut self, link: &LinkInfo, vip: IpAddr) -> Result<(), farm_host::Error> {
-        let IpAddr::V6(vip) = vip else { return Ok(()) };
+    pub fn join(&mut self, link: &LinkInfo, vip: VirtualIp) -> Result<(), farm_host::Error> {
+        let IpAddr::V6(ip) = vip.ip else { return Ok(()) };
         if self.groups.get(&vip).is_some_and(|(ifindex, _)| *ifindex == link.ifindex) {
             return Ok(());
         }
-        let membership = Membership::join(link.ifindex, vip)?;
+        let membership = Membership::join(link.ifindex, ip)?;
         self.groups.insert(vip, (link.ifindex, membership));
         Ok(())
     }
 
     /// Undoes [`Discovery::join`].
-    pub fn leave(&mut self, vip: IpAddr) {
-        if let IpAddr::V6(vip) = vip {
-            self.groups.remove(&vip);
-        }
+    pub fn leave(&mut self, vip: VirtualIp) {
+        self.groups.remove(&vip);
     }
 
     /// The announcements of all directed virtual IPs, naming this node; `links` are its service links.
     pub fn announcements(
         &mut self,
         links: &[LinkInfo],
-        carried: &BTreeMap<IpAddr, Carried>,
+        carried: &BTreeMap<VirtualIp, Carried>,
     ) -> Vec<Announcement> {
         let Some(announcer) = self.announcer() else { return Vec::new() };
         let directed = carried.iter().filter(|(_, c)| c.mode == Mode::Directed);
         directed
             .filter_map(|(vip, c)| {
                 let LinkInfo { ifindex, mac, .. } = *links.get(c.link)?;
-                Some(Announcement { announcer: announcer.clone(), ifindex, mac, vip: *vip })
+                Some(Announcement { announcer: announcer.clone(), ifindex, mac, vip: vip.ip })
             })
             .collect()
     }
@@ -92,26 +90,31 @@ impl Announcement {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
+    use farm_core::model::Vlan;
+
     use super::*;
 
-    const VIP: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+    const IP: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+    const VIP: VirtualIp = VirtualIp { ip: IpAddr::V6(IP), vlan: Vlan::NONE };
 
     #[test]
     fn a_group_is_joined_and_left() {
         let mut discovery = Discovery::default();
         for _twice in 0..2 {
-            discovery.join(&loopback(), VIP.into()).unwrap();
+            discovery.join(&loopback(), VIP).unwrap();
             assert_eq!(discovery.groups[&VIP].0, loopback().ifindex);
         }
-        discovery.leave(VIP.into());
+        discovery.leave(VIP);
         assert!(discovery.groups.is_empty());
     }
 
     #[test]
     fn on_a_link_that_came_back_with_another_index_it_is_joined_anew() {
         let mut discovery = Discovery::default();
-        discovery.groups.insert(VIP, (u32::MAX, Membership::join(loopback().ifindex, VIP).unwrap()));
-        discovery.join(&loopback(), VIP.into()).unwrap();
+        discovery.groups.insert(VIP, (u32::MAX, Membership::join(loopback().ifindex, IP).unwrap()));
+        discovery.join(&loopback(), VIP).unwrap();
         assert_eq!(discovery.groups[&VIP].0, loopback().ifindex);
     }
 
@@ -119,7 +122,7 @@ mod tests {
     fn a_link_that_is_gone_is_an_error() {
         let gone = LinkInfo { ifindex: i32::MAX as u32, ..loopback() };
         let mut discovery = Discovery::default();
-        let error = discovery.join(&gone, VIP.into()).unwrap_err();
+        let error = discovery.join(&gone, VIP).unwrap_err();
         assert_eq!(error.errno(), Some(nix::errno::Errno::ENODEV));
         assert!(discovery.groups.is_empty());
     }
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn ipv4_needs_no_group() {
         let mut discovery = Discovery::default();
-        discovery.join(&loopback(), IpAddr::from([192, 0, 2, 1])).unwrap();
+        discovery.join(&loopback(), IpAddr::from([192, 0, 2, 1]).into()).unwrap();
         assert!(discovery.groups.is_empty());
     }
 
@@ -142,6 +145,7 @@ mod tests {
             up: true,
             carrier: true,
             loopback: true,
+            vlan: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which sockets of moved buckets are left on this node; told to the leader while a change is open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use farm_core::controller::DrainState;
@@ -12,10 +12,18 @@ use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
 use farm_host::sockets::{SockDiag, Socket, State};
 
-/// The services of `module` over this transport, as local socket addresses.
-fn services(module: &Module, transport: Protocol) -> BTreeMap<(IpAddr, u16), Criterion> {
-    let those = module.services.iter().filter(|((_, protocol, _), _)| *protocol == transport);
-    those.map(|((vip, _, port), criterion)| ((*vip, *port), *criterion)).collect()
+type Services = BTreeMap<(IpAddr, u16), BTreeSet<Criterion>>;
+
+/// The services of `module` over this transport, as local socket addresses. A socket does not say which VLAN it is of:
+/// with the same address in two of them it counts by the criteria of both.
+fn services(module: &Module, transport: Protocol) -> Services {
+    let mut services = Services::new();
+    for ((vip, protocol, port), criterion) in &module.services {
+        if *protocol == transport {
+            services.entry((vip.ip, *port)).or_default().insert(*criterion);
+        }
+    }
+    services
 }
 
 /// Modules in which `me` is the previous owner of an open change.
@@ -104,11 +112,11 @@ async fn udp(
 
 fn in_buckets(
     state: &ClusterState,
-    services: &BTreeMap<(IpAddr, u16), Criterion>,
+    services: &Services,
     sockets: Vec<Socket>,
 ) -> impl Iterator<Item = (Socket, usize)> {
-    sockets.into_iter().filter_map(|socket| {
-        let criterion = services.get(&(socket.local.ip(), socket.local.port()))?;
-        Some((socket, bucket_of(state, socket.remote, *criterion).index()))
+    sockets.into_iter().flat_map(move |socket| {
+        let criteria = services.get(&(socket.local.ip(), socket.local.port())).into_iter().flatten();
+        criteria.map(move |by| (socket, bucket_of(state, socket.remote, *by).index()))
     })
 }

@@ -4,10 +4,10 @@
 //! leader, who asks now and then: each answer comes back to it, and the farm's own ones come from known addresses.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farm_core::model::{VirtualIp, Vlan};
 use farm_core::state::ClusterState;
 use farm_core::table::virtual_mac;
 use farm_dataplane::guard::format_mac;
@@ -31,24 +31,24 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What was heard lately.
 #[derive(Default)]
 pub struct Duplicates {
-    heard: Mutex<BTreeMap<(IpAddr, Mac), Instant>>,
+    heard: Mutex<BTreeMap<(VirtualIp, Mac), Instant>>,
 }
 
 impl Duplicates {
     /// Who else had which virtual IP at `now`.
     #[must_use]
-    pub fn at(&self, now: Instant) -> Vec<(IpAddr, Mac)> {
+    pub fn at(&self, now: Instant) -> Vec<(VirtualIp, Mac)> {
         self.heard().iter().filter(|(_, at)| now - **at < HOLDS_FOR).map(|(key, _)| *key).collect()
     }
 
     /// Whether this is news.
-    fn hear(&self, claim: &Claim, now: Instant) -> bool {
+    fn hear(&self, vip: VirtualIp, mac: Mac, now: Instant) -> bool {
         let mut heard = self.heard();
         heard.retain(|_, at| now - *at < HOLDS_FOR);
-        heard.insert((claim.ip, claim.mac), now).is_none()
+        heard.insert((vip, mac), now).is_none()
     }
 
-    fn heard(&self) -> std::sync::MutexGuard<'_, BTreeMap<(IpAddr, Mac), Instant>> {
+    fn heard(&self) -> std::sync::MutexGuard<'_, BTreeMap<(VirtualIp, Mac), Instant>> {
         // It is whole at every step.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,6 +58,8 @@ impl Duplicates {
 pub struct Watcher {
     /// Position among the service links.
     pub link: usize,
+    /// The VLAN of its network.
+    pub vlan: Vlan,
     /// The host.
     pub host: Arc<HostView>,
     /// What the cluster agreed on.
@@ -95,14 +97,16 @@ impl Watcher {
     fn ask(&self, link: &LinkInfo, claims: &Claims) -> Result<(), farm_host::Error> {
         let state = self.state.borrow().clone();
         let vips = state.state.modules.values().flat_map(|m| m.vips.keys());
-        let here = vips.filter(|vip| link.addresses.iter().any(|net| net.contains(*vip)));
-        here.copied().try_for_each(|vip| claims.ask(link.mac, vip))
+        let ours = vips.filter(|vip| vip.vlan == self.vlan).map(|vip| vip.ip);
+        let mut here = ours.filter(|ip| link.addresses.iter().any(|net| net.contains(ip)));
+        here.try_for_each(|ip| claims.ask(link.mac, ip))
     }
 
     fn hear(&self, me: u64, link: &LinkInfo, claim: &Claim) {
-        let foreign = is_foreign(&self.state.borrow().state, claim);
-        if foreign && self.duplicates.hear(claim, Instant::now()) {
-            let (vip, mac) = (claim.ip, format_mac(&claim.mac));
+        let vip = VirtualIp { ip: claim.ip, vlan: self.vlan };
+        let foreign = is_foreign(&self.state.borrow().state, vip, claim.mac);
+        if foreign && self.duplicates.hear(vip, claim.mac, Instant::now()) {
+            let mac = format_mac(&claim.mac);
             let text =
                 format!("{mac} on {} has {vip} too: clients may reach it instead of the farm", link.name);
             self.journal.note(me, "vip_duplicate", &vip.to_string(), text, "");
@@ -111,28 +115,28 @@ impl Watcher {
 }
 
 /// Is it a virtual IP that none of the farm claims?
-fn is_foreign(state: &ClusterState, claim: &Claim) -> bool {
-    let is_vip = state.modules.values().any(|m| m.vips.contains_key(&claim.ip));
+fn is_foreign(state: &ClusterState, vip: VirtualIp, mac: Mac) -> bool {
+    let is_vip = state.module_of(vip).is_some();
     let macs = state.nodes.values().flat_map(|n| &n.links).map(|link| link.mac);
-    is_vip
-        && claim.mac != virtual_mac(state.cluster, claim.ip)
-        && !macs.into_iter().any(|mac| mac == claim.mac)
+    is_vip && mac != virtual_mac(state.cluster, vip) && !macs.into_iter().any(|known| known == mac)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
     fn a_claim_is_news_once_and_forgotten_when_it_is_not_repeated() {
         let duplicates = Duplicates::default();
-        let claim = Claim { ip: IpAddr::from([192, 0, 2, 1]), mac: [2; 6] };
+        let (vip, mac) = (VirtualIp::from(IpAddr::from([192, 0, 2, 1])), [2; 6]);
         let start = Instant::now();
-        assert!(duplicates.hear(&claim, start));
+        assert!(duplicates.hear(vip, mac, start));
         let repeated = start + HOLDS_FOR / 2;
-        assert!(!duplicates.hear(&claim, repeated), "it goes on");
-        assert_eq!(duplicates.at(repeated + HOLDS_FOR - Duration::from_millis(1)), [(claim.ip, claim.mac)]);
+        assert!(!duplicates.hear(vip, mac, repeated), "it goes on");
+        assert_eq!(duplicates.at(repeated + HOLDS_FOR - Duration::from_millis(1)), [(vip, mac)]);
         assert!(duplicates.at(repeated + HOLDS_FOR).is_empty());
-        assert!(duplicates.hear(&claim, repeated + HOLDS_FOR), "it is back");
+        assert!(duplicates.hear(vip, mac, repeated + HOLDS_FOR), "it is back");
     }
 }

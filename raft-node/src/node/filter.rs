@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farm_common::layout;
 use farm_core::id::Epoch;
-use farm_core::model::Mode;
+use farm_core::model::{Mode, VirtualIp};
 use farm_dataplane::attach::{AttachError, Filter, Options, Port, PortConfig, XdpMode};
 use farm_dataplane::bpffs;
 use farm_dataplane::explain::Explained;
@@ -19,9 +19,10 @@ use farm_host::{Netlink, address, fdb, links, probe, sysctl};
 
 use super::desired::Carried;
 use super::discovery::{Announcement, Discovery};
+use super::network::{LinkMismatch, mismatch};
 use super::news::Means;
 use super::watch::Alarm;
-use crate::config::{self, Config};
+use crate::config::{self, Config, LinkConfig};
 use crate::lease::{LeaseHandle, Order};
 
 /// Why the host could not be brought into the wanted state.
@@ -39,6 +40,9 @@ pub enum HostError {
     /// Links, addresses, sysctls.
     #[error(transparent)]
     Host(#[from] farm_host::Error),
+    /// A link is not what the configuration says.
+    #[error("{0}; see: {cure}", cure = .0.cure())]
+    Link(LinkMismatch),
     /// Somebody else configured a virtual IP on this node.
     #[error("{vip} is configured on {device}; remove it there: ip address del {vip} dev {device}")]
     HeldElsewhere {
@@ -52,12 +56,12 @@ pub enum HostError {
 /// What others may see of it: status, explain, probes.
 pub struct HostView {
     netlink: Netlink,
-    names: Vec<String>,
+    config: Vec<LinkConfig>,
     sound: AtomicBool,
     /// Who only looks shares it: loading the probe of `explain` takes long.
     filter: RwLock<Option<Filter>>,
     /// Link of each virtual IP.
-    carried: Mutex<BTreeMap<IpAddr, usize>>,
+    carried: Mutex<BTreeMap<VirtualIp, usize>>,
 }
 
 impl HostView {
@@ -83,7 +87,7 @@ impl HostView {
 
     /// The filtered interface through which `vip` is reached.
     #[must_use]
-    pub fn port_for(&self, vip: IpAddr) -> Option<Port> {
+    pub fn port_for(&self, vip: VirtualIp) -> Option<Port> {
         let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(&vip).copied()?;
         self.filter().as_ref()?.ports().get(carried).cloned()
     }
@@ -108,13 +112,18 @@ impl HostView {
     ///
     /// # Errors
     /// When the question cannot be asked.
-    pub async fn holder_of(&self, vip: IpAddr, wait: Duration) -> Result<Option<String>, farm_host::Error> {
-        if let Some(device) = address::held_elsewhere(&self.netlink, vip).await? {
+    pub async fn holder_of(
+        &self,
+        vip: VirtualIp,
+        wait: Duration,
+    ) -> Result<Option<String>, farm_host::Error> {
+        if let Some(device) = address::held_elsewhere(&self.netlink, vip.ip).await? {
             return Ok(Some(format!("configured on {device} of this node")));
         }
-        let all = self.service_links().await?;
-        let Some(link) = links::covering(&all, vip) else { return Ok(None) };
-        let holder = probe::address_in_use(link.ifindex, link.mac, vip, wait).await?;
+        let all = self.service_links().await?.into_iter().zip(&self.config);
+        let there: Vec<_> = all.filter(|(_, config)| config.vlan == vip.vlan).map(|(link, _)| link).collect();
+        let Some(link) = links::covering(&there, vip.ip) else { return Ok(None) };
+        let holder = probe::address_in_use(link.ifindex, link.mac, vip.ip, wait).await?;
         Ok(holder.map(|mac| {
             format!("{} answers for it on {}", farm_dataplane::guard::format_mac(&mac), link.name)
         }))
@@ -126,10 +135,32 @@ impl HostView {
     /// When one does not exist.
     pub async fn service_links(&self) -> Result<Vec<LinkInfo>, farm_host::Error> {
         let mut found = Vec::new();
-        for name in &self.names {
-            found.push(links::by_name(&self.netlink, name).await?);
+        for LinkConfig { device, .. } in &self.config {
+            found.push(links::by_name(&self.netlink, device).await?);
         }
         Ok(found)
+    }
+
+    /// The links as the filter wants them; `links` are the interfaces, in the order of the configuration.
+    async fn ports(&self, links: &[LinkInfo]) -> Result<Vec<PortConfig>, farm_host::Error> {
+        let mut found = Vec::new();
+        for ((config, link), index) in self.config.iter().zip(links).zip(0u8..) {
+            let below = links::by_name(&self.netlink, &config.filter).await?;
+            let (device, vlan) = (link.name.clone(), config.tags());
+            let (ifindex, name, mac) = (below.ifindex, below.name, link.mac);
+            found.push(PortConfig { ifindex, name, vlan, device, mac, link: index });
+        }
+        Ok(found)
+    }
+
+    /// What of the links is not as configured.
+    async fn mismatches(&self) -> Result<Vec<LinkMismatch>, farm_host::Error> {
+        if self.config.iter().all(|link| link.vlan.is_none()) {
+            return Ok(Vec::new());
+        }
+        let all = links::list(&self.netlink).await?;
+        let found = self.config.iter().filter_map(|link| mismatch(link, &all).transpose());
+        found.collect()
     }
 
     fn filter(&self) -> RwLockReadGuard<'_, Option<Filter>> {
@@ -168,7 +199,7 @@ impl FilterHost {
     pub fn new(config: &Config, identity: layout::Identity) -> Result<Self, farm_host::Error> {
         let view = HostView {
             netlink: Netlink::open()?,
-            names: config.interfaces.clone(),
+            config: config.links.clone(),
             sound: AtomicBool::new(true),
             filter: RwLock::new(None),
             carried: Mutex::default(),
@@ -220,7 +251,7 @@ impl FilterHost {
     /// [`HostError`]; try again before anything else is done here.
     pub async fn inherit(&mut self, lease: &LeaseHandle) -> Result<Epoch, HostError> {
         if Guard::left_behind(&self.table)?.is_some() {
-            self.guard_also(std::iter::empty())?;
+            self.guard_also(BTreeSet::new())?;
         }
         let pins = &self.options.pin_dir;
         let unread = |error| AttachError::Pin { pin: pins.display().to_string(), error };
@@ -236,10 +267,10 @@ impl FilterHost {
     /// [`HostError`].
     pub async fn restore_addresses(
         &self,
-        carried: &BTreeMap<IpAddr, Carried>,
+        carried: &BTreeMap<VirtualIp, Carried>,
     ) -> Result<Vec<IpAddr>, HostError> {
         let mut restored = Vec::new();
-        for vip in carried.iter().filter(|(_, c)| c.local).map(|(vip, _)| *vip) {
+        for vip in carried.iter().filter(|(_, c)| c.local).map(|(vip, _)| vip.ip) {
             if !address::virtual_present(&self.view.netlink, vip).await? {
                 address::add_virtual(&self.view.netlink, vip).await?;
                 restored.push(vip);
@@ -254,18 +285,18 @@ impl FilterHost {
     /// [`HostError`]; nothing is open that was not before.
     pub async fn before(
         &mut self,
-        wanted: &BTreeMap<IpAddr, Carried>,
+        wanted: &BTreeMap<VirtualIp, Carried>,
         lease: &LeaseHandle,
     ) -> Result<(), HostError> {
         if wanted.is_empty() {
             return Ok(());
         }
-        for vip in wanted.keys() {
-            if let Some(device) = address::held_elsewhere(&self.view.netlink, *vip).await? {
-                return Err(HostError::HeldElsewhere { vip: *vip, device });
+        for vip in addresses(wanted) {
+            if let Some(device) = address::held_elsewhere(&self.view.netlink, vip).await? {
+                return Err(HostError::HeldElsewhere { vip, device });
             }
         }
-        self.guard_also(wanted.keys().copied())?;
+        self.guard_also(addresses(wanted))?;
         if !self.attached() {
             self.attach(lease).await?;
         }
@@ -278,19 +309,19 @@ impl FilterHost {
     /// [`HostError`] of the first step that failed.
     pub async fn after(
         &mut self,
-        old: &BTreeMap<IpAddr, Carried>,
-        new: &BTreeMap<IpAddr, Carried>,
+        old: &BTreeMap<VirtualIp, Carried>,
+        new: &BTreeMap<VirtualIp, Carried>,
     ) -> Result<(), HostError> {
-        let wanted: BTreeSet<IpAddr> = new.keys().copied().collect();
+        let wanted = addresses(new);
         if old == new && self.vips == wanted {
             return Ok(());
         }
-        for inherited in self.vips.difference(&wanted).filter(|vip| !old.contains_key(vip)) {
+        for inherited in self.vips.difference(&wanted).filter(|ip| !addresses(old).contains(ip)) {
             address::remove_virtual(&self.view.netlink, *inherited).await?;
         }
         for (vip, carried) in old {
             if new.get(vip) != Some(carried) {
-                self.withdraw(*vip, carried, new.get(vip)).await?;
+                self.withdraw(*vip, carried, new).await?;
             }
         }
         for (vip, carried) in new {
@@ -302,7 +333,7 @@ impl FilterHost {
     }
 
     /// Where it is carried already nothing happens.
-    async fn carry(&mut self, vip: IpAddr, carried: &Carried) -> Result<(), HostError> {
+    async fn carry(&mut self, vip: VirtualIp, carried: &Carried) -> Result<(), HostError> {
         if carried.mode == Mode::Flood {
             fdb::add_unicast(&self.view.netlink, &carried.interface, carried.vmac).await?;
         }
@@ -311,15 +342,24 @@ impl FilterHost {
             if let Some(link) = self.links.get(carried.link) {
                 self.discovery.join(link, vip)?;
             }
-            address::add_virtual(&self.view.netlink, vip).await?;
+            address::add_virtual(&self.view.netlink, vip.ip).await?;
         }
         Ok(())
     }
 
-    async fn withdraw(&mut self, vip: IpAddr, old: &Carried, new: Option<&Carried>) -> Result<(), HostError> {
+    /// The address stays on `lo` where another VLAN's virtual IP has it too.
+    async fn withdraw(
+        &mut self,
+        vip: VirtualIp,
+        old: &Carried,
+        all: &BTreeMap<VirtualIp, Carried>,
+    ) -> Result<(), HostError> {
+        let new = all.get(&vip);
         if old.local && !new.is_some_and(|n| n.local) {
             self.discovery.leave(vip);
-            address::remove_virtual(&self.view.netlink, vip).await?;
+            if !all.iter().any(|(other, n)| n.local && other.ip == vip.ip) {
+                address::remove_virtual(&self.view.netlink, vip.ip).await?;
+            }
         }
         let floods = |c: &Carried| c.mode == Mode::Flood;
         if floods(old) && !new.is_some_and(floods) {
@@ -329,12 +369,12 @@ impl FilterHost {
     }
 
     /// Takes the host back to where it was: addresses, filter, sysctls, guard.
-    pub async fn take_down(mut self, carried: &BTreeMap<IpAddr, Carried>) {
+    pub async fn take_down(mut self, carried: &BTreeMap<VirtualIp, Carried>) {
         let mut gone = true;
         for (vip, carried) in carried {
-            gone &= done("virtual IP", self.withdraw(*vip, carried, None).await);
+            gone &= done("virtual IP", self.withdraw(*vip, carried, &BTreeMap::new()).await);
         }
-        for inherited in self.vips.iter().filter(|vip| !carried.contains_key(vip)) {
+        for inherited in self.vips.difference(&addresses(carried)) {
             gone &= done("virtual IP", address::remove_virtual(&self.view.netlink, *inherited).await);
         }
         if let Some(filter) = self.view.exchange(None) {
@@ -371,6 +411,10 @@ impl FilterHost {
             None if self.attached_once => found.push("the filter is not attached".into()),
             None => {}
         }
+        // An interface that cannot be asked is the filter's finding.
+        let mismatches =
+            if self.attached_once { self.view.mismatches().await.unwrap_or_default() } else { Vec::new() };
+        found.extend(mismatches.iter().map(ToString::to_string));
         if !found.is_empty() {
             tracing::warn!(?alarm, ?found, "guard or filter is not in place");
             self.view.sound.store(false, Ordering::Relaxed);
@@ -384,18 +428,21 @@ impl FilterHost {
     /// [`HostError`]; the lease stays closed.
     pub async fn repair(
         &mut self,
-        carried: &BTreeMap<IpAddr, Carried>,
+        carried: &BTreeMap<VirtualIp, Carried>,
         lease: &LeaseHandle,
     ) -> Result<(), HostError> {
         if let Some(guard) = &self.guard {
             guard.reinstall()?;
+        }
+        if let Some(wrong) = self.view.mismatches().await?.into_iter().next() {
+            return Err(HostError::Link(wrong));
         }
         let sound = self.view.filter().as_ref().is_some_and(|f| f.verify().is_empty());
         if self.attached_once && !sound {
             drop(self.view.exchange(None));
             self.attach(lease).await?;
         }
-        self.guard_exactly(carried.keys().copied().collect())?;
+        self.guard_exactly(addresses(carried))?;
         // A link that was made anew has lost what was set on it.
         for (vip, carried) in carried {
             self.carry(*vip, carried).await?;
@@ -405,8 +452,11 @@ impl FilterHost {
     }
 
     async fn attach(&mut self, lease: &LeaseHandle) -> Result<(), HostError> {
+        if let Some(wrong) = self.view.mismatches().await?.into_iter().next() {
+            return Err(HostError::Link(wrong));
+        }
         self.links = self.view.service_links().await?;
-        self.options.ports = self.links.iter().zip(0u8..).map(port).collect();
+        self.options.ports = self.view.ports(&self.links).await?;
         let (filter, found) = Filter::take_up(&self.options)?;
         self.pinned = Epoch(found.pinned_epoch);
         for link in &self.links {
@@ -420,7 +470,7 @@ impl FilterHost {
         self.sync_guard()
     }
 
-    fn guard_also(&mut self, vips: impl Iterator<Item = IpAddr>) -> Result<(), HostError> {
+    fn guard_also(&mut self, vips: BTreeSet<IpAddr>) -> Result<(), HostError> {
         self.vips.extend(vips);
         if self.guard.is_none() {
             // A predecessor that died left its guard: its proofs hold until the filter is taken up.
@@ -456,13 +506,14 @@ impl FilterHost {
     }
 
     /// The announcements of all directed virtual IPs, naming this node.
-    pub fn announcements(&mut self, carried: &BTreeMap<IpAddr, Carried>) -> Vec<Announcement> {
+    pub fn announcements(&mut self, carried: &BTreeMap<VirtualIp, Carried>) -> Vec<Announcement> {
         self.discovery.announcements(&self.links, carried)
     }
 }
 
-fn port((link, index): (&LinkInfo, u8)) -> PortConfig {
-    PortConfig::untagged(link.ifindex, &link.name, link.mac, index)
+/// What stands on `lo` and in the guard: there the VLAN does not matter.
+fn addresses(carried: &BTreeMap<VirtualIp, Carried>) -> BTreeSet<IpAddr> {
+    carried.keys().map(|vip| vip.ip).collect()
 }
 
 fn done<E: std::fmt::Display>(what: &str, result: Result<(), E>) -> bool {

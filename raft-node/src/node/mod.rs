@@ -8,15 +8,16 @@ mod discovery;
 mod drains;
 mod duplicates;
 mod filter;
+mod network;
 mod news;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::id::{ClusterId, Epoch, NodeId};
+use farm_core::model::VirtualIp;
 use farm_core::state::ClusterState;
 use farm_host::sockets::SockDiag;
 use tokio::sync::{mpsc, watch as tokio_watch};
@@ -25,6 +26,7 @@ pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
 pub use drains::{draining, leaves, survey};
 pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
 pub use filter::{FilterHost, HostError, HostView};
+pub use network::{LinkMismatch, check as check_links};
 use news::News;
 pub use watch::{Alarm, watch as watch_host};
 
@@ -64,7 +66,7 @@ pub struct Follower {
     /// Closed because guard or filter are not in place; the event that said so.
     shut: Option<String>,
     published: Epoch,
-    carried: BTreeMap<IpAddr, Carried>,
+    carried: BTreeMap<VirtualIp, Carried>,
     /// Who is to be told that this node answers them.
     news: News,
 }

@@ -50,6 +50,7 @@ impl Wire for Link {
             name: self.name.clone(),
             mac: self.mac.to_vec().into(),
             addresses: self.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect(),
+            vlan: text::of_vlan(self.vlan),
         }
     }
 
@@ -62,6 +63,7 @@ impl Wire for Link {
                 .iter()
                 .map(|a| text::prefixed("Link.addresses", a))
                 .collect::<Result<_, _>>()?,
+            vlan: text::vlan("Link.vlan", &p.vlan)?,
         })
     }
 }
@@ -117,16 +119,17 @@ impl Wire for Service {
 
     fn to_wire(&self) -> v1::Service {
         v1::Service {
-            vip: self.vip.to_string(),
+            vip: self.vip.ip.to_string(),
             protocol: self.protocol.to_wire(),
             port: self.port.into(),
             criterion: self.criterion.to_wire(),
+            vlan: text::of_vlan(self.vip.vlan),
         }
     }
 
     fn from_wire(p: v1::Service) -> Result<Self, WireError> {
         Ok(Self {
-            vip: text::ip("Service.vip", &p.vip)?,
+            vip: text::vip("Service.vip", &p.vip, &p.vlan)?,
             protocol: Protocol::from_wire(p.protocol)?,
             port: text::port("Service.port", p.port)?,
             criterion: Criterion::from_wire(p.criterion)?,

@@ -1,12 +1,11 @@
 //! Modules and who owns their buckets.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use farm_core::id::{Epoch, NodeId};
 use farm_core::model::{
     BUCKETS, BucketSet, BucketState, Criterion, Mode, Module, ModuleKind, ModuleName, Phase, Protocol,
-    Service, Weight,
+    Service, VirtualIp, Weight,
 };
 use farm_core::time::Span;
 use farm_proto::v1;
@@ -16,7 +15,11 @@ use super::{Wire, WireError, all_to_wire, parse_all, text};
 /// The message for a module.
 #[must_use]
 pub fn module_to_wire(name: &ModuleName, module: &Module) -> v1::Module {
-    let vip = |(ip, mode): (&IpAddr, &Mode)| v1::VirtualIp { ip: ip.to_string(), mode: mode.to_wire() };
+    let vip = |(vip, mode): (&VirtualIp, &Mode)| v1::VirtualIp {
+        ip: vip.ip.to_string(),
+        mode: mode.to_wire(),
+        vlan: text::of_vlan(vip.vlan),
+    };
     let weight =
         |(node, weight): (&NodeId, &Weight)| v1::NodeWeight { node: node.0, weight: weight.0.into() };
     v1::Module {
@@ -31,7 +34,7 @@ pub fn module_to_wire(name: &ModuleName, module: &Module) -> v1::Module {
     }
 }
 
-type ServiceEntry<'a> = (&'a (IpAddr, Protocol, u16), &'a Criterion);
+type ServiceEntry<'a> = (&'a (VirtualIp, Protocol, u16), &'a Criterion);
 
 fn service_to_wire((key, criterion): ServiceEntry<'_>) -> v1::Service {
     let (vip, protocol, port) = *key;
@@ -55,8 +58,8 @@ pub(super) fn parse_module(p: v1::Module) -> Result<(ModuleName, Module), WireEr
     Ok((name, module))
 }
 
-fn parse_vip(p: v1::VirtualIp) -> Result<(IpAddr, Mode), WireError> {
-    Ok((text::ip("VirtualIp.ip", &p.ip)?, Mode::from_wire(p.mode)?))
+fn parse_vip(p: v1::VirtualIp) -> Result<(VirtualIp, Mode), WireError> {
+    Ok((text::vip("VirtualIp.ip", &p.ip, &p.vlan)?, Mode::from_wire(p.mode)?))
 }
 
 fn parse_weight(p: v1::NodeWeight) -> Result<(NodeId, Weight), WireError> {

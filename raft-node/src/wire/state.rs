@@ -142,17 +142,18 @@ fn parse_restart(p: v1::Restart) -> Result<(NodeId, Restart), WireError> {
 fn retired_to_wire((key, retired): (&ServiceKey, &Retired)) -> v1::Retired {
     let (vip, protocol, port) = key;
     v1::Retired {
-        vip: vip.to_string(),
+        vip: vip.ip.to_string(),
         protocol: protocol.to_wire(),
         port: (*port).into(),
         unfenced: ids(&retired.unfenced),
         pending: all_to_wire(&retired.pending),
+        vlan: text::of_vlan(vip.vlan),
     }
 }
 
 fn parse_retired(p: v1::Retired) -> Result<(ServiceKey, Retired), WireError> {
     let port = text::port("Retired.port", p.port)?;
-    let key = (text::ip("Retired.vip", &p.vip)?, Protocol::from_wire(p.protocol)?, port);
+    let key = (text::vip("Retired.vip", &p.vip, &p.vlan)?, Protocol::from_wire(p.protocol)?, port);
     let unfenced = parse_ids("Retired.unfenced", p.unfenced)?;
     Ok((key, Retired { unfenced, pending: parse_all(p.pending)? }))
 }

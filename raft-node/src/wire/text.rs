@@ -3,16 +3,36 @@
 use std::net::IpAddr;
 
 use farm_core::id::NodeId;
-use farm_core::model::{BUCKETS, BucketSet, ModuleName};
+use farm_core::model::{BUCKETS, BucketSet, ModuleName, VirtualIp, Vlan};
 use ipnet::IpNet;
 
 use super::WireError;
 
 /// Longest name of a node or a module, in bytes (the limit of a DNS label).
 const NAME_MAX: usize = 63;
+/// What a VLAN may be.
+const VLAN: &str = "1 to 4094, or two of them as OUTER.INNER";
 
 pub(super) fn ip(field: &'static str, text: &str) -> Result<IpAddr, WireError> {
     text.parse().map_err(|_| WireError::invalid(field, text, "an IP address"))
+}
+
+/// A virtual IP from its two fields.
+pub(super) fn vip(field: &'static str, ip: &str, vlan: &str) -> Result<VirtualIp, WireError> {
+    Ok(VirtualIp { ip: self::ip(field, ip)?, vlan: self::vlan(field, vlan)? })
+}
+
+/// Empty for none.
+pub(super) fn vlan(field: &'static str, text: &str) -> Result<Vlan, WireError> {
+    match text {
+        "" => Ok(Vlan::NONE),
+        text => text.parse().map_err(|_| WireError::invalid(field, format!("vlan {text:?}"), VLAN)),
+    }
+}
+
+/// The field that [`vlan`] reads.
+pub(super) fn of_vlan(vlan: Vlan) -> String {
+    if vlan.is_none() { String::new() } else { vlan.to_string() }
 }
 
 pub(super) fn prefixed(field: &'static str, text: &str) -> Result<(IpAddr, u8), WireError> {

@@ -1,13 +1,14 @@
 //! The cluster a simulation starts with: founded, every node a member and elector, all buckets owned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use farm_core::command::{Body, Command, Evidence, Transfer};
 use farm_core::id::{ClusterId, EntryId, Leadership, NodeId};
 use farm_core::model::{
     BucketSet, Criterion, HashKey, Link, Membership, Mode, ModuleName, Node, Profile, Protocol, Role,
-    Service, Weight,
+    Service, Vlan, Weight,
 };
 use farm_core::planner::{Claim, plan};
 use farm_core::state::ClusterState;
@@ -29,7 +30,7 @@ pub fn modules() -> impl Iterator<Item = ModuleName> {
 #[must_use]
 pub fn service(port: u16) -> Service {
     Service {
-        vip: [10, 0, 0, 100].into(),
+        vip: IpAddr::from([10, 0, 0, 100]).into(),
         protocol: Protocol::Tcp,
         port,
         criterion: Criterion::SourceAddress,
@@ -51,6 +52,7 @@ pub fn member(machine: usize) -> Node {
             name: "eth0".into(),
             mac: [2, 0, 0, 0, 0, number],
             addresses: vec![(address.into(), 24)],
+            vlan: Vlan::NONE,
         }],
         peer_port: 7601,
         lease_port: 7601,
@@ -83,7 +85,7 @@ impl Founded {
         (1..nodes).for_each(|m| founded.any(Body::NodeJoin(member(m))));
         (1..nodes).for_each(|m| founded.add_elector(m));
         for (name, mode, last) in MODULES {
-            let service = Service { vip: [10, 0, 0, last].into(), ..service(80) };
+            let service = Service { vip: IpAddr::from([10, 0, 0, last]).into(), ..service(80) };
             founded.any(Body::ServiceAdd { module: ModuleName(name.into()), service, mode });
         }
         founded.assign();

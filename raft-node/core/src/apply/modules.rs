@@ -9,7 +9,9 @@ use super::{Done, Refusal, ensure, happened};
 use crate::event::{Event, Kind, mode_name, protocol_name};
 use crate::id::NodeId;
 use crate::limits;
-use crate::model::{BucketState, Mode, Module, ModuleKind, ModuleName, Node, Role, Service, Weight};
+use crate::model::{
+    BucketState, Mode, Module, ModuleKind, ModuleName, Node, Role, Service, VirtualIp, Weight,
+};
 use crate::state::{ClusterState, Retired, ServiceKey};
 use crate::time::Span;
 
@@ -142,9 +144,9 @@ impl ClusterState {
     }
 
     /// A node serves a module whole or not at all: one must reach the clients of all its virtual IPs.
-    fn check_covered(&self, name: &ModuleName, vip: IpAddr) -> Result<(), Refusal> {
+    fn check_covered(&self, name: &ModuleName, vip: VirtualIp) -> Result<(), Refusal> {
         let others = self.modules.get(name).into_iter().flat_map(|m| m.vips.keys());
-        let all: Vec<IpAddr> = others.copied().chain([vip]).collect();
+        let all: Vec<VirtualIp> = others.copied().chain([vip]).collect();
         let serves = |n: &Node| n.role == Role::Server && all.iter().all(|vip| n.reaches(*vip));
         ensure(self.nodes.values().any(serves), || {
             let fact =
@@ -153,18 +155,19 @@ impl ClusterState {
         })
     }
 
-    fn check_vip(&self, vip: IpAddr) -> Result<(), Refusal> {
+    fn check_vip(&self, vip: VirtualIp) -> Result<(), Refusal> {
         // A link-local address means another host on each link.
-        let special = match vip {
+        let ip = vip.ip;
+        let special = match ip {
             IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
             IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
         };
-        ensure(!(vip.is_unspecified() || vip.is_loopback() || vip.is_multicast() || special), || {
-            let fact = format!("{vip} cannot be a virtual IP: it is no unicast address of a network");
+        ensure(!(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || special), || {
+            let fact = format!("{ip} cannot be a virtual IP: it is no unicast address of a network");
             Refusal::new("vip_not_unicast", fact, "farmctl service add --help")
         })?;
-        if let Some(node) = self.nodes.values().find(|n| own_addresses(n).any(|ip| ip == vip)) {
-            let fact = format!("{vip} is an address of {}; a virtual IP must be unused", node.name);
+        if let Some(node) = self.nodes.values().find(|n| own_addresses(n).any(|own| own == ip)) {
+            let fact = format!("{ip} is an address of {}; a virtual IP must be unused", node.name);
             return Err(Refusal::new("vip_is_node_address", fact, "farmctl node list"));
         }
         ensure(self.nodes.values().any(|n| n.reaches(vip)), || {
@@ -173,7 +176,7 @@ impl ClusterState {
         })
     }
 
-    fn check_room(&self, vip: IpAddr) -> Result<(), Refusal> {
+    fn check_room(&self, vip: VirtualIp) -> Result<(), Refusal> {
         let vips = self.modules.values().map(|m| m.vips.len()).sum::<usize>();
         ensure(vips < limits::VIPS || self.module_of(vip).is_some(), || {
             let fact = format!("the cluster has {} virtual IPs, the most", limits::VIPS);

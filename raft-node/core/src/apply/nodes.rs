@@ -136,7 +136,9 @@ impl ClusterState {
         check_macs(node)?;
         self.nodes.values().filter(|n| n.id != node.id).try_for_each(|other| check_pair(node, other))?;
         own_addresses(node).try_for_each(|ip| {
-            ensure(self.module_of(ip).is_none(), || {
+            // It would be on lo beside the node's own, whatever its VLAN.
+            let taken = self.modules.values().flat_map(|m| m.vips.keys()).any(|vip| vip.ip == ip);
+            ensure(!taken, || {
                 let fact = format!("{ip} of {} is a virtual IP of this cluster", node.name);
                 Refusal::new("address_is_vip", fact, "farmctl service list")
             })

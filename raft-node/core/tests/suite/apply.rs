@@ -1,14 +1,15 @@
 //! Commands and the replicated state.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use farm_core::apply::{LEVEL, UnknownLevel};
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{EntryId, Epoch, FeatureLevel, Leadership, NodeId};
 use farm_core::limits;
 use farm_core::model::{
-    BucketSet, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Phase, Profile, Role, Service,
-    Weight,
+    BucketSet, Link, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Phase, Profile, Role,
+    Service, VirtualIp, Vlan, Weight,
 };
 use farm_core::state::ClusterState;
 use farm_core::time::{Span, UnixTime};
@@ -126,11 +127,11 @@ fn add(module: &str, service: Service, mode: Mode) -> Body {
 }
 
 fn vip(ip: [u8; 4]) -> Service {
-    Service { vip: ip.into(), ..service(80) }
+    Service { vip: IpAddr::from(ip).into(), ..service(80) }
 }
 
 fn vip6(ip: &str) -> Service {
-    Service { vip: ip.parse().unwrap(), ..service(80) }
+    Service { vip: ip.parse::<IpAddr>().unwrap().into(), ..service(80) }
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn wrong_commands_are_refused_with_a_code_and_change_nothing() {
     let mut group = node(3);
     group.links[0].mac[0] = 1;
     let mut on_vip = node(3);
-    on_vip.links[0].addresses[0].0 = service(80).vip;
+    on_vip.links[0].addresses[0].0 = service(80).vip.ip;
     let cases = [
         ("name_taken", Body::NodeJoin(Node { name: "node1".into(), ..node(3) })),
         ("bad_name", Body::NodeJoin(Node { name: "Node_1".into(), ..node(3) })),
@@ -191,6 +192,32 @@ fn wrong_commands_are_refused_with_a_code_and_change_nothing() {
     for (code, body) in cases {
         assert_eq!(log.any(body.clone()), Err(code), "{body:?}");
     }
+}
+
+/// `node` also reaches this VLAN, by an interface with an address like its first one's.
+fn with_vlan(mut node: Node, vlan: Vlan) -> Node {
+    let [last] = node.links[0].mac[5..] else { unreachable!("a MAC has six bytes") };
+    let addresses = vec![(IpAddr::from([10, 0, 1, last]), 16)];
+    node.links.push(Link { name: "eth0.30".into(), mac: [2, 0, 0, 0, 1, last], addresses, vlan });
+    node
+}
+
+#[test]
+fn the_same_address_in_two_vlans_is_two_virtual_ips() {
+    let vlan = Vlan::one(30).unwrap();
+    let mut log = Log::with_nodes(2);
+    let in_vlan = Service { vip: VirtualIp { vlan, ..service(80).vip }, ..service(80) };
+    assert_eq!(log.any(add("web", in_vlan, Mode::Directed)), Err("vip_uncovered"), "nobody is in VLAN 30");
+    let (id, links) = (NodeId(1), with_vlan(node(1), vlan).links);
+    log.step(Body::NodeUpdate(Node { id, links, ..node(1) })).unwrap();
+    log.any(add("web", service(80), Mode::Directed)).unwrap();
+    log.any(add("mail", in_vlan, Mode::Flood)).unwrap();
+    assert_eq!(log.any(add("mail", in_vlan, Mode::Flood)), Err("service_exists"));
+    assert_eq!(log.any(add("web", Service { port: 81, ..in_vlan }, Mode::Directed)), Err("vip_taken"));
+    let elsewhere = Service { vip: VirtualIp { vlan: Vlan::two(30, 30).unwrap(), ..in_vlan.vip }, ..in_vlan };
+    assert_eq!(log.any(add("db", elsewhere, Mode::Directed)), Err("vip_uncovered"));
+    log.any(Body::ServiceRemove { module: name("mail"), service: in_vlan }).unwrap();
+    assert!(log.state.module_of(service(80).vip).is_some(), "the other one stays");
 }
 
 #[test]

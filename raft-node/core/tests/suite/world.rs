@@ -3,6 +3,7 @@
 //! checked at every millisecond.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use farm_core::command::{Body, Command};
@@ -12,7 +13,7 @@ use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, Leadersh
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Grant, Holder, Renewal, Timing};
 use farm_core::model::{
     BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, ModuleName, Node, Phase,
-    Profile, Protocol, Role, Service, Weight,
+    Profile, Protocol, Role, Service, Vlan, Weight,
 };
 use farm_core::restart::{self, RESTART_LEASE, Restarts};
 use farm_core::state::ClusterState;
@@ -93,7 +94,7 @@ fn module() -> ModuleName {
 /// The one service of these tests.
 pub fn service(port: u16) -> Service {
     Service {
-        vip: [10, 0, 0, 100].into(),
+        vip: IpAddr::from([10, 0, 0, 100]).into(),
         protocol: Protocol::Tcp,
         port,
         criterion: Criterion::SourceAddress,
@@ -106,6 +107,7 @@ pub fn node(number: u8) -> Node {
         name: "eth0".into(),
         mac: [2, 0, 0, 0, 0, number],
         addresses: vec![([10, 0, 0, number].into(), 24)],
+        vlan: Vlan::NONE,
     };
     Node {
         id: NodeId(0),
