@@ -714,12 +714,13 @@ mod tests {
         let told_by_one = |window: Window| {
             let mut run = saying(Speech::Announcement, VIP, VIP, VIP, Some(mac(ONE)));
             run[1].frame.destination = client;
-            violations(run, &Case { answerers: BTreeMap::from([(client, vec![window])]), ..naming() })
+            verdict(run, &Case { answerers: BTreeMap::from([(client, vec![window])]), ..naming() })
         };
-        assert!(told_by_one(Window::always(ONE)).is_empty());
+        assert_eq!(told_by_one(Window::always(ONE)), Verdict::Upheld);
         let early = Window { until: BootTime(1), ..Window::always(ONE) };
         for wrong in [Window::always(TWO), early] {
-            assert_eq!(told_by_one(wrong), [Violation::AnnouncedByAnother(ONE, BootTime(2), client)]);
+            let violation = Violation::AnnouncedByAnother(ONE, BootTime(2), client);
+            assert_eq!(told_by_one(wrong), Verdict::Broken(vec![violation]));
         }
     }
 
