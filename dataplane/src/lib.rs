@@ -25,6 +25,7 @@ pub mod grace;
 pub mod guard;
 mod interface;
 mod mapping;
+pub mod memory;
 pub mod netns;
 mod object;
 pub mod realtime;

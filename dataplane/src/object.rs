@@ -9,8 +9,8 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::layout::{
-    Asked, Asker, Identity, MAP_ASKERS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY, MAP_PORTS, MAP_TABLE,
-    MAP_WORD, PROGRAM, Port,
+    Asked, Asker, Identity, MAP_ASKERS, MAP_COUNTERS, MAP_ELSEWHERE, MAP_EVENTS, MAP_FLOWS, MAP_IDENTITY,
+    MAP_PORTS, MAP_TABLE, MAP_WORD, PROGRAM, Port,
 };
 use farm_common::verdict::Reason;
 
@@ -18,9 +18,19 @@ use crate::attach::AttachError;
 use crate::table::{TableWriter, close_foreign};
 
 /// Every map that is pinned.
-pub(crate) const MAPS: [&str; 7] =
-    [MAP_ASKERS, MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_COUNTERS, MAP_EVENTS, MAP_IDENTITY];
-/// Those that decide: a second instance of the program shares them.
+pub(crate) const MAPS: [&str; 9] = [
+    MAP_ASKERS,
+    MAP_TABLE,
+    MAP_WORD,
+    MAP_PORTS,
+    MAP_COUNTERS,
+    MAP_EVENTS,
+    MAP_FLOWS,
+    MAP_ELSEWHERE,
+    MAP_IDENTITY,
+];
+/// Those that decide: a second instance of the program shares them. Of remembered flows it knows nothing: it must not
+/// remember what it is only asked about.
 const DECIDING: [&str; 4] = [MAP_TABLE, MAP_WORD, MAP_PORTS, MAP_IDENTITY];
 
 /// A layout struct as bytes for the kernel.

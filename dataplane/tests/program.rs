@@ -138,7 +138,7 @@ impl World {
         let port = |(link, port): (usize, &PortSpec)| {
             assert_eq!(usize::from(port.link), link);
             let (mac, proof) = (mac(&port.mac), mac(&port.proof));
-            Port { mac, proof, ifindex: port.ifindex, vlan: port.vlan, reserved: [0; 4] }
+            Port { mac, proof, ifindex: port.ifindex, vlan: port.vlan, ..Port::default() }
         };
         self.ports.iter().enumerate().map(port).collect()
     }

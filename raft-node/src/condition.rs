@@ -81,6 +81,11 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
         let cause = "the filter or its guard is not in place on this node; it accepts nothing".into();
         found.push(condition("filter_lost", "filter", cause, "farmctl events"));
     }
+    if let Some(trouble) = member.host.elsewhere.trouble() {
+        let cause =
+            format!("connections to containers and virtual machines here end with a change: {trouble}");
+        found.push(condition("flows_unknown", &member.config.name, cause, "farmctl events"));
+    }
     if member.host.attached() && BootTime(member.lease.deadline()) <= now {
         let cause = format!("{} has no lease and accepts nothing: {}", member.config.name, ungranted(member));
         found.push(condition("no_lease", &member.config.name, cause, "farmctl node list"));

@@ -216,6 +216,9 @@ impl Member {
         // A survey walks every socket of the host: it must not go before ordinary work.
         tasks.spawn(self.clone().survey(feedback));
         tasks.spawn(node::watch_host(alarm));
+        let (lease, journal) = (self.lease.clone(), self.journal.clone());
+        let elsewhere = self.host.elsewhere.clone();
+        tasks.spawn(node::watch_sockets(self.me, lease, self.raft.state(), elsewhere, journal));
         tasks.spawn(self.clone().keep_dates());
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());
@@ -250,7 +253,8 @@ impl Member {
             }
         };
         let drains = self.mirror.drains.clone();
-        node::report_drains(self.me, self.lease.clone(), self.raft.state(), drains, tell).await;
+        let elsewhere = self.host.elsewhere.clone();
+        node::report_drains(self.me, self.lease.clone(), self.raft.state(), drains, elsewhere, tell).await;
     }
 
     /// The applied state.

@@ -5,6 +5,7 @@
 pub mod chat;
 pub mod download;
 pub mod farm;
+pub mod inner;
 pub mod load;
 pub mod talk;
 pub mod transfer;

@@ -62,14 +62,29 @@ impl Servers {
         Self::tcp(lab, at, download::send)
     }
 
+    /// The same in other namespaces, each of which belongs to a node.
+    ///
+    /// # Errors
+    /// A port is taken.
+    pub fn echo_tcp_in(namespaces: impl Iterator<Item = (Place, NetNs)>, at: SocketAddr) -> Result<Self> {
+        Self::tcp_in(namespaces, at, answer)
+    }
+
     fn tcp(lab: &Lab, at: SocketAddr, answer: fn(TcpStream, Place)) -> Result<Self> {
+        Self::tcp_in(lab.nodes().map(|node| (node, lab.namespace(node))), at, answer)
+    }
+
+    fn tcp_in(
+        namespaces: impl Iterator<Item = (Place, NetNs)>,
+        at: SocketAddr,
+        answer: fn(TcpStream, Place),
+    ) -> Result<Self> {
         let mut servers = Self { stop: Arc::default(), wake: Vec::new(), threads: Vec::new() };
         let (any, own): (IpAddr, IpAddr) = match at {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
         };
-        for node in lab.nodes() {
-            let namespace = lab.namespace(node);
+        for (node, namespace) in namespaces {
             let listener = namespace.run(|| listen(SocketAddr::new(any, at.port())))?;
             let stop = Arc::clone(&servers.stop);
             servers.threads.push(std::thread::spawn(move || serve(&listener, node, answer, &stop)));

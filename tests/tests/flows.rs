@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
+use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE, shell};
 use farm_tests::chat::{Chat, Switchboards};
-use farm_tests::farm::{Farm, LIMIT, Service};
+use farm_tests::farm::{Event, Farm, LIMIT, Service};
+use farm_tests::inner::Inner;
+use farm_tests::talk::{Servers, Talk, Talking};
 
 const ONE: Place = Place::Node(1);
 const TWO: Place = Place::Node(2);
 const THREE: Place = Place::Node(3);
 /// The service with a socket per client.
 const CHAT: u16 = 7002;
+/// The service in namespaces behind the nodes.
+const PUBLISHED: u16 = 8443;
 /// So many that some fall into the buckets that move.
 const CHATS: u16 = 60;
 const FIRST_PORT: u16 = 21_000;
@@ -100,6 +104,53 @@ fn fragmented(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
         met.insert(owner);
     }
     ensure!(met.len() == 3, "void: all clients belong to {met:?}");
+    Ok(())
+}
+
+#[test]
+fn connections_to_a_namespace_behind_the_node_survive_a_change() -> Result<()> {
+    published("flows-dnat-d", Mode::Directed, FIRST_VIP)
+}
+
+#[test]
+fn connections_to_a_namespace_behind_the_node_survive_a_change_in_flood_mode() -> Result<()> {
+    published("flows-dnat-f", Mode::Flood, FIRST_VIP)
+}
+
+#[test]
+fn connections_to_a_namespace_behind_the_node_survive_a_change_of_ipv6() -> Result<()> {
+    published("flows-dnat-6", Mode::Directed, FIRST_VIP6)
+}
+
+/// No socket of a node shows these connections.
+fn published(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
+    let farm = Farm::up(prefix, mode)?;
+    let service = Service::tcp(vip, PUBLISHED);
+    farm.add_service(service, "source-port")?;
+    farm.await_applied()?;
+    let inner = Inner::behind(&farm, service.at)?;
+    let _servers = Servers::echo_tcp_in(inner.namespaces(), service.at)?;
+    for node in farm.nodes() {
+        let noticed =
+            |event: &Event| event.kind == "sockets_elsewhere" && event.resource == service.to_string();
+        shell::await_value(&format!("{node} notices that nobody listens"), LIMIT, || {
+            Ok(farm.events(node)?.iter().any(noticed).then_some(()))
+        })?;
+    }
+    let open = |client| Talk::open(&farm, Place::Client, client, service.at);
+    let talks: Vec<Talk> = clients(vip).take(usize::from(CHATS)).map(open).collect::<Result<_>>()?;
+    let talking = Talking::start(talks);
+    talking.await_rounds(20)?;
+    farm.farmctl(TWO, &["module", "weight", WEB_MODULE, "node2", "0"])?;
+    let drains = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes > 0);
+    farm.await_status(ONE, "a change is open", LIMIT, drains)?;
+    talking.await_rounds(200)?;
+    ensure!(drains(&farm.status(ONE)?), "void: the change did not wait for the connections");
+    let talks = talking.stop()?;
+    let held = talks.iter().filter(|talk| talk.node == TWO).count();
+    ensure!(held > 0, "void: node2 held no connection");
+    drop(talks);
+    farm.await_status(ONE, "the change is settled", LIMIT, |s| !drains(s))?;
     Ok(())
 }
 

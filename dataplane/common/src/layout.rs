@@ -53,6 +53,15 @@ pub const MAP_EVENTS: &str = "FARM_EVENTS";
 /// Name of the LRU map of first fragments: `fragment::Whole` to `fragment::Ports` as a number.
 pub const MAP_FRAGMENTS: &str = "FARM_FRAGMENTS";
 
+/// Name of the LRU map of remembered flows: `memory::FlowKey` to `memory::Known` as a word.
+pub const MAP_FLOWS: &str = "FARM_FLOWS";
+/// Name of the map of services whose flows are remembered: `memory::ServiceKey` to 1.
+pub const MAP_ELSEWHERE: &str = "FARM_ELSEWHERE";
+
+/// Most flows that are remembered, about 8 MiB: more than a node of containers commonly has at once. Beyond it those
+/// that were idle longest are forgotten, and lost if their bucket then moves.
+pub const FLOWS: u32 = 65_536;
+
 /// Most packets whose first fragment is remembered: those of one client follow each other within milliseconds, and
 /// beyond this a later one goes by address.
 pub const FRAGMENTS: u32 = 8192;
@@ -237,8 +246,10 @@ pub struct Port {
     pub ifindex: u32,
     /// `vlan::Vlan::number` of the frames that are the link's there.
     pub vlan: u32,
+    /// Not 0: flows of some service are to be remembered ([`MAP_ELSEWHERE`]).
+    pub remembers: u8,
     /// Reserved, 0.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 /// A sampled drop. User space parses `head` with the same code as the program.
@@ -329,7 +340,8 @@ packed!(Node, 32; address6: [u8; 16], address4: [u8; 4], mac: [u8; 6], reserved:
 packed!(Head, 56; deadline: u64, epoch: u64, generation: u64, hash_key: [u64; 2], vip_seed: u32, service_seed: u32,
     mac_seed: u32, me: u8, hash_generation: u8, reserved: [u8; 2]);
 packed!(Identity, 32; cluster: [u8; 16], node: u64, layout: u32, reserved: u32);
-packed!(Port, 24; mac: [u8; 6], proof: [u8; 6], ifindex: u32, vlan: u32, reserved: [u8; 4]);
+packed!(Port, 24; mac: [u8; 6], proof: [u8; 6], ifindex: u32, vlan: u32, remembers: u8,
+    reserved: [u8; 3]);
 packed!(Event, 16 + EVENT_HEAD; reason: u32, ifindex: u32, length: u32, reserved: u32, head: [u8; EVENT_HEAD]);
 packed!(Asker, 40; vip: [u8; 16], address: [u8; 16], link: u8, reserved: [u8; 7]);
 packed!(Asked, 16; at: u64, mac: [u8; 6], reserved: [u8; 2]);

@@ -11,6 +11,7 @@
 //! | [`table`] | look-ups in a [`layout::Slot`], and filling one |
 //! | [`bytes`], [`parse`], [`flow`], [`vlan`] | frame -> [`flow::Flow`], and the network it came in on |
 //! | [`fragment`] | fragments of one packet |
+//! | [`memory`] | flows without a socket on this node |
 //! | [`verdict`], [`mod@decide`] | [`flow::Flow`] + table entry -> [`verdict::Verdict`] |
 //! | [`mod@read`], [`judge`] | all of the above for one frame, in two halves |
 //! | [`mod@asker`] | who has asked for a virtual IP |
@@ -32,6 +33,7 @@ pub mod hash;
 pub mod image;
 pub mod judge;
 pub mod layout;
+pub mod memory;
 pub mod parse;
 pub mod read;
 pub mod rewrite;

@@ -114,6 +114,12 @@ impl Reading {
         (self.client_port, self.service_port) = (ports.client, ports.service);
     }
 
+    /// The flow, for a virtual IP of this table; never a solicitation.
+    #[inline(always)]
+    pub fn flow_to(&self, slot: &Slot) -> Option<Flow> {
+        self.flow(self.vip(slot))
+    }
+
     /// The flow; never a solicitation.
     #[inline(always)]
     pub(crate) fn flow(&self, vip: &Vip) -> Option<Flow> {

@@ -17,8 +17,14 @@ fn checksum(header: &[u8]) -> u32 {
 }
 
 fn ingress() -> Ingress<'static> {
-    const PORT: Port =
-        Port { mac: [2, 0, 0, 0, 0, 1], proof: [2, 0, 0, 0, 0, 9], ifindex: 1, vlan: 0, reserved: [0; 4] };
+    const PORT: Port = Port {
+        mac: [2, 0, 0, 0, 0, 1],
+        proof: [2, 0, 0, 0, 0, 9],
+        ifindex: 1,
+        vlan: 0,
+        remembers: 0,
+        reserved: [0; 3],
+    };
     Ingress { link: 0, port: &PORT }
 }
 

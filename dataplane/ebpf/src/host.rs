@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_TCP_ESTABLISHED, BPF_TCP_LISTEN, BPF_TCP_TIME_WAIT, bpf_sock, bpf_sock_tuple,
     bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as tuple_v4,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as tuple_v6, tcphdr,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as tuple_v6, tcphdr, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
@@ -16,10 +16,12 @@ use aya_ebpf::programs::XdpContext;
 use farm_common::bytes::{Bytes, Window};
 use farm_common::decide::Env;
 use farm_common::flow::{Address, Family, Flow, Kind, protocol};
+use farm_common::layout::{Port, Slot};
 use farm_common::parse::Ethernet;
 use farm_common::verdict::{BootTime, Socket};
 
-use crate::packet::Packet;
+use crate::packet::{Packet, afresh};
+use crate::{flows, maps};
 
 /// Length of the headers without options, as the cookie check wants them.
 const IPV4_HEADER: usize = 20;
@@ -30,6 +32,10 @@ const TCP_HEADER: usize = 20;
 pub struct Host<'a> {
     /// The run.
     pub ctx: &'a XdpContext,
+    /// The table in force.
+    pub slot: &'a Slot,
+    /// Where the frame came in.
+    pub port: &'a Port,
 }
 
 impl Env for Host<'_> {
@@ -40,21 +46,36 @@ impl Env for Host<'_> {
     }
 
     #[inline(always)]
-    fn socket(&self, flow: &Flow) -> Socket {
-        let (tuple, size) = tuple(flow);
-        let (ctx, tuple) = (self.ctx.as_ptr(), &raw const tuple);
-        let found = if flow.protocol == protocol::UDP {
-            look_up_udp(ctx, tuple, size)
-        } else {
-            look_up(ctx, tuple, size, flow.kind == Kind::Segment)
-        };
-        match found {
+    fn socket(&self, _: &Flow) -> Socket {
+        match ask(self.ctx.ctx, self.slot, self.port) {
             FLOW => Socket::Flow,
             TIME_WAIT => Socket::TimeWait,
             COOKIE => Socket::Listener { cookie: true },
             LISTENER => Socket::Listener { cookie: false },
             _ => Socket::None,
         }
+    }
+}
+
+/// What there is for the packet that was read. Out of line: the decision asks at ten places, and each copy would cost
+/// registers and stack also on the paths that never ask.
+#[inline(never)]
+fn ask(ctx: *mut xdp_md, slot: &Slot, port: &Port) -> u32 {
+    let Some(flow) = maps::reading().and_then(|reading| reading.flow_to(slot)) else { return NONE };
+    if port.remembers != 0 {
+        match flows::recall(&flow) {
+            flows::USUAL => {}
+            flows::HELD => return FLOW,
+            flows::OVER => return TIME_WAIT,
+            _ => return NONE,
+        }
+    }
+    let (tuple, size) = tuple(&flow);
+    let (ctx, tuple) = (afresh(ctx).cast(), &raw const tuple);
+    if flow.protocol == protocol::UDP {
+        look_up_udp(ctx, tuple, size)
+    } else {
+        look_up(ctx, tuple, size, flow.kind == Kind::Segment)
     }
 }
 
@@ -90,16 +111,15 @@ fn words(address: &Address) -> [u32; 4] {
     [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32].map(u32::from_le)
 }
 
-/// What [`look_up`] found, as a number: a function of its own gives back nothing else.
+/// What [`ask`] found, as a number: a function of its own gives back nothing else.
 const NONE: u32 = 0;
 const FLOW: u32 = 1;
 const TIME_WAIT: u32 = 2;
 const LISTENER: u32 = 3;
 const COOKIE: u32 = 4;
 
-/// Out of line: the decision asks at ten places, and each copy would cost registers also on the paths that never ask.
-/// `size` bytes of the tuple count.
-#[inline(never)]
+/// What TCP has. `size` bytes of the tuple count.
+#[inline(always)]
 fn look_up(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32, cookies: bool) -> u32 {
     // SAFETY: context and tuple live through the call, and `size` bytes of the tuple are initialised.
     let socket = unsafe { bpf_skc_lookup_tcp(ctx, tuple.cast_mut(), size, BPF_F_CURRENT_NETNS as u64, 0) };
@@ -113,7 +133,7 @@ fn look_up(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32, cookies: b
 }
 
 /// The same for UDP. The kernel finds a connected socket only for the very flow that it is connected to.
-#[inline(never)]
+#[inline(always)]
 fn look_up_udp(ctx: *mut c_void, tuple: *const bpf_sock_tuple, size: u32) -> u32 {
     // SAFETY: as in `look_up`.
     let socket = unsafe { bpf_sk_lookup_udp(ctx, tuple.cast_mut(), size, BPF_F_CURRENT_NETNS as u64, 0) };

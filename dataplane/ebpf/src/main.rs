@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 
 mod events;
+mod flows;
 mod host;
 mod maps;
 mod packet;
@@ -44,7 +45,10 @@ pub fn farm_filter(ctx: XdpContext) -> u32 {
     }
     let reading = reread(reading);
     let ingress = Ingress { link: reading.link(), ..ingress };
-    let verdict = conclude(slot, &ingress, reading, &Host { ctx: &ctx });
+    let verdict = conclude(slot, &ingress, reading, &Host { ctx: &ctx, slot, port: ingress.port });
+    if ingress.port.remembers != 0 && matches!(verdict, Verdict::Accept(_)) {
+        flows::record(ctx.ctx, slot);
+    }
     carry_out(&ctx, slot, &ingress, &reading.ethernet(), &verdict)
 }
 
@@ -89,7 +93,13 @@ fn recall(ctx: *mut xdp_md) {
 fn answer(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
     let Some(Arrival { slot, ingress, ethernet }) = arrival(&ctx) else { return pass(&ctx) };
-    let verdict = solicited(slot, &ingress, &ethernet, &Packet::of(&ctx), &Host { ctx: &ctx });
+    let verdict = solicited(
+        slot,
+        &ingress,
+        &ethernet,
+        &Packet::of(&ctx),
+        &Host { ctx: &ctx, slot, port: ingress.port },
+    );
     carry_out(&ctx, slot, &ingress, &ethernet, &verdict)
 }
 

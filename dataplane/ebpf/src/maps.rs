@@ -5,10 +5,13 @@ use core::ptr::read_volatile;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use farm_common::fragment::{Fragments, Ports, Whole};
 use farm_common::judge::Ingress;
-use farm_common::layout::{ASKERS, Asked, Asker, EVENT_RING, FRAGMENTS, Identity, LINKS, Port, Slot, Word};
+use farm_common::layout::{
+    ASKERS, Asked, Asker, EVENT_RING, FLOWS, FRAGMENTS, Identity, LINKS, Port, SERVICES, Slot, Word,
+};
+use farm_common::memory::{FlowKey, ServiceKey};
 use farm_common::read::Reading;
 use farm_common::verdict::{REASONS, Reason};
 use farm_common::vlan::Vlan;
@@ -32,6 +35,10 @@ static FARM_ASKERS: LruHashMap<Asker, Asked> = LruHashMap::with_max_entries(ASKE
 static FARM_READING: PerCpuArray<Reading> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static FARM_FRAGMENTS: LruHashMap<Whole, u32> = LruHashMap::with_max_entries(FRAGMENTS, 0);
+#[map]
+pub static FARM_FLOWS: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(FLOWS, 0);
+#[map]
+pub static FARM_ELSEWHERE: HashMap<ServiceKey, u8> = HashMap::with_max_entries(SERVICES as u32, 0);
 #[map]
 pub static FARM_EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING, 0);
 

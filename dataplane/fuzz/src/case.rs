@@ -109,7 +109,7 @@ impl Case {
             let vlan = vlans.iter().fold(Vlan::NONE, |vlan, tag| vlan.inside(*tag)).number();
             let (mac, proof) = (node_mac(self.me), proof(link as u8));
             let ifindex = if self.no_link { ifindex + 1 } else { ifindex };
-            Port { mac, proof, ifindex, vlan, reserved: [0; 4] }
+            Port { mac, proof, ifindex, vlan, ..Default::default() }
         })
     }
 

@@ -88,7 +88,8 @@ fn describe(config: &PortConfig, old: &PortCell) -> io::Result<PortCell> {
     let (ifindex, vlan) = (config.ifindex, config.vlan.number());
     let same = (old.ifindex, old.vlan) == (ifindex, vlan) && old.proof != Mac::default();
     let proof = if same { old.proof } else { draw_proof()? };
-    Ok(PortCell { mac: config.mac, proof, ifindex, vlan, reserved: [0; 4] })
+    let remembers = if same { old.remembers } else { 0 };
+    Ok(PortCell { mac: config.mac, proof, ifindex, vlan, remembers, reserved: [0; 3] })
 }
 
 /// Detaches the filter from interfaces that are no longer configured.

@@ -8,11 +8,13 @@ use std::process::Command;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
+use farm_common::flow::Address;
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::layout::{
-    Asked, Asker, BUCKETS, Entry, LINKS, MAP_ASKERS, MAP_COUNTERS, MAP_PORTS, MAP_TABLE, MAP_WORD, Node,
-    PROGRAM, Port, Slot, Word,
+    Asked, Asker, BUCKETS, Entry, LINKS, MAP_ASKERS, MAP_COUNTERS, MAP_ELSEWHERE, MAP_PORTS, MAP_TABLE,
+    MAP_WORD, Node, PROGRAM, Port, Slot, Word,
 };
+use farm_common::memory::ServiceKey;
 use farm_common::verdict::{Criterion, Mode, Phase, Reason};
 use farm_dataplane::netns::NetNs;
 
@@ -40,6 +42,8 @@ unsafe impl Pod for Raw<Asker> {}
 unsafe impl Pod for Raw<Asked> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<Word> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<ServiceKey> {}
 
 pub fn node_mac(node: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, node]
@@ -90,6 +94,18 @@ impl Kernel {
         let (next, index) = (self.next, (self.next & 1) as u32);
         self.array::<Raw<Slot>>(MAP_TABLE).set(index, raw, 0).unwrap();
         self.array(MAP_WORD).set(0, Raw(Word { word: next }), 0).unwrap();
+    }
+
+    /// Flows of the service at `port` of either virtual IP are remembered from now on.
+    pub fn remember(&mut self, protocol: u8, port: u16, own: Port) {
+        let map = self.ebpf.map_mut(MAP_ELSEWHERE).unwrap();
+        let mut elsewhere = HashMap::<_, Raw<ServiceKey>, u8>::try_from(map).unwrap();
+        for vip in [IpAddr::V4(VIP), IpAddr::V6(VIP6)] {
+            let vip = Address::from(vip).words();
+            let key = ServiceKey { vip, port: port.into(), protocol: protocol.into() };
+            elsewhere.insert(Raw(key), 1, 0).unwrap();
+        }
+        self.set_port(Port { ifindex: LOOPBACK, remembers: 1, ..own });
     }
 
     fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {

@@ -92,6 +92,43 @@ impl SockDiag {
         self.list(IPPROTO_UDP, &StateFlags::ESTABLISHED, services).await
     }
 
+    /// Where TCP listens on one of `ports`.
+    ///
+    /// # Errors
+    /// As [`SockDiag::tcp`].
+    pub async fn listeners(&mut self, ports: &BTreeSet<u16>) -> Result<BTreeSet<SocketAddr>, Error> {
+        self.bound(IPPROTO_TCP, &StateFlags::LISTEN, ports).await
+    }
+
+    /// Where a UDP socket is bound to one of `ports`, connected or not.
+    ///
+    /// # Errors
+    /// As [`SockDiag::tcp`].
+    pub async fn receivers(&mut self, ports: &BTreeSet<u16>) -> Result<BTreeSet<SocketAddr>, Error> {
+        self.bound(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), ports).await
+    }
+
+    async fn bound(
+        &mut self,
+        protocol: u8,
+        states: &StateFlags,
+        ports: &BTreeSet<u16>,
+    ) -> Result<BTreeSet<SocketAddr>, Error> {
+        let mut found = BTreeSet::new();
+        if ports.is_empty() {
+            return Ok(found);
+        }
+        for family in [AF_INET, AF_INET6] {
+            let mut answers = self.dump(request(family, protocol, states))?;
+            while let Some(answer) = answers.next().await {
+                let local = header(answer.payload)?.socket_id;
+                let at = SocketAddr::new(local.source_address.to_canonical(), local.source_port);
+                found.extend(Some(at).filter(|at| ports.contains(&at.port())));
+            }
+        }
+        Ok(found)
+    }
+
     async fn list(
         &mut self,
         protocol: u8,
@@ -104,12 +141,9 @@ impl SockDiag {
         }
         // A dual-stack listener's IPv4 connections are IPv6 sockets: always ask for both.
         for family in [AF_INET, AF_INET6] {
-            let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-            let extensions = ExtensionFlags::empty();
-            let mut answers =
-                self.dump(InetRequest { family, protocol, extensions, states: states.clone(), socket_id })?;
+            let mut answers = self.dump(request(family, protocol, states))?;
             while let Some(answer) = answers.next().await {
-                found.extend(socket(answer.payload)?.filter(|s| is_of(s, services)));
+                found.extend(socket(&header(answer.payload)?).filter(|s| is_of(s, services)));
             }
         }
         Ok(found.into_iter().collect())
@@ -131,6 +165,11 @@ fn is_of(socket: &Socket, services: &BTreeSet<(IpAddr, u16)>) -> bool {
     services.contains(&(socket.local.ip(), socket.local.port()))
 }
 
+fn request(family: u8, protocol: u8, states: &StateFlags) -> InetRequest {
+    let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states: states.clone(), socket_id }
+}
+
 fn tcp_states() -> StateFlags {
     StateFlags::ESTABLISHED
         | StateFlags::SYN_SENT
@@ -142,18 +181,16 @@ fn tcp_states() -> StateFlags {
         | StateFlags::CLOSING
 }
 
-fn socket(payload: NetlinkPayload<SockDiagMessage>) -> Result<Option<Socket>, Error> {
+fn header(payload: NetlinkPayload<SockDiagMessage>) -> Result<InetResponseHeader, Error> {
     match payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(answer)) => {
-            Ok(from_header(&answer.header))
-        }
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(answer)) => Ok(answer.header),
         NetlinkPayload::Error(e) => Err(Error::system(ACTION, e.to_io())),
         NetlinkPayload::Overrun(_) => Err(malformed("answers were lost")),
         other => Err(malformed(format!("{other:?}"))),
     }
 }
 
-fn from_header(header: &InetResponseHeader) -> Option<Socket> {
+fn socket(header: &InetResponseHeader) -> Option<Socket> {
     // A closed socket whose FIN_WAIT2 the kernel keeps in a TIME_WAIT entry: no process has it.
     if header.timer == Some(Timer::TimeWait) {
         return None;

@@ -57,7 +57,7 @@ pub(super) async fn explain(
         agree: verdicts.map(|v| v.decided == v.program),
         decided: verdicts.map(|v| v.decided.name().into()),
         program: verdicts.map(|v| v.program.name().into()),
-        why: why(&snapshot.state, state),
+        why: why(&snapshot.state, state) + preserved(member, SocketAddr::new(vip.ip, port), protocol),
         answered_by: member.me.0,
     })
 }
@@ -107,7 +107,7 @@ fn verdicts(
     let mut image = farm_core::table::render(state, member.me).map_err(|e| failed(&e))?;
     image.head.deadline = member.lease.deadline();
     let (mac, ifindex, vlan) = (config.mac, config.ifindex, config.vlan.number());
-    let port = layout::Port { mac, proof, ifindex, vlan, reserved: [0; 4] };
+    let port = layout::Port { mac, proof, ifindex, vlan, ..Default::default() };
     let ingress = Ingress { link: config.link, port: &port };
     let env = Given { socket: Socket::None, now: BootTime(boot_now()) };
     let frame = frame.as_slice();
@@ -115,6 +115,18 @@ fn verdicts(
     let decided = judge(&image, &ingress, &ethernet, frame, &env).reason();
     let program = member.host.explain(config.link, frame).map_err(|e| failed(&e))?;
     Ok(program.map(|p| Verdicts { decided, program: p.reason }))
+}
+
+/// How an established connection is told from a new one, where no socket of this node tells.
+fn preserved(member: &Member, service: SocketAddr, protocol: Protocol) -> &'static str {
+    let elsewhere = &member.host.elsewhere;
+    if elsewhere.trouble().is_some() {
+        "; a connection that no socket of this node has is not preserved in a change (farmctl cluster status)"
+    } else if elsewhere.has(&crate::node::service(service, protocol)) {
+        "; no socket of this node serves it: its connections are known by what the filter accepted"
+    } else {
+        ""
+    }
 }
 
 fn why(state: &ClusterState, bucket: &BucketState) -> String {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use farm_common::flow::protocol;
+use farm_common::memory::Stage;
 use farm_core::controller::DrainState;
 use farm_core::id::{Epoch, NodeId};
 use farm_core::model::{BUCKETS, BucketSet, BucketState, Criterion, Module, ModuleName, Phase, Protocol};
@@ -10,6 +12,7 @@ use farm_core::state::ClusterState;
 use farm_core::table::bucket_of;
 use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
+use farm_dataplane::memory::{Remembered, Service};
 use farm_host::sockets::{SockDiag, Socket, State};
 
 type Services = BTreeMap<(IpAddr, u16), BTreeSet<Criterion>>;
@@ -40,17 +43,28 @@ pub fn leaves(bucket: &BucketState, me: NodeId) -> bool {
     moved && bucket.previous == Some(me)
 }
 
-/// Counts the sockets of `me` in the buckets of `name` that leave it, as of `epoch` being in force in its filter.
+/// What the survey goes by, besides the sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// In force in its filter before anything is counted.
+    pub epoch: Epoch,
+    /// Flows that the filter remembers in place of sockets.
+    pub flows: &'a BTreeSet<Remembered>,
+}
+
+/// Counts the sockets, and what stands in for them, in the buckets of `name` that leave this node.
 ///
 /// # Errors
 /// When the kernel cannot list its sockets.
 pub async fn survey(
     diag: &mut SockDiag,
-    me: NodeId,
+    here: &Here<'_>,
     state: &ClusterState,
     name: &ModuleName,
-    epoch: Epoch,
 ) -> Result<DrainState, farm_host::Error> {
+    let Here { me, epoch, flows } = *here;
     let at = BootTime(boot_now());
     let none = BucketSet::empty(BUCKETS);
     let mut left = DrainState {
@@ -79,7 +93,43 @@ pub async fn survey(
         left.sockets += 1;
         left.datagrams.insert(bucket);
     }
+    for (udp, stage, bucket) in remembered(flows, me, state, module) {
+        left.sockets += 1;
+        match stage {
+            _ if udp => left.datagrams.insert(bucket),
+            Stage::Opening => left.requests.insert(bucket),
+            Stage::Open | Stage::Closing => left.established.insert(bucket),
+        }
+    }
     Ok(left)
+}
+
+/// Of the remembered flows those that this node still holds: whether it is one of datagrams, how far it is, its bucket.
+fn remembered(
+    flows: &BTreeSet<Remembered>,
+    me: NodeId,
+    state: &ClusterState,
+    module: &Module,
+) -> Vec<(bool, Stage, usize)> {
+    let all = [(false, services(module, Protocol::Tcp)), (true, services(module, Protocol::Udp))];
+    let of = |flow: &Remembered| {
+        let Service { at, protocol: number } = flow.service;
+        let udp = number == protocol::UDP;
+        let (_, services) = &all[usize::from(udp)];
+        let criteria = services.get(&(at.ip(), at.port())).into_iter().flatten();
+        let buckets = criteria.map(|by| bucket_of(state, flow.client, *by).index());
+        let held = |bucket: &usize| {
+            let bucket = &module.assignment[*bucket];
+            leaves(bucket, me) && (!udp || reaches(bucket))
+        };
+        buckets.filter(held).map(|bucket| (udp, flow.stage, bucket)).collect::<Vec<_>>()
+    };
+    flows.iter().flat_map(of).collect()
+}
+
+/// Do datagrams of a bucket still reach its previous owner?
+fn reaches(bucket: &BucketState) -> bool {
+    matches!(bucket.phase, Phase::Move | Phase::MoveClosed)
 }
 
 async fn tcp(
@@ -105,7 +155,7 @@ async fn udp(
     let sockets = diag.udp(&services.keys().copied().collect()).await?;
     let reached = |b: &usize| {
         let bucket = &module.assignment[*b];
-        leaves(bucket, me) && matches!(bucket.phase, Phase::Move | Phase::MoveClosed)
+        leaves(bucket, me) && reaches(bucket)
     };
     Ok(in_buckets(state, &services, sockets).map(|(_, bucket)| bucket).filter(reached).collect())
 }

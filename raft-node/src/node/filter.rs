@@ -17,6 +17,7 @@ use farm_host::links::LinkInfo;
 use farm_host::sysctl::Restore;
 use farm_host::{Netlink, address, fdb, links, probe, sysctl};
 
+use super::Elsewhere;
 use super::desired::Carried;
 use super::discovery::{Announcement, Discovery};
 use super::network::{LinkMismatch, mismatch};
@@ -60,6 +61,8 @@ pub struct HostView {
     sound: AtomicBool,
     /// Who only looks shares it: loading the probe of `explain` takes long.
     filter: RwLock<Option<Filter>>,
+    /// Services without a socket on this node.
+    pub elsewhere: Arc<Elsewhere>,
     /// Link of each virtual IP.
     carried: Mutex<BTreeMap<VirtualIp, usize>>,
 }
@@ -202,6 +205,7 @@ impl FilterHost {
             config: config.links.clone(),
             sound: AtomicBool::new(true),
             filter: RwLock::new(None),
+            elsewhere: Arc::new(Elsewhere::new(config.pin_dir.clone())),
             carried: Mutex::default(),
         };
         let mode = match config.xdp_mode {

@@ -7,6 +7,7 @@ mod desired;
 mod discovery;
 mod drains;
 mod duplicates;
+mod elsewhere;
 mod filter;
 mod network;
 mod news;
@@ -23,8 +24,9 @@ use farm_host::sockets::SockDiag;
 use tokio::sync::{mpsc, watch as tokio_watch};
 
 pub use desired::{Carried, carried, handed_over, lease_state, routes, stand_in};
-pub use drains::{draining, leaves, survey};
+pub use drains::{Here, draining, leaves, survey};
 pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
+pub use elsewhere::{Elsewhere, service, watch_sockets};
 pub use filter::{FilterHost, HostError, HostView};
 pub use network::{LinkMismatch, check as check_links};
 use news::News;
@@ -271,6 +273,7 @@ pub async fn report_drains<F, R>(
     lease: LeaseHandle,
     mut state: tokio_watch::Receiver<Arc<Snapshot>>,
     drains: Arc<Drains>,
+    elsewhere: Arc<Elsewhere>,
     mut tell: F,
 ) where
     F: FnMut(farm_core::model::ModuleName, farm_core::controller::DrainState) -> R,
@@ -294,8 +297,13 @@ pub async fn report_drains<F, R>(
         }
         let start = tokio::time::Instant::now();
         let age = start - *begun.get_or_insert(start);
+        let flows = elsewhere.flows().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the flows that the filter remembers");
+            BTreeSet::new()
+        });
         for name in names {
-            match survey(&mut diag, me, &snapshot.state, &name, lease.applied()).await {
+            let here = Here { me, epoch: lease.applied(), flows: &flows };
+            match survey(&mut diag, &here, &snapshot.state, &name).await {
                 Ok(report) => {
                     drains.put(&name, &report);
                     tell(name, report).await;

@@ -140,6 +140,24 @@ fn only_connected_datagram_sockets_are_listed() {
 }
 
 #[test]
+fn listeners_and_receivers_are_found_by_port() {
+    let _lab = serving();
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let bound = |ports: [u16; 2]| {
+        run(async {
+            let (mut diag, ports) = (SockDiag::open().unwrap(), ports.into());
+            (diag.listeners(&ports).await.unwrap(), diag.receivers(&ports).await.unwrap())
+        })
+    };
+    let _others = (TcpListener::bind((VIP, PORT + 2)).unwrap(), UdpSocket::bind((VIP, PORT + 2)).unwrap());
+    assert_eq!(bound([PORT, PORT + 1]), ([].into(), [].into()));
+    let _tcp = (TcpListener::bind((VIP, PORT)).unwrap(), TcpListener::bind((any, PORT + 1)).unwrap());
+    let _udp = UdpSocket::bind((VIP6, PORT)).unwrap();
+    let listeners = [SocketAddr::from((VIP, PORT)), (any, PORT + 1).into()];
+    assert_eq!(bound([PORT, PORT + 1]), (listeners.into(), [(VIP6, PORT).into()].into()));
+}
+
+#[test]
 fn without_services_nothing_is_listed() {
     let _lab = serving();
     assert_eq!(list(&[]), []);
