@@ -39,6 +39,7 @@ sum_up() {
 run() {
     # --all-targets takes in what the tests need: the same features as the tests, and the binaries they start.
     step "build" cargo build "${ALL[@]}" --all-targets &&
+        step "build of the next feature level" cargo build "${ALL[@]}" --features farmd/next --bin farmd-next &&
         step "unit tests" cargo test "${ALL[@]}" --lib --bins &&
         step "examples in the documentation" cargo test "${ALL[@]}" --doc &&
         step "planted bugs of the core" cargo test --locked -p farm-core --features planted --test suite planted &&

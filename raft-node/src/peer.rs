@@ -265,6 +265,9 @@ pub struct Serving {
 impl PeerHandler for Serving {
     async fn propose(&self, _: Caller, request: v1::ProposeRequest) -> Result<v1::ProposeResponse, Status> {
         let command = request.command.ok_or_else(|| Status::invalid_argument("no command"))?;
+        if let Some(early) = self.proposer.too_early(FeatureLevel(command.feature_level)) {
+            return Ok(Proposed::refused(early).into_wire());
+        }
         let command = Command::from_wire(command).map_err(bad)?;
         self.proposer.propose_here(command).await.map(Proposed::into_wire).map_err(|e| not_here(&e))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farm_core::command::{Body, Command};
-use farm_core::id::NodeId;
+use farm_core::id::{FeatureLevel, NodeId};
 use farm_store::{DiskPressure, Gauge};
 
 use crate::peer::{self, PeerClients, Proposed, Refused};
@@ -59,7 +59,8 @@ impl Proposer {
     /// # Errors
     /// [`ProposeError`].
     pub async fn propose_here(&self, command: Command) -> Result<Proposed, ProposeError> {
-        if let Some(early) = self.too_early(&command) {
+        let founds = matches!(command.body, Body::Found { .. });
+        if let Some(early) = self.too_early(command.level).filter(|_| !founds) {
             return Ok(Proposed::refused(early));
         }
         if can_wait(&command.body)
@@ -70,13 +71,14 @@ impl Proposer {
         self.raft.propose(command).await.map(|applied| Proposed::from(&applied))
     }
 
-    /// What not every member can read must not get into the log at all.
-    fn too_early(&self, command: &Command) -> Option<Refused> {
+    /// What not every member can read must not get into the log at all. Asked of a command from elsewhere before it is
+    /// read: this build may not know it.
+    #[must_use]
+    pub fn too_early(&self, needs: FeatureLevel) -> Option<Refused> {
         let level = self.raft.state().borrow().state.level;
-        let founds = matches!(command.body, Body::Found { .. });
-        (command.level > level && !founds).then(|| Refused {
+        (needs > level).then(|| Refused {
             code: "level_not_final".into(),
-            fact: format!("the command needs feature level {}, members share {level}", command.level),
+            fact: format!("the command needs feature level {needs}, members share {level}"),
             cure: "farmctl cluster finalize".into(),
         })
     }
