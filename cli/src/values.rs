@@ -31,6 +31,8 @@ pub enum Criterion {
     SourceAddress,
     /// Each connection on its own.
     SourcePort,
+    /// All connections from an IPv6 /64 go to one node, whichever of its addresses a client uses.
+    SourceNetwork,
 }
 
 /// How frames reach the node that accepts them.
@@ -67,6 +69,7 @@ impl From<Criterion> for v1::Criterion {
         match value {
             Criterion::SourceAddress => Self::SourceAddress,
             Criterion::SourcePort => Self::SourcePort,
+            Criterion::SourceNetwork => Self::SourceNetwork,
         }
     }
 }

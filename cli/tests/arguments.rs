@@ -39,6 +39,7 @@ fn every_command_parses() {
         "farmctl service add --module web --vip 192.0.2.100 --vlan 100.30 --port 80",
         "farmctl explain --vlan 30 192.0.2.7 192.0.2.100:80",
         "farmctl service add --module dns --vip 192.0.2.100 --protocol udp --port 53 --criterion source-port --mode flood",
+        "farmctl service add --module web --vip 2001:db8::100 --port 443 --criterion source-network",
         "farmctl service add --module web --vip 192.0.2.100 --port 80",
         "farmctl service list",
         "farmctl service remove --module web --vip 192.0.2.100 --port 80",

@@ -25,6 +25,7 @@ use program_support::{Kernel, Outcome, in_namespace, port};
 #[derive(Deserialize)]
 struct Oracle {
     hashes: Vec<(String, std::net::IpAddr, Option<u16>, usize)>,
+    networks: Vec<(String, std::net::IpAddr, usize)>,
     worlds: Vec<World>,
 }
 
@@ -161,6 +162,7 @@ fn criterion(name: &str) -> Criterion {
     match name {
         "source-address" => Criterion::SourceAddress,
         "source-port" => Criterion::SourcePort,
+        "source-network" => Criterion::SourceNetwork,
         other => panic!("criterion {other}"),
     }
 }
@@ -238,6 +240,11 @@ fn hashes_are_those_of_the_oracle() {
     for (secret, client, port, bucket) in oracle.hashes {
         let got = Bucket::of(key(&secret), &Address::from(client), port).index();
         assert_eq!(got, bucket, "{secret} {client} {port:?}");
+    }
+    assert!(!oracle.networks.is_empty());
+    for (secret, client, bucket) in oracle.networks {
+        let (network, port) = Criterion::SourceNetwork.hashed(&Address::from(client), 40001);
+        assert_eq!(Bucket::of(key(&secret), &network, port).index(), bucket, "{secret} {client}");
     }
 }
 

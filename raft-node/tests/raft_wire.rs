@@ -98,7 +98,7 @@ fn node() -> impl Strategy<Value = Node> {
 
 fn service() -> impl Strategy<Value = Service> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
-    let criterion = select(vec![Criterion::SourceAddress, Criterion::SourcePort]);
+    let criterion = select(vec![Criterion::SourceAddress, Criterion::SourcePort, Criterion::SourceNetwork]);
     (vip(), protocol, 1u16.., criterion).prop_map(|(vip, protocol, port, criterion)| Service {
         vip,
         protocol,

@@ -32,7 +32,7 @@ BUCKETS, MODULES, NODES, LINKS = 4096, 32, 64, 4
 VIP_CELLS, SERVICE_CELLS, MAC_CELLS = 512, 4096, 4096
 STEPS = {"stable": 0, "prepare": 1, "move": 2, "closed": 3, "activate": 4}
 MODES = {"directed": 0, "flood": 1}
-CRITERIA = {"source-address": 0, "source-port": 1}
+CRITERIA = {"source-address": 0, "source-port": 1, "source-network": 2}
 MARK = 0b000011  # DSCP, pool 2 of RFC 2474
 U64 = (1 << 64) - 1
 
@@ -178,7 +178,7 @@ NODE = {
     n: {"index": n, "link": 0, "address": f"10.77.0.{n}", "address6": f"fd77::{n}", "mac": f"02:00:00:00:00:{n:02x}"}
     for n in (1, 2, 3, 4)
 }
-TCP_PORT, UDP_PORT, BY_PORT, VLAN_PORT = 80, 53, 443, 8080
+TCP_PORT, UDP_PORT, BY_PORT, BY_NETWORK, VLAN_PORT = 80, 53, 443, 8443, 8080
 # Networks of the nodes: link, interface, tags (outer << 16 | inner), proof. The interface of the tests is number 1.
 PORTS = ((0, 1, 0, PROOF), (1, 9, 0, "02:9a:bc:de:f0:99"), (2, 1, 5, PROOF5), (3, 1, 5 << 16 | 6, PROOF56))
 
@@ -206,9 +206,11 @@ def make_world(mode, step, me, lease=True):
         "services": [
             {"vip": 0, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
             {"vip": 0, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
+            {"vip": 0, "protocol": 6, "port": BY_NETWORK, "criterion": "source-network"},
             {"vip": 0, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
             {"vip": 2, "protocol": 6, "port": TCP_PORT, "criterion": "source-address"},
             {"vip": 2, "protocol": 6, "port": BY_PORT, "criterion": "source-port"},
+            {"vip": 2, "protocol": 6, "port": BY_NETWORK, "criterion": "source-network"},
             {"vip": 2, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"},
             *({"vip": vip, "protocol": 6, "port": VLAN_PORT, "criterion": "source-address"} for vip in (3, 4, 5)),
             *({"vip": vip, "protocol": 17, "port": UDP_PORT, "criterion": "source-address"} for vip in (3, 4, 5)),
@@ -382,6 +384,7 @@ def packets():
     yield "syn", ip() / tcp("S"), NEW
     yield "syn ece cwr", ip(tos=1) / tcp("SEC"), NEW
     yield "syn by port", ip() / tcp("S", BY_PORT), NEW
+    yield "syn by network", ip() / tcp("S", BY_NETWORK), NEW
     yield "syn with ip options", ip(options=[IPOption_NOP()] * 12) / tcp("S"), NEW
     yield "syn with sixty bytes of ip header", ip(options=[IPOption_NOP()] * 40) / tcp("S"), NEW
     yield "syn, client set the mark", ip(tos=MARK << 2 | 2) / tcp("S"), NEW
@@ -445,6 +448,7 @@ def packets6():
     body = Raw(b"0123456789abcdefghijklmn")
     yield "syn", ip() / tcp("S"), NEW
     yield "syn by port", ip(tc=1, fl=0xABCDE) / tcp("S", BY_PORT), NEW
+    yield "syn by network", ip() / tcp("S", BY_NETWORK), NEW
     yield "syn, client set the mark", ip(tc=MARK << 2 | 2, fl=0xFFFFF) / tcp("S"), NEW
     yield "syn, client set another code point", ip(tc=46 << 2) / tcp("S"), NEW
     yield "ack", ip() / tcp("A"), OLD
@@ -729,6 +733,15 @@ def hashes():
                 yield [key.hex(), client, port, bucket(key, client, port)]
 
 
+def buckets_by_network():
+    """Clients of a service by network: which bucket."""
+    clients = [CLIENT, "192.0.2.255", "::", "fd77::50", "fd77::51", "fd77:0:0:1::50", "2001:db8:1:2:3:4:5:6"]
+    for client in clients:
+        address = ipaddress.ip_address(client)
+        hashed = client if address.version == 4 else ipaddress.ip_network((client, 64), strict=False)[0]
+        yield [KEY.hex(), client, bucket(KEY, hashed, None)]
+
+
 def crowded():
     """Full enough that the first seeds collide."""
     world = make_world("directed", "stable", 2)
@@ -765,6 +778,8 @@ def main():
     out = sys.stdout
     out.write('{\n"hashes": [\n')
     out.write(",\n".join(json.dumps(row) for row in hashes()))
+    out.write('\n],\n"networks": [\n')
+    out.write(",\n".join(json.dumps(row) for row in buckets_by_network()))
     out.write('\n],\n"worlds": [\n')
     texts = []
     for name, world in worlds():

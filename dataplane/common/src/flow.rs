@@ -48,6 +48,16 @@ impl Address {
         self.0
     }
 
+    /// The /64 it is of, as its first address; of IPv4 the address itself.
+    #[inline(always)]
+    #[must_use]
+    pub const fn network(&self) -> Self {
+        match self.family() {
+            Family::V4 => *self,
+            Family::V6 => Self([self.0[0], 0]),
+        }
+    }
+
     /// Which version it is of.
     #[inline(always)]
     #[must_use]

@@ -9,7 +9,8 @@ pub struct Bucket(u16);
 
 impl Bucket {
     /// The bucket of a client: SipHash-2-4 over its address (4 or 16 bytes), for the criterion
-    /// `source-port` followed by the port (2 bytes, big-endian); the low 12 bits count.
+    /// `source-port` followed by the port (2 bytes, big-endian); the low 12 bits count. What of a client is hashed says
+    /// [`Criterion::hashed`](crate::verdict::Criterion::hashed).
     #[inline(always)]
     pub fn of(key: [u64; 2], client: &Address, port: Option<u16>) -> Self {
         let [high, low] = client.words().map(u64::from_le);

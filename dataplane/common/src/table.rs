@@ -69,19 +69,17 @@ impl Slot {
     /// [`Reason::BadTable`] for a criterion this program does not know.
     #[inline(always)]
     pub fn bucket(&self, vip: &Vip, flow: &Flow) -> Result<Bucket, Reason> {
-        let port = match flow.kind.has_ports().then_some(flow.service_port) {
-            None => None,
+        let (client, port) = match flow.kind.has_ports().then_some(flow.service_port) {
+            None => (flow.client, None),
             // An error about an echo reply: the flow is one of addresses.
-            Some(_) if matches!(flow.protocol, protocol::ICMP | protocol::ICMPV6) => None,
+            Some(_) if matches!(flow.protocol, protocol::ICMP | protocol::ICMPV6) => (flow.client, None),
             Some(port) => {
                 let service = self.service(vip, flow.protocol, port).ok_or(Reason::NoService)?;
-                match Criterion::try_from(service.criterion).map_err(|_| Reason::BadTable)? {
-                    Criterion::SourceAddress => None,
-                    Criterion::SourcePort => Some(flow.client_port),
-                }
+                let by = Criterion::try_from(service.criterion).map_err(|_| Reason::BadTable)?;
+                by.hashed(&flow.client, flow.client_port)
             }
         };
-        Ok(Bucket::of(self.head.hash_key, &flow.client, port))
+        Ok(Bucket::of(self.head.hash_key, &client, port))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The words of the decision: what goes in, what comes out, and the reason that is counted.
 
+use crate::flow::Address;
+
 /// A code that names nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unknown(pub u32);
@@ -82,6 +84,21 @@ coded! {
         SourceAddress = 0,
         /// Its address and port.
         SourcePort = 1,
+        /// Its /64 of IPv6, within which hosts change their addresses (RFC 8981); of IPv4 its address.
+        SourceNetwork = 2,
+    }
+}
+
+impl Criterion {
+    /// What is hashed of a client with this address and port.
+    #[inline(always)]
+    #[must_use]
+    pub fn hashed(self, client: &Address, port: u16) -> (Address, Option<u16>) {
+        match self {
+            Self::SourceAddress => (*client, None),
+            Self::SourcePort => (*client, Some(port)),
+            Self::SourceNetwork => (client.network(), None),
+        }
     }
 }
 

@@ -28,9 +28,10 @@ pub const VIPS: [(u8, IpAddr); 6] =
 const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100));
 /// The services by link: protocol, port, criterion.
-pub const SERVICES: [(u8, u8, u16, Criterion); 7] = [
+pub const SERVICES: [(u8, u8, u16, Criterion); 8] = [
     (0, protocol::TCP, 80, Criterion::SourceAddress),
     (0, protocol::TCP, 443, Criterion::SourcePort),
+    (0, protocol::TCP, 8443, Criterion::SourceNetwork),
     (0, protocol::UDP, 53, Criterion::SourceAddress),
     (2, protocol::TCP, 8080, Criterion::SourceAddress),
     (2, protocol::UDP, 53, Criterion::SourceAddress),

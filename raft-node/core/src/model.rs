@@ -199,6 +199,8 @@ pub enum Criterion {
     SourceAddress,
     /// Address and port: each connection on its own.
     SourcePort,
+    /// The /64 of an IPv6 address: hosts change their addresses within it (RFC 8981). Of IPv4 the address.
+    SourceNetwork,
 }
 
 /// How frames reach the node that accepts them.

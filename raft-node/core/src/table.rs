@@ -71,11 +71,7 @@ pub fn virtual_mac(cluster: ClusterId, vip: VirtualIp) -> [u8; 6] {
 /// The bucket of a client of a service with this criterion.
 #[must_use]
 pub fn bucket_of(state: &ClusterState, client: SocketAddr, criterion: Criterion) -> Bucket {
-    let address = Address::from(client.ip());
-    let port = match criterion {
-        Criterion::SourceAddress => None,
-        Criterion::SourcePort => Some(client.port()),
-    };
+    let (address, port) = criterion_of(criterion).hashed(&Address::from(client.ip()), client.port());
     Bucket::of(hash_key(state), &address, port)
 }
 
@@ -181,6 +177,7 @@ const fn criterion_of(criterion: Criterion) -> verdict::Criterion {
     match criterion {
         Criterion::SourceAddress => verdict::Criterion::SourceAddress,
         Criterion::SourcePort => verdict::Criterion::SourcePort,
+        Criterion::SourceNetwork => verdict::Criterion::SourceNetwork,
     }
 }
 
