@@ -28,6 +28,8 @@ fn expected(case: &Case) -> Outcome {
 fn in_the_kernel(kernel: &mut Kernel, case: &Case) -> Outcome {
     case.with_table(|slot| kernel.publish(slot));
     kernel.set_ports(&case.ports());
+    // A case is one frame: none before it has told where its fragments go.
+    kernel.forget_fragments();
     kernel.run(&case.frame)
 }
 

@@ -9,10 +9,11 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 use farm_common::flow::Address;
+use farm_common::fragment::Whole;
 use farm_common::image::{Image, SlotBuilder};
 use farm_common::layout::{
-    Asked, Asker, BUCKETS, Entry, LINKS, MAP_ASKERS, MAP_COUNTERS, MAP_ELSEWHERE, MAP_PORTS, MAP_TABLE,
-    MAP_WORD, Node, PROGRAM, Port, Slot, Word,
+    Asked, Asker, BUCKETS, Entry, LINKS, MAP_ASKERS, MAP_COUNTERS, MAP_ELSEWHERE, MAP_FRAGMENTS, MAP_PORTS,
+    MAP_TABLE, MAP_WORD, Node, PROGRAM, Port, Slot, Word,
 };
 use farm_common::memory::ServiceKey;
 use farm_common::verdict::{Criterion, Mode, Phase, Reason};
@@ -44,6 +45,8 @@ unsafe impl Pod for Raw<Asked> {}
 unsafe impl Pod for Raw<Word> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<ServiceKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Whole> {}
 
 pub fn node_mac(node: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, node]
@@ -106,6 +109,14 @@ impl Kernel {
             elsewhere.insert(Raw(key), 1, 0).unwrap();
         }
         self.set_port(Port { ifindex: LOOPBACK, remembers: 1, ..own });
+    }
+
+    /// Forgets all first fragments: the next frame meets none of before.
+    pub fn forget_fragments(&mut self) {
+        let map = self.ebpf.map_mut(MAP_FRAGMENTS).unwrap();
+        let mut fragments = HashMap::<_, Raw<Whole>, u32>::try_from(map).unwrap();
+        let all: Vec<_> = fragments.keys().map(Result::unwrap).collect();
+        all.iter().for_each(|packet| fragments.remove(packet).unwrap());
     }
 
     fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
