@@ -319,6 +319,62 @@ fn a_vlan_ignored_in_the_key_is_found() {
     assert!(names.iter().all(|name| name.contains("VLAN") || name.contains("three tags")), "{names:?}");
 }
 
+/// The planted mistake: the packet inside an error is read as if the client had sent it. Who does not swap its two ends
+/// reads what another one reads who swaps them, of a packet with its ends swapped.
+#[test]
+fn an_embedded_packet_read_the_wrong_way_round_is_found() {
+    let oracle = oracle();
+    let world = oracle.worlds.iter().find(|world| world.name == "directed stable node2").unwrap();
+    let (slot, ports) = (world.table(), world.ports());
+    let errors = world.cases.iter().filter_map(|(name, frame, action, _)| {
+        let mut frame = hex(frame);
+        let inner = embedded(&frame)?;
+        let (ends, ports) = (inner + 12, inner + usize::from(frame[inner] & 0x0f) * 4);
+        frame.get(ports + 4)?;
+        swap(&mut frame[ends..ends + 8]);
+        swap(&mut frame[ports..ports + 4]);
+        Some((name, frame, action))
+    });
+    let judged = errors.map(|(name, frame, action)| {
+        let ingress = Ingress { link: 0, port: &ports[0] };
+        let ethernet = Ethernet::parse(&frame[..]).unwrap();
+        let (_, outcome) = on_link(&Pretended::default(), &slot, &ingress, &ethernet, &frame);
+        (name, action, outcome.action)
+    });
+    let delivered: Vec<_> = judged.filter(|(_, action, _)| *action != "drop").collect();
+    assert!(delivered.len() > 3, "{delivered:?}");
+    assert!(delivered.iter().all(|(_, action, got)| action != got), "{delivered:?}");
+}
+
+/// Where the IPv4 packet inside an ICMP error begins, in a frame without a tag.
+fn embedded(frame: &[u8]) -> Option<usize> {
+    let ip = (frame.get(12..14)? == [8, 0]).then_some(14)?;
+    let icmp = ip + usize::from(frame.get(ip)? & 0x0f) * 4;
+    let error = frame.get(ip + 9)? == &1 && matches!(frame.get(icmp)?, 3 | 11 | 12);
+    error.then_some(icmp + 8).filter(|inner| frame.len() > inner + 20)
+}
+
+fn swap(pair: &mut [u8]) {
+    let (first, second) = pair.split_at_mut(pair.len() / 2);
+    first.swap_with_slice(second);
+}
+
+/// The planted mistakes: words are hashed as they lie in a machine of the other byte order, the client's or the key's.
+#[test]
+fn a_hash_of_another_byte_order_is_found() {
+    let hashes = oracle().hashes;
+    let found = |key_of: fn([u64; 2]) -> [u64; 2], words_of: fn([u64; 2]) -> [u64; 2]| {
+        let wrong = |(secret, client, port, bucket): &&(String, std::net::IpAddr, Option<u16>, usize)| {
+            let address = Address::of_words(words_of(Address::from(*client).words()));
+            Bucket::of(key_of(key(secret)), &address, *port).index() != *bucket
+        };
+        hashes.iter().filter(wrong).count()
+    };
+    let (same, other) = (|words| words, |words: [u64; 2]| words.map(u64::swap_bytes));
+    assert_eq!(found(same, same), 0);
+    assert!(found(same, other) > hashes.len() / 2 && found(other, same) > hashes.len() / 2);
+}
+
 /// SplitMix64: a fixed seed gives the same frames on every machine.
 struct Random(u64);
 

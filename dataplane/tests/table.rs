@@ -56,6 +56,42 @@ fn the_table_in_memory_obeys_the_rules() {
     assert_eq!(successor.publish(&newer), Err(PublishRefused::GraceMissing));
 }
 
+/// The planted mistake: the spare slot is used again at once.
+struct Hasty(farm_dataplane::fake::FakeWriter);
+
+impl TableSink for Hasty {
+    fn pinned(&self) -> Version {
+        self.0.pinned()
+    }
+
+    fn publish(&mut self, image: &farm_common::layout::Slot) -> Result<(), PublishRefused> {
+        self.0.grace().unwrap();
+        self.0.publish(image)
+    }
+
+    fn grace(&mut self) -> Result<(), farm_dataplane::sink::GraceError> {
+        self.0.grace()
+    }
+
+    fn set_deadline(&self, boot_ns: u64) {
+        self.0.set_deadline(boot_ns);
+    }
+
+    fn deadline(&self) -> u64 {
+        self.0.deadline()
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+#[test]
+#[should_panic(expected = "nobody knows the spare slot")]
+fn a_slot_used_again_without_grace_is_found() {
+    obeys_the_rules(&mut Hasty(FakeFilter::new().writer()));
+}
+
 #[test]
 fn a_flip_is_seen_by_the_program() {
     let wire = Wire::new();

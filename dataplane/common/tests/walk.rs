@@ -502,6 +502,20 @@ fn takes_an_unconnected_socket_for_a_connected_one(question: &Question, host: &H
     decide(question, &Host { socket: if udp { Socket::Flow } else { host.socket }, alive: host.alive })
 }
 
+fn takes_a_listener_for_an_established_socket(question: &Question, host: &Host) -> Verdict {
+    let listens = question.flow.protocol == protocol::TCP && matches!(host.socket, Socket::Listener { .. });
+    decide(question, &Host { socket: if listens { Socket::Flow } else { host.socket }, alive: host.alive })
+}
+
+/// The new owner takes a segment of a flow that it does not hold: its stack answers with a reset.
+fn resets_what_the_other_holds(question: &Question, host: &Host) -> Verdict {
+    let open = question.entry.phase != u8::from(Phase::Stable) && question.me.0 == question.entry.current;
+    if open && question.flow.kind == Kind::Segment && question.from == Sender::Direct {
+        return Verdict::Accept(farm_common::verdict::Acceptance::Owner);
+    }
+    decide(question, host)
+}
+
 /// Any node in any open change, instead of P in Move.
 fn keeps_datagrams_for_every_connected_socket(question: &Question, host: &Host) -> Verdict {
     let held = question.flow.protocol == protocol::UDP && host.socket == Socket::Flow;
@@ -543,6 +557,8 @@ fn planted_mistakes_are_found() {
     assert!(found_by_planned(looks_up_no_sockets_for_syns), "a reset by the twin request socket");
     assert!(found_by_planned(looks_up_no_sockets_for_datagrams), "a connected socket without its client");
     assert!(found_by_planned(takes_an_unconnected_socket_for_a_connected_one), "new datagrams at two nodes");
+    assert!(found_by_planned(takes_a_listener_for_an_established_socket), "two acceptors of one SYN");
+    assert!(found_by_planned(resets_what_the_other_holds), "a reset inside the window");
     assert!(found_by_planned(keeps_datagrams_for_every_connected_socket), "a datagram served twice");
     assert!(found_by_planned(drops_errors_about_datagrams), "path MTU unknown to the new owner");
 }
