@@ -79,6 +79,8 @@ enum Fault {
     Busy(u64, bool),
     Away(u64),
     Back(u64),
+    Begin(u64),
+    End(u64),
     Maintain(u64),
     Release(u64),
     Drain(u64),
@@ -104,6 +106,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (node(), any::<bool>()).prop_map(|(n, b)| Fault::Busy(n, b)),
         1 => node().prop_map(Fault::Away),
         2 => node().prop_map(Fault::Back),
+        2 => node().prop_map(Fault::Begin),
+        1 => node().prop_map(Fault::End),
         1 => node().prop_map(Fault::Maintain),
         2 => node().prop_map(Fault::Release),
         1 => prop_oneof![Just(0), Just(60_000)].prop_map(Fault::Drain),
@@ -134,6 +138,8 @@ fn inflict(world: &mut World, fault: &Fault) {
         Fault::Weight(n, weight) => world.weight(NodeId(*n), *weight),
         Fault::Away(n) => drop(world.propose(Body::NodeAway(NodeId(*n)))),
         Fault::Back(n) => drop(world.propose(Body::NodeBack(NodeId(*n)))),
+        Fault::Begin(n) => world.begin_restart(NodeId(*n)),
+        Fault::End(n) => world.end_restart(NodeId(*n)),
         Fault::Maintain(n) => world.maintain(NodeId(*n)),
         Fault::Release(n) => drop(world.propose(Body::MaintenanceOff { node: NodeId(*n), due: None })),
         Fault::Drain(ms) => world.drain_for(*ms),
@@ -166,6 +172,7 @@ proptest! {
             let default = |id: &NodeId| state.modules.values().all(|m| m.weights.get(id).is_none_or(|w| w.0 == 100));
             // A leader that is about to go may lose what it was told last.
             for (id, node) in &state.nodes {
+                world.end_restart(*id);
                 if node.membership == Membership::Away {
                     world.propose(Body::NodeBack(*id));
                 }

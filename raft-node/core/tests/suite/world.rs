@@ -454,6 +454,8 @@ impl World {
             let runs = self.servers.get(&to).is_some_and(|s| s.runs);
             match packet {
                 Packet::Voters(voters) => self.set_voters(from, voters),
+                // What a frozen process has for itself waits in its memory.
+                packet if !runs && from == to => self.send(from, to, packet),
                 packet if runs && self.connected(from, to) => self.receive(to, packet),
                 _ => {}
             }
