@@ -311,7 +311,10 @@ fn advertisement(before: &[u8], after: &[u8], target: [u8; 16], mac: [u8; 6]) ->
     let nobody = asker == [0; 16];
     let flags = if nobody { 0x20 } else { 0x60 };
     let heard = if nobody { to[..2] == [0xff, 2] && to[15] == 1 } else { to == asker };
-    let named = before.get(78..80) != Some(&[1, 1]) || (after[78..80] == [2, 1] && after[80..86] == mac);
+    let length = u16::from_be_bytes([before[18], before[19]]);
+    let option = length >= 32 && before.get(78..80) == Some(&[1, 1]);
+    let named =
+        if option { after[78..80] == [2, 1] && after[80..86] == mac } else { after[78..] == before[78..] };
     let right = icmp6_sum(before) != Some(0xffff) || icmp6_sum(after) == Some(0xffff);
     let fields = after[54] == 136 && after[58] == flags && after[22..38] == target && after[62..78] == target;
     fields && heard && named && right

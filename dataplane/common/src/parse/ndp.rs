@@ -50,8 +50,10 @@ impl Solicitation {
         let header = frame.window::<IPV6>(start).ok_or(Reason::Malformed)?;
         let source = Address::of_words(header.words::<8>());
         let code = frame.window::<2>(start + IPV6).ok_or(Reason::Malformed)?.u8::<1>();
-        let cut = header.u16::<4>() >= WITH_OPTION && frame.window::<8>(start + OPTION).is_none();
-        let link = source_link(frame, start);
+        // Behind the end of the packet there may be padding, which says nothing.
+        let has_option = header.u16::<4>() >= WITH_OPTION;
+        let cut = has_option && frame.window::<8>(start + OPTION).is_none();
+        let link = if has_option { source_link(frame, start) } else { None };
         let group = header.u8::<8>() == 0xff || link.is_some_and(|mac| mac & 1 != 0);
         let nobody = source == Address::UNSPECIFIED6 && link.is_some();
         if header.u8::<7>() != HOP_LIMIT || code != 0 || group || nobody || cut {
