@@ -49,11 +49,12 @@ impl LinkMismatch {
     }
 
     fn problem(&self) -> Problem {
-        let code = match self {
-            Self::OtherVlan { .. } | Self::OtherFilter { .. } => "vlan_mismatch",
-            Self::TagsTakenOff(_) => "vlan_tags_taken_off",
-        };
-        Problem::new(code, self.to_string(), self.cure())
+        match self {
+            Self::OtherVlan { .. } | Self::OtherFilter { .. } => {
+                Problem::new("vlan_mismatch", self.to_string(), self.cure())
+            }
+            Self::TagsTakenOff(_) => Problem::new("vlan_tags_taken_off", self.to_string(), self.cure()),
+        }
     }
 }
 
