@@ -28,6 +28,7 @@ const KEYS: [(&str, &[&str]); 3] = [
         &[
             "Type",
             "ExecStart",
+            "ExecReload",
             "Restart",
             "RestartSec",
             "KillMode",
