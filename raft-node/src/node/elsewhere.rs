@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farm_common::flow::protocol;
+use farm_common::layout::MAP_IDENTITY;
 use farm_core::id::NodeId;
 use farm_core::model::{Protocol, VirtualIp};
 use farm_core::state::ClusterState;
@@ -63,6 +64,11 @@ impl Elsewhere {
         self.seen().services.contains(service)
     }
 
+    /// Whether there is a filter, which is made when the first virtual IP comes.
+    fn has_filter(&self) -> bool {
+        self.pins.join(MAP_IDENTITY).exists()
+    }
+
     /// Why such services are not known, so that their flows end when their bucket moves.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -108,7 +114,8 @@ pub async fn watch_sockets(
         let (state_now, applied) = (&snapshot.state, lease.applied());
         let served = served(state_now, me);
         // A state from before the table in force knows less than the filter does.
-        if applied.0 > 0 && state_now.epoch >= applied && !served.is_empty() {
+        let known = applied.0 > 0 && state_now.epoch >= applied;
+        if known && !served.is_empty() && elsewhere.has_filter() {
             let looked = elsewhere.look(&served).await;
             tell(me, &journal, &elsewhere, looked);
         }

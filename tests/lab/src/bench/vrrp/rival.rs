@@ -11,7 +11,7 @@ use crate::lab::{Lab, Spec};
 use crate::names::{LabName, Place};
 use crate::process::Process;
 use crate::record::Role;
-use crate::{FIRST_VIP, WEB_MODULE};
+use crate::{FIRST_VIP, Status, WEB_MODULE, shell};
 
 /// One survives when one dies and one is frozen.
 const NODES: u8 = 3;
@@ -95,10 +95,7 @@ impl Rival {
     pub(super) fn client_and_victim(self, lab: &Lab) -> Result<(IpAddr, Place)> {
         let leader = match self {
             Self::Keepalived { .. } => None,
-            Self::Farm | Self::FarmLeader => {
-                let led = |status: &crate::Status| status.leader().is_some();
-                lab.await_status(Place::Node(1), "a leader", LIMIT, led)?.leader()
-            }
+            Self::Farm | Self::FarmLeader => Some(leader_of_all(lab)?),
         };
         for client in clients() {
             let by = await_answer(lab, client, LIMIT, |_| true)?;
@@ -161,9 +158,8 @@ impl Rival {
                 await_answer(lab, client, LIMIT, |by| by == FIRST).map(drop)
             }
             Self::Farm | Self::FarmLeader => {
-                let back = |s: &crate::Status| {
-                    s.settled(WEB_MODULE, &nodes) && s.nodes.iter().all(|node| node.heard)
-                };
+                let back =
+                    |s: &Status| s.settled(WEB_MODULE, &nodes) && s.nodes.iter().all(|node| node.heard);
                 lab.await_status(Place::Node(1), "every node serves its share", LIMIT, back).map(drop)
             }
         }
@@ -199,4 +195,15 @@ fn signal_keepalived(lab: &Lab, node: Place, signal: Signal) -> Result<()> {
     let ours: Vec<Process> = ours.filter_map(|pid| Process::of(pid).ok()).collect();
     anyhow::ensure!(!ours.is_empty(), "keepalived does not run on {node}");
     ours.into_iter().try_for_each(|process| process.signal(signal).map(drop))
+}
+
+/// The leader, when all nodes name the same one and share the service: a node that was cut off may know a former one.
+fn leader_of_all(lab: &Lab) -> Result<Place> {
+    let nodes: Vec<Place> = lab.nodes().collect();
+    shell::await_value("all nodes name one leader", LIMIT, || {
+        let all: Vec<Status> = nodes.iter().map(|node| lab.status(*node)).collect::<Result<_>>()?;
+        let leader = all.first().and_then(Status::leader);
+        let agreed = |status: &Status| status.leader() == leader && status.settled(WEB_MODULE, &nodes);
+        Ok(leader.filter(|_| all.iter().all(agreed)))
+    })
 }
