@@ -225,12 +225,16 @@ impl Draw {
     }
 
     /// A daemon is restarted as planned, or dies before, or stays away for longer than was planned.
-    fn planned_restart(&mut self) -> [(RealTime, Fault); 3] {
+    fn planned_restart(&mut self) -> [(RealTime, Fault); 4] {
         let (at, victim, down) = (self.instant(), self.machine(), self.down());
         let dies = at + Span::millis(self.rng.u64(10..300));
         let over = dies + down + Span::millis(self.rng.u64(10..300));
+        // Whoever finds another restart open asks again and again; most of those are refused.
+        let again = at + Span::millis(self.rng.u64(1..400));
+        let other = if self.rng.bool() { victim } else { self.machine() };
         [
             (at, Fault::BeginRestart(victim)),
+            (again, Fault::BeginRestart(other)),
             (dies, Fault::Restart(victim, down)),
             (over, Fault::EndRestart(victim)),
         ]

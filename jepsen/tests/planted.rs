@@ -49,5 +49,8 @@ planted! {
     report_before_flip: ReportBeforeFlip => Exclusive;
     lower_epoch_after_restart: LowerEpochAfterRestart => Exclusive | Epochs;
     restart_forgotten: RestartForgotten => Exclusive;
+    refused_restart: RefusedRestart => Exclusive;
+    longer_before_settled: LongerBeforeSettled => Exclusive;
+    forgotten_by_laggard: ForgottenByLaggard => Exclusive;
     joint_without_seal: JointWithoutSeal => Exclusive;
 }

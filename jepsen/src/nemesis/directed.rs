@@ -16,7 +16,10 @@ pub fn schedule(bug: Bug, seed: u64) -> Schedule {
     match bug {
         Bug::FenceOnlyCommitted => reboot_behind_a_move(seed),
         Bug::NoGrantReset => elector_forgets(seed, &mut shift),
-        Bug::RestartForgotten => longer_lease_forgotten(seed, &mut shift),
+        Bug::RestartForgotten => longer_lease_forgotten(seed, &mut shift, false),
+        Bug::RefusedRestart => longer_lease_forgotten(seed, &mut shift, true),
+        Bug::LongerBeforeSettled => longer_lease_by_an_old_state(seed, &mut shift),
+        Bug::ForgottenByLaggard => laggard_with_a_longer_lease(seed, &mut shift),
         Bug::NoIncarnation => answers_to_an_older_run(seed, &mut shift),
         Bug::EvidenceByEpoch => report_without_the_entry(seed, &mut shift),
         Bug::NoBaseCheck => entry_in_between(seed, &mut shift),
@@ -72,10 +75,13 @@ fn reboot_behind_a_move(seed: u64) -> Schedule {
 }
 
 /// 1 holds a longer lease for its restart and is cut off; those who granted it are restarted, and its restart is called
-/// over.
-fn longer_lease_forgotten(seed: u64, shift: &mut Shift) -> Schedule {
-    let schedule =
+/// over. Where somebody asks for it `twice`, the second time it is refused.
+fn longer_lease_forgotten(seed: u64, shift: &mut Shift, twice: bool) -> Schedule {
+    let mut schedule =
         Schedule::quiet(seed, 3, Span::millis(4_000)).at(1_000, Fault::BeginRestart(Target::Machine(1)));
+    if twice {
+        schedule = schedule.at(1_100, Fault::BeginRestart(Target::Machine(1)));
+    }
     let schedule = part(schedule, 1_300, (0, 1), Traffic::ALL, 5_000);
     let schedule = part(schedule, 1_300, (2, 1), Traffic::ALL, 5_000);
     let dies = shift.within(1_310, 1_330);
@@ -83,6 +89,37 @@ fn longer_lease_forgotten(seed: u64, shift: &mut Shift) -> Schedule {
         .at(dies, Fault::Restart(Target::Machine(2), Span::millis(5)))
         .at(dies + 10, Fault::Restart(LEADER, Span::millis(5)))
         .at(dies + 400, Fault::EndRestart(Target::Machine(1)))
+}
+
+/// 1 serves everybody, and does not get to know that its restart is over. 2 does, restarts from a state of before, and
+/// is to take over from 1, which is cut off.
+fn longer_lease_by_an_old_state(seed: u64, shift: &mut Shift) -> Schedule {
+    let schedule = Schedule::quiet(seed, 3, Span::millis(6_000))
+        .at(1_000, Fault::Weight(LEADER, 0))
+        .at(1_000, Fault::Weight(Target::Machine(2), 0))
+        .at(2_000, Fault::BeginRestart(Target::Machine(1)))
+        .at(2_090, Fault::Snapshot(Target::Machine(2)))
+        .at(2_100, Fault::Pause(Target::Machine(1), Threads::Driver, Span::millis(10_000)))
+        .at(2_150, Fault::EndRestart(Target::Machine(1)));
+    let restarts = shift.within(3_250, 3_350);
+    let schedule = schedule
+        .at(restarts, Fault::Restart(Target::Machine(2), Span::millis(5)))
+        .at(restarts, cut(0, 2, Traffic::LOG, 60))
+        .at(restarts + 50, Fault::Weight(Target::Machine(2), 100));
+    let schedule = part(schedule, restarts + 50, (0, 1), Traffic::ALL, 10_000);
+    part(schedule, restarts + 50, (2, 1), Traffic::ALL, 10_000)
+}
+
+/// 1 has not followed for long when its restart is called over, and then it is cut off.
+fn laggard_with_a_longer_lease(seed: u64, shift: &mut Shift) -> Schedule {
+    let schedule = Schedule::quiet(seed, 3, Span::millis(14_000))
+        .at(1_000, Fault::BeginRestart(Target::Machine(1)))
+        .at(1_100, Fault::Pause(Target::Machine(1), Threads::Driver, Span::millis(20_000)))
+        .at(1_150, Fault::Touch);
+    let over = shift.within(11_500, 11_600);
+    let schedule = schedule.at(over, Fault::EndRestart(Target::Machine(1)));
+    let schedule = part(schedule, over + 5, (0, 1), Traffic::ALL, 20_000);
+    part(schedule, over + 5, (2, 1), Traffic::ALL, 20_000)
 }
 
 /// 2 granted 1 a lease, restarts, and is asked about it.

@@ -293,7 +293,10 @@ impl Command {
     /// Whether it changes what leases electors may grant.
     #[must_use]
     pub fn changes_leases(&self) -> bool {
-        let restart = matches!(self.body, Body::RestartBegin { .. } | Body::RestartForget { .. });
+        let restart = matches!(
+            self.body,
+            Body::RestartBegin { .. } | Body::RestartEnd { .. } | Body::RestartForget { .. }
+        );
         restart || self.lease().is_some()
     }
 

@@ -32,13 +32,20 @@ pub enum Bug {
     LowerEpochAfterRestart,
     /// A restarted elector believes that no longer lease of a planned restart is out (L8).
     RestartForgotten,
+    /// A restarted elector takes an open restart for forgotten because a later Begin, which was refused, is in its log
+    /// (L8).
+    RefusedRestart,
+    /// A restarted elector grants longer leases by a state that is older than what it told before (L8).
+    LongerBeforeSettled,
+    /// The longer leases of a restart count as over though a node that lags may hold one (L8).
+    ForgottenByLaggard,
     /// The electors change from Joint to Final without a Seal (L7).
     JointWithoutSeal,
 }
 
 impl Bug {
     /// Every bug, for the test that plants them in turn.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::LeaseFromAnswer,
         Self::FenceOnlyCommitted,
         Self::NoGrantReset,
@@ -52,6 +59,9 @@ impl Bug {
         Self::ReportBeforeFlip,
         Self::LowerEpochAfterRestart,
         Self::RestartForgotten,
+        Self::RefusedRestart,
+        Self::LongerBeforeSettled,
+        Self::ForgottenByLaggard,
         Self::JointWithoutSeal,
     ];
 }

@@ -48,17 +48,47 @@ pub fn outstanding(restarts: &Restarts, node: NodeId) -> Option<Span> {
     restarts.iter().filter(|(id, r)| r.everybody || **id == node).map(|(_, r)| r.lease).max()
 }
 
-/// What `command`, durable in an elector's log as `entry`, says about the leases that this elector may have granted
-/// in its last run. Applied again to a state that has it already, it changes nothing that a later entry of the same
-/// log does not change back.
-pub fn follow(restarts: &mut Restarts, command: &Command, entry: EntryId) {
-    match &command.body {
-        Body::RestartBegin { node, lease, everybody } => {
-            restarts.insert(*node, Restart { entry, lease: *lease, everybody: *everybody, over: None });
+/// What a run of an elector begins with: the leases that the run before may have granted, and since which entry of
+/// the own log that is settled. From the own state, and then the durable log behind it, entry by entry.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Inherited {
+    /// Planned restarts that may have allowed longer leases.
+    pub restarts: Restarts,
+    /// Last entry that says anything about planned restarts. An elector whose state has not come to it does not know
+    /// any more what it may grant, though it knew before: it may have told that a restart is over.
+    pub settled: u64,
+}
+
+impl Inherited {
+    /// What the own state says.
+    #[must_use]
+    pub fn new(restarts: Restarts) -> Self {
+        Self { restarts, settled: 0 }
+    }
+
+    /// What `command`, durable in the own log as `entry`, adds. Told again of what the state has already, it adds
+    /// nothing that a later entry of the same log does not take back.
+    ///
+    /// Whether a Begin was refused, because another one was open, only `apply` knows: what either of the two allows
+    /// may be out, and the later one is the one after which the state tells.
+    pub fn follow(&mut self, command: &Command, entry: EntryId) {
+        match &command.body {
+            Body::RestartBegin { node, lease, everybody } => {
+                let (mut lease, mut everybody) = (*lease, *everybody);
+                if let Some(before) = self.restarts.get(node).filter(|_| !planted!(RefusedRestart)) {
+                    lease = lease.max(before.lease);
+                    everybody |= before.everybody;
+                }
+                self.restarts.insert(*node, Restart { entry, lease, everybody, over: None });
+            }
+            Body::RestartForget { node, begun } => {
+                if self.restarts.get(node).is_some_and(|r| r.entry == *begun) {
+                    self.restarts.remove(node);
+                }
+            }
+            Body::RestartEnd { .. } => {}
+            _ => return,
         }
-        Body::RestartForget { node, begun } if restarts.get(node).is_some_and(|r| r.entry == *begun) => {
-            restarts.remove(node);
-        }
-        _ => {}
+        self.settled = self.settled.max(entry.index);
     }
 }

@@ -12,7 +12,7 @@ use farm_common::image::Image;
 use farm_core::command::Command;
 use farm_core::id::{EntryId, Epoch, Generation, NodeId};
 use farm_core::lease::{AppliedFences, Elector, Expiry, Grant, Holder, Renewal, Timing};
-use farm_core::restart::{self, Restarts};
+use farm_core::restart::{self, Inherited, Restarts};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_dataplane::sink::{GraceError, PublishRefused, TableSink};
@@ -173,14 +173,14 @@ impl LeaseThread {
 
     fn begin(&mut self, state: LeaseState) {
         let LeaseState { electors, routes, timing, fences, generation, bound, restarts } = state;
-        let mut possible = restarts.clone();
+        let mut longer = Inherited::new(restarts.clone());
         let mut longest = bound;
         for (entry, command) in std::mem::take(&mut self.early_leases) {
             longest = longest.max(command.lease().unwrap_or_default());
-            restart::follow(&mut possible, &command, entry);
+            longer.follow(&command, entry);
         }
         let me = self.identity.me;
-        let mut elector = Elector::start(me, generation, timing, fences, longest, &possible, now());
+        let mut elector = Elector::start(me, generation, timing, fences, longest, &longer, now());
         elector.set_restarts(restarts.clone(), bound, now());
         for (entry, fences) in self.early.drain(..) {
             elector.appended(entry, &fences);
@@ -290,8 +290,11 @@ impl LeaseThread {
     }
 
     fn write_deadline(&self, deadline: BootTime) {
+        if !self.inherited {
+            return;
+        }
         self.end.readings.deadline.store(deadline.0, Ordering::Relaxed);
-        if self.shut.is_some() || !self.inherited {
+        if self.shut.is_some() {
             return;
         }
         if let Some(filter) = &self.filter {
@@ -313,7 +316,12 @@ impl LeaseThread {
         if holder.next_renewal() > at {
             return;
         }
-        let renewal = holder.renew(at);
+        let mut renewal = holder.renew(at);
+        if !self.inherited {
+            // It is alive, and its filter does not go by its lease: it serves nobody, and needs no more than others.
+            renewal.leased = false;
+            renewal.lease = Span::ZERO;
+        }
         if self.shut.is_some_and(|since| at.since(since) >= SHUT_MAX) {
             // A node that cannot serve must not keep its buckets.
             return;

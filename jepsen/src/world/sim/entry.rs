@@ -54,14 +54,11 @@ impl Entry {
         }
     }
 
-    /// The command, if it is about planned restarts.
+    /// The command, if it changes what leases may be granted.
     #[must_use]
     pub fn restart(&self) -> Option<Command> {
         match &self.payload {
-            Payload::Command(command) => {
-                let about = matches!(command.body, Body::RestartBegin { .. } | Body::RestartForget { .. });
-                about.then(|| command.clone())
-            }
+            Payload::Command(command) => command.changes_leases().then(|| command.clone()),
             Payload::Blank | Payload::Members(_) => None,
         }
     }

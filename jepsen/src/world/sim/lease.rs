@@ -5,7 +5,7 @@ use std::rc::Rc;
 use farm_core::id::{EntryId, Epoch, NodeId};
 use farm_core::lease::{Ask, Elector, Expiry, Grant, Holder, Refused, Renewal, Timing};
 use farm_core::planted::{Bug, is_planted};
-use farm_core::restart;
+use farm_core::restart::{self, Inherited};
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
 
@@ -187,12 +187,12 @@ impl World {
         let timing = Timing::of(state.profile);
         let Some((lease, now)) = self.lease(m) else { return };
         let bound = state.lease_bound.max(lease.bound);
-        let mut possible = state.restarts.clone();
+        let mut longer = Inherited::new(state.restarts.clone());
         for (entry, command) in std::mem::take(&mut lease.restarts) {
-            restart::follow(&mut possible, &command, entry);
+            longer.follow(&command, entry);
         }
         let fences = state.applied_fences(last.index);
-        let mut elector = Elector::start(me, state.generation, timing, fences, bound, &possible, now);
+        let mut elector = Elector::start(me, state.generation, timing, fences, bound, &longer, now);
         elector.set_restarts(state.restarts.clone(), state.lease_bound, now);
         for (entry, fences) in lease.early.drain(..) {
             elector.appended(entry, &fences);

@@ -226,6 +226,9 @@ pub struct Controller {
     retry_at: BootTime,
     /// When each open epoch was first seen; timers count from it.
     first_seen: BTreeMap<Epoch, BootTime>,
+    /// Since when a majority of the electors has told that it grants ordinary leases again, per planned restart that is
+    /// over, by the entry that began it.
+    ordinary_since: BTreeMap<EntryId, BootTime>,
     digest: Digest,
     /// Last Settle of only a part of what one change moved.
     settled_part: BootTime,
@@ -262,6 +265,7 @@ impl Controller {
             in_flight: false,
             retry_at: BootTime(0),
             first_seen: BTreeMap::new(),
+            ordinary_since: BTreeMap::new(),
             digest: Digest::default(),
             settled_part: now,
             activated_part: now,
@@ -316,6 +320,7 @@ impl Controller {
         }
         let notices = self.presence.update(now, state, observed, &timing);
         self.refresh(now, state);
+        self.follow_restarts(now, state, observed);
         let deaf = !View::new(self, now, state, observed, &timing).hears_majority();
         self.deaf_since = deaf.then(|| self.deaf_since.unwrap_or(now));
         let mut effects: Vec<Effect> = notices.into_iter().map(Effect::Notice).collect();

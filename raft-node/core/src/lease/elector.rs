@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::timing::{Timing, wait};
 use super::{Grant, Renewal};
 use crate::id::{EntryId, Epoch, Generation, Incarnation, Leadership, NodeId, Seq};
-use crate::restart::{self, Restart, Restarts};
+use crate::restart::{self, Inherited, Restart, Restarts};
 use crate::time::{BootTime, Span};
 
 /// Runs of one daemon that are remembered as superseded. Datagrams live for milliseconds, restarts take longer.
@@ -25,6 +25,8 @@ pub struct Elector {
     inherited: BootTime,
     /// The same for longer ones, per planned restart that may have allowed them.
     inherited_longer: Vec<(NodeId, Restart, BootTime)>,
+    /// Before the state has come to this entry of the log, no longer lease is granted.
+    settled: u64,
     /// Fences of entries that are in the durable log and not applied, by index.
     log: BTreeMap<u64, (EntryId, Vec<(NodeId, Epoch)>)>,
     applied: AppliedFences,
@@ -121,8 +123,8 @@ pub enum Refused {
 
 impl Elector {
     /// An elector that has just started: its predecessor may have granted a lease of length `bound` to anybody the
-    /// moment before, and longer ones in the course of `restarts`. Both are what the own state *and log* allow
-    /// ([`crate::state::ClusterState::lease_bound`], [`crate::command::Command::lease`], [`restart::follow`]).
+    /// moment before, and longer ones in the course of planned restarts. Both are what the own state *and log* allow
+    /// ([`crate::state::ClusterState::lease_bound`], [`crate::command::Command::lease`], [`Inherited::follow`]).
     /// Fences of unapplied entries follow by [`Elector::appended`], before the first renewal.
     #[must_use]
     pub fn start(
@@ -131,13 +133,13 @@ impl Elector {
         timing: Timing,
         applied: AppliedFences,
         bound: Span,
-        restarts: &Restarts,
+        longer: &Inherited,
         now: BootTime,
     ) -> Self {
         let inherited =
             if planted!(NoGrantReset) { BootTime(0) } else { now + wait(bound.max(timing.lease)) };
-        let longer = restarts.iter().filter(|_| !planted!(RestartForgotten));
-        let inherited_longer = longer.map(|(id, r)| (*id, *r, now + wait(r.lease))).collect();
+        let possible = longer.restarts.iter().filter(|_| !planted!(RestartForgotten));
+        let inherited_longer = possible.map(|(id, r)| (*id, *r, now + wait(r.lease))).collect();
         let mut elector = Self {
             me,
             generation,
@@ -146,6 +148,7 @@ impl Elector {
             nodes: BTreeMap::new(),
             inherited,
             inherited_longer,
+            settled: longer.settled,
             log: BTreeMap::new(),
             applied,
             fence: BTreeMap::new(),
@@ -166,9 +169,11 @@ impl Elector {
     pub fn set_restarts(&mut self, restarts: Restarts, bound: Span, now: BootTime) {
         let before = core::mem::replace(&mut self.restarts, restarts);
         let (restarts, index) = (&self.restarts, self.applied.index);
-        // What only the log knows may still have to be applied.
+        // What only the log knows may still have to be applied; and what it knows may be a Begin that was refused,
+        // because another one was open: as long as the state names any restart of the node, none is forgotten.
         let forgotten = |node: &NodeId, r: &Restart| {
-            r.entry.index <= index && restarts.get(node).is_none_or(|now| now.entry != r.entry)
+            let named = restarts.get(node).is_some_and(|now| now.entry == r.entry || !planted!(RefusedRestart));
+            r.entry.index <= index && !named
         };
         for (node, restart, until) in &mut self.inherited_longer {
             if forgotten(node, restart) {
@@ -185,8 +190,13 @@ impl Elector {
     /// What is granted to a node that asks for a lease of this length.
     fn length(&self, renewal: &Renewal) -> Span {
         let ordinary = self.timing.lease;
-        let allowed = restart::allowed(&self.restarts, renewal.node).unwrap_or(ordinary).max(ordinary);
+        let allowed = restart::allowed(&self.restarts, renewal.node).filter(|_| self.is_settled());
+        let allowed = allowed.unwrap_or(ordinary).max(ordinary);
         renewal.lease.min(allowed).max(ordinary)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.applied.index >= self.settled || planted!(LongerBeforeSettled)
     }
 
     /// Checks, stamps and answers a renewal in one step.

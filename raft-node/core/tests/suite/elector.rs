@@ -3,7 +3,8 @@
 use farm_core::id::{EntryId, Epoch, Generation, Incarnation, Leadership, NodeId, Seq};
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Renewal, Timing};
 use farm_core::model::Profile;
-use farm_core::restart::{Restart, Restarts};
+use farm_core::command::{Body, Command};
+use farm_core::restart::{Inherited, Restart, Restarts};
 use farm_core::time::{BootTime, Span};
 
 use crate::transcript::{number, play};
@@ -62,14 +63,14 @@ fn start(words: &[&str]) -> Elector {
     let generation = Generation { number: 1, ..Generation::default() };
     let mut applied = AppliedFences { index: 1, ..AppliedFences::default() };
     applied.fences.extend(words.iter().filter(|w| w.contains('@')).map(|w| fence(w)));
-    let restarts = restarts(words);
+    let longer = Inherited { settled: option(words, "settled="), ..Inherited::new(restarts(words)) };
     Elector::start(
         NodeId(1),
         generation,
         Timing::of(Profile::Fast),
         applied,
         Span::ZERO,
-        &restarts,
+        &longer,
         at(words),
     )
 }
@@ -127,4 +128,29 @@ fn elector_transcript() {
             .map_or("never".into(), |h| format!("at {} with epoch {}", h.at.0 / 1_000_000, h.applied)),
         other => panic!("unknown command {other}"),
     });
+}
+
+fn begin(lease: u64, everybody: bool) -> Command {
+    Command::any(Body::RestartBegin { node: NodeId(2), lease: Span::millis(lease), everybody })
+}
+
+/// The log does not tell which of two Begins was refused: what either allows counts, until the state tells that it
+/// knows of none, which it does behind the later one.
+#[test]
+fn a_refused_begin_takes_nothing_from_the_one_that_is_open() {
+    let mut longer = Inherited::default();
+    longer.follow(&begin(10_000, true), entry("7.1"));
+    longer.follow(&begin(5_000, false), entry("9.1"));
+    let restart = longer.restarts[&NodeId(2)];
+    assert_eq!((restart.lease, restart.everybody), (Span::millis(10_000), true));
+    assert_eq!((restart.entry, longer.settled), (entry("9.1"), 9));
+    // That the first one is forgotten says nothing of the second, should it be the one that was refused.
+    let forget = |begun: &str| Command::any(Body::RestartForget { node: NodeId(2), begun: entry(begun) });
+    longer.follow(&forget("7.1"), entry("11.1"));
+    assert!(longer.restarts.contains_key(&NodeId(2)));
+    longer.follow(&forget("9.1"), entry("12.1"));
+    assert_eq!((longer.restarts.len(), longer.settled), (0, 12));
+    let end = Body::RestartEnd { node: NodeId(2), begun: entry("9.1") };
+    longer.follow(&Command::any(end), entry("13.1"));
+    assert_eq!(longer.settled, 13, "an elector may have told that it is over");
 }

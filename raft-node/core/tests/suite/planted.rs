@@ -64,19 +64,33 @@ fn no_grant_reset() {
 }
 
 /// Its daemon was about to be restarted when it was cut off; then all who granted it its longer lease lose their memory.
+fn granters_lose_their_memory(world: &mut World) {
+    world.run(100);
+    cut(world, 3, true);
+    world.restart(NodeId(2));
+    world.run(3);
+    assert!(world.elect(NodeId(2)));
+    world.restart(NodeId(1));
+    world.run(300);
+    world.end_restart(NodeId(3));
+    world.run(2_000);
+}
+
 #[test]
 fn restart_forgotten() {
     breaks(Bug::RestartForgotten, |world| {
         world.begin_restart(NodeId(3));
+        granters_lose_their_memory(world);
+    });
+}
+
+#[test]
+fn refused_restart() {
+    breaks(Bug::RefusedRestart, |world| {
+        world.begin_restart(NodeId(3));
         world.run(100);
-        cut(world, 3, true);
-        world.restart(NodeId(2));
-        world.run(3);
-        assert!(world.elect(NodeId(2)));
-        world.restart(NodeId(1));
-        world.run(300);
-        world.end_restart(NodeId(3));
-        world.run(2_000);
+        world.begin_restart(NodeId(3));
+        granters_lose_their_memory(world);
     });
 }
 

@@ -15,7 +15,7 @@ use farm_core::model::{
     BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, ModuleName, Node, Phase,
     Profile, Protocol, Role, Service, Vlan, Weight,
 };
-use farm_core::restart::{self, RESTART_LEASE, Restarts};
+use farm_core::restart::{self, Inherited, RESTART_LEASE};
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span, UnixTime};
 
@@ -134,10 +134,10 @@ pub fn founding() -> Command {
     })
 }
 
-fn elector(id: NodeId, restarts: &Restarts, now: BootTime) -> Elector {
+fn elector(id: NodeId, longer: &Inherited, now: BootTime) -> Elector {
     let generation = Generation { number: 1, survivor: NodeId(1), nonce: 5 };
     let timing = Timing::of(Profile::Fast);
-    Elector::start(id, generation, timing, AppliedFences::default(), Span::ZERO, restarts, now)
+    Elector::start(id, generation, timing, AppliedFences::default(), Span::ZERO, longer, now)
 }
 
 impl Server {
@@ -162,7 +162,7 @@ impl Server {
             applied: 0,
             commit: 0,
             holder: Holder::new(id, incarnation, generation, Electors::default(), timing, Epoch(0)),
-            elector: elector(id, &Restarts::new(), now),
+            elector: elector(id, &Inherited::default(), now),
             resumed: true,
             controller: None,
             matched: BTreeMap::new(),
@@ -183,9 +183,9 @@ impl Server {
         self.holder =
             Holder::new(self.id, Incarnation([run; 16]), generation, electors, timing, self.table.epoch);
         self.resumed = false;
-        let mut restarts = Restarts::new();
-        self.log.iter().for_each(|entry| restart::follow(&mut restarts, &entry.1, entry.0));
-        self.elector = elector(self.id, &restarts, now);
+        let mut longer = Inherited::default();
+        self.log.iter().for_each(|entry| longer.follow(&entry.1, entry.0));
+        self.elector = elector(self.id, &longer, now);
         for entry in &self.log {
             self.elector.appended(entry.0, &entry.1.fences());
         }
