@@ -98,7 +98,7 @@ impl Farm for Fake {
         self.answer(r, answer).await
     }
     async fn leave(&self, r: Request<v1::LeaveRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn status(&self, r: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         match self.answers {
@@ -109,52 +109,52 @@ impl Farm for Fake {
         }
     }
     async fn node_set(&self, r: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn service_add(&self, r: Request<v1::ServiceAddRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn service_remove(
         &self,
         r: Request<v1::ServiceRemoveRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn module_weight(&self, r: Request<v1::ModuleWeightRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn cluster_finalize(
         &self,
         r: Request<v1::ClusterFinalizeRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn cluster_rename(
         &self,
         r: Request<v1::ClusterRenameRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn module_set(&self, r: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn node_restart(&self, r: Request<v1::NodeRestartRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn maintenance_on(
         &self,
         r: Request<v1::MaintenanceOnRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn maintenance_off(
         &self,
         r: Request<v1::MaintenanceOffRequest>,
     ) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn profile_set(&self, r: Request<v1::ProfileSetRequest>) -> Result<Response<v1::Done>, Status> {
-        self.answer(r, v1::Done { epoch: 43 }).await
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
     }
     async fn explain(&self, r: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         // A client of port 1 is the one that the two verdicts disagree about; of port 2, nothing can be asked.

@@ -126,6 +126,14 @@ pub struct Filter {
     pins: PinDir,
 }
 
+/// Has the kernel verify the program of this build, and attaches and pins nothing.
+///
+/// # Errors
+/// What the kernel says against it.
+pub fn rehearse() -> Result<(), AttachError> {
+    Object::load_unpinned().map(drop)
+}
+
 impl Filter {
     /// Takes up what is pinned, or loads and attaches anew (diagram above). Interfaces are those of the network
     /// namespace of the calling thread.

@@ -23,6 +23,9 @@ pub type Mac = [u8; 6];
 /// Default name of the table.
 pub const TABLE: &str = "farm";
 
+/// How long nft may take, in seconds: rulesets of others, however large, are replaced in less.
+const NFT_SECONDS: u8 = 10;
+
 /// What the table holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rules {
@@ -55,6 +58,11 @@ pub enum GuardError {
     /// nft could not be run.
     #[error("cannot run nft ({0}); install it: apt-get install nftables")]
     Run(io::Error),
+    /// nft did not end.
+    #[error(
+        "nft did not end within {NFT_SECONDS} s; see whether something else holds it up: nft list ruleset"
+    )]
+    Hung,
     /// nft refused.
     #[error("nft refused the guard table {table}: {message}")]
     Refused {
@@ -252,9 +260,20 @@ fn check_name(name: &str) -> Result<(), GuardError> {
     if fits { Ok(()) } else { Err(GuardError::Name(name.to_owned())) }
 }
 
+/// Exit codes of timeout(1): 128 + SIGKILL, and those of a command that cannot be run or is not there.
+const TIMEOUT_KILLED: i32 = 137;
+const TIMEOUT_NOT_RUN: i32 = 126;
+const TIMEOUT_NOT_FOUND: i32 = 127;
+
 /// Runs nft in the network namespace of the calling thread.
 fn nft(arguments: &[&str], input: &str) -> Result<Output, GuardError> {
-    let mut child = Command::new("nft")
+    run("nft", NFT_SECONDS, arguments, input)
+}
+
+fn run(program: &str, seconds: u8, arguments: &[&str], input: &str) -> Result<Output, GuardError> {
+    // `timeout` of the coreutils kills what hangs: the filter's owner must not wait for ever.
+    let mut child = Command::new("timeout")
+        .args(["--signal=KILL", &seconds.to_string(), program])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -266,9 +285,34 @@ fn nft(arguments: &[&str], input: &str) -> Result<Output, GuardError> {
     let written = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().map_err(GuardError::Run)?;
+    match output.status.code() {
+        // It dies of the signal that it sends.
+        None | Some(TIMEOUT_KILLED) => return Err(GuardError::Hung),
+        Some(TIMEOUT_NOT_RUN | TIMEOUT_NOT_FOUND) => {
+            let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(GuardError::Run(io::Error::other(why)));
+        }
+        Some(_) => {}
+    }
     match written {
         // It ended without reading: its message says why.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(GuardError::Run(error)),
         Ok(()) | Err(_) => Ok(output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_ended_and_what_is_missing_is_named() {
+        assert!(matches!(run("sleep", 1, &["600"], ""), Err(GuardError::Hung)));
+        match run("no-such-program", 1, &[], "") {
+            Err(GuardError::Run(error)) => assert!(error.to_string().contains("no-such-program"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        let output = run("cat", 1, &[], "read").unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"read"[..]));
     }
 }

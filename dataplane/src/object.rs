@@ -62,6 +62,11 @@ impl Object {
         Self::load(directory, &MAPS)
     }
 
+    /// Loads the program with maps that nobody else sees.
+    pub(crate) fn load_unpinned() -> Result<Self, AttachError> {
+        Self::load(Path::new(""), &[])
+    }
+
     /// Loads another instance that decides alike, but counts and reports into maps of its own.
     pub(crate) fn load_second(directory: &Path) -> Result<Self, AttachError> {
         Self::load(directory, &DECIDING)

@@ -21,9 +21,10 @@ struct Arguments {
     /// Check the configuration and exit.
     #[arg(long)]
     check: bool,
-    /// With --check: whether this build knows the feature level of the cluster.
-    #[arg(long, requires = "check", default_value_t = 0, value_name = "LEVEL")]
-    needs_level: u32,
+    /// With --check: whether this build can take the place of a daemon in a cluster of that feature level. It must
+    /// know the level, and the kernel must take its filter.
+    #[arg(long, requires = "check", value_name = "LEVEL")]
+    needs_level: Option<u32>,
 }
 
 /// Reads the arguments and runs the daemon.
@@ -31,7 +32,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments {
-        Arguments { check: true, config, needs_level } => check(&config, needs_level),
+        Arguments { check: true, config, needs_level } => check(&config, needs_level.map(FeatureLevel)),
         Arguments { config, .. } => run(&config),
     };
     match done {
@@ -43,13 +44,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn check(config: &Path, needs: u32) -> Result<(), Problem> {
+fn check(config: &Path, needs: Option<FeatureLevel>) -> Result<(), Problem> {
     Config::load(config)?;
-    if FeatureLevel(needs) <= LEVEL {
-        return Ok(());
+    let Some(needs) = needs else { return Ok(()) };
+    if needs > LEVEL {
+        let fact = format!("the cluster uses feature level {needs}, this build knows {LEVEL}");
+        return Err(Problem::new("old_version", fact, "farmd --version"));
     }
-    let fact = format!("the cluster uses feature level {needs}, this build knows {LEVEL}");
-    Err(Problem::new("old_version", fact, "farmd --version"))
+    farm_dataplane::attach::rehearse().map_err(|error| {
+        let fact = format!("the kernel does not take the filter of this build: {error}");
+        Problem::new("filter_refused", fact, "farmctl node restart")
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +69,9 @@ mod tests {
         let arguments = Arguments::try_parse_from(start.split_whitespace()).expect("known arguments");
         let example = include_str!("../../conf/farmd.toml").lines().next().expect("a first line");
         let installed = arguments.config.display().to_string();
+        let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
+        let stop: u64 = stop.and_then(|s| s.parse().ok()).expect("seconds");
+        assert!(crate::member::HAND_OVER_MAX.as_secs() + 5 <= stop, "systemd would kill a hand-over");
         assert!(!arguments.check && example.ends_with(&format!("; {installed}.")), "{installed}: {example}");
     }
 }

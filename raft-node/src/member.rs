@@ -44,8 +44,11 @@ use crate::replace::Program;
 use crate::restart::{Replace, Restarts};
 use crate::secret::Secret;
 
-/// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so.
-const HAND_OVER_MAX: Duration = Duration::from_secs(15);
+/// How long a planned stop waits for its buckets and flows to go elsewhere; then it stops anyway and says so. Shorter
+/// than the service manager waits before it kills.
+pub const HAND_OVER_MAX: Duration = Duration::from_secs(110);
+/// How long this node may be behind the leader when a command has been carried out: several heartbeats.
+const LEARN_MAX: Duration = Duration::from_secs(2);
 /// Pace at which conditions are looked for when nobody asks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long it then waits for another leader; electing one takes as long as not to wait.
@@ -349,12 +352,20 @@ impl Member {
         self.raft.gate().trouble().borrow().as_ref().map(ToString::to_string)
     }
 
-    /// Puts `command` into the log, here or through the leader; waits for a leader for a while.
+    /// Puts `command` into the log, here or through the leader; waits for a leader for a while. Then this node knows of
+    /// it too, so that whoever asks it next finds what was answered; unless it has lost touch meanwhile, which takes
+    /// nothing from the answer.
     ///
     /// # Errors
     /// [`ProposeError`] when there is none, or the command's fate is unknown.
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
-        self.proposer.propose(command).await
+        let proposed = self.proposer.propose(command).await?;
+        let mut state = self.raft.state();
+        let known = state.wait_for(|s| s.last_applied.index >= proposed.index);
+        if tokio::time::timeout(LEARN_MAX, known).await.is_err() {
+            tracing::warn!(index = proposed.index, "carried out, and not known here yet");
+        }
+        Ok(proposed)
     }
 
     /// Founds the cluster: this node alone votes, then the first command.

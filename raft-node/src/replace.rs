@@ -25,12 +25,16 @@ pub struct Program {
 
 impl Program {
     /// The running one. To be asked at the start: once a package has replaced the file, the kernel no longer knows its
-    /// path.
+    /// path. Where it was started by an absolute path, as service managers do, it is that one: a link that leads to
+    /// another version by now is followed anew.
     ///
     /// # Errors
     /// When the kernel does not say.
     pub fn running() -> io::Result<Self> {
-        Ok(Self { path: std::env::current_exe()?, arguments: std::env::args_os().skip(1).collect() })
+        let mut arguments = std::env::args_os();
+        let called = arguments.next().map(PathBuf::from).filter(|path| path.is_absolute());
+        let path = called.map_or_else(std::env::current_exe, Ok)?;
+        Ok(Self { path, arguments: arguments.collect() })
     }
 
     /// Where it lies.

@@ -23,7 +23,7 @@ pub(super) async fn run(
     let id = id_of(&status(&daemon).await?, name.as_deref())?;
     let mut stream = daemon.call(ORDINARY, async |mut c| c.watch(v1::StatusRequest {}).await).await?;
     // Connections may last for hours: nothing but `--timeout` ends the wait.
-    let empty = empty(&mut stream, id, out);
+    let empty = empty(&mut stream, id, begun.index, out);
     let name = match global.timeout {
         None => empty.await?,
         Some(limit) => match timeout_at(Instant::now() + limit, empty).await {
@@ -45,15 +45,20 @@ fn id_of(status: &v1::StatusResponse, name: Option<&str>) -> Result<u64, Problem
     found.map(|n| n.id).ok_or_else(|| gone(name))
 }
 
-/// Tells what is left until nothing is; returns the node's name.
+/// Tells what is left until nothing is, once entry `begun` of the log is known; returns the node's name.
 async fn empty(
     stream: &mut Streaming<v1::StatusResponse>,
     id: u64,
+    begun: u64,
     out: &mut Output<'_>,
 ) -> Result<String, Error> {
     let mut told = String::new();
     loop {
         let status = follow(stream).await?;
+        // Who answers may not know of the maintenance yet.
+        if status.commit_index < begun {
+            continue;
+        }
         let Some((entry, name)) = find(&status, id) else { return Err(gone("the node").into()) };
         if entry.maintenance.is_none() {
             return Err(ended(name).into());

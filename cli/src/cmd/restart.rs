@@ -27,6 +27,9 @@ pub(super) async fn run(
     let status = ask_status(global).await?;
     let mut last = v1::Done::default();
     for node in chosen(&status, name.as_deref(), all)? {
+        // While the others were restarted it may have got another daemon.
+        let now = look(global).await?;
+        let node = Before { run: run_of(&now, node.id).unwrap_or_default(), ..node };
         last = restart(&node, global).await?;
         if !out.json {
             out.line(&format!("the daemon of {} is back", node.name))?;
@@ -45,6 +48,12 @@ struct Before {
     run: Vec<u8>,
 }
 
+/// The run of the daemon of node `id`; `None` when it does not answer.
+fn run_of(status: &v1::StatusResponse, id: u64) -> Option<Vec<u8>> {
+    let entry = status.nodes.iter().find(|entry| entry.node.as_ref().is_some_and(|n| n.id == id))?;
+    (!entry.run.is_empty()).then(|| entry.run.to_vec())
+}
+
 /// Whom to restart; the one that is asked comes last.
 fn chosen(status: &v1::StatusResponse, name: Option<&str>, all: bool) -> Result<Vec<Before>, Problem> {
     let known = status.nodes.iter().filter_map(|entry| {
@@ -58,8 +67,7 @@ fn chosen(status: &v1::StatusResponse, name: Option<&str>, all: bool) -> Result<
     let mut meant: Vec<Before> = known.filter(is_meant).collect();
     meant.sort_by_key(|node| node.id == status.answered_by);
     if let Some(deaf) = meant.iter().find(|node| node.run.is_empty()) {
-        let fact = format!("the daemon of {} does not answer: there is nothing to restart", deaf.name);
-        return Err(Problem::new(Exit::Refused, "node_silent", fact, "farmctl node list"));
+        return Err(silent(&deaf.name));
     }
     if meant.is_empty() {
         let fact = format!("no node is called {}", name.unwrap_or_default());
@@ -69,6 +77,9 @@ fn chosen(status: &v1::StatusResponse, name: Option<&str>, all: bool) -> Result<
 }
 
 async fn restart(node: &Before, global: &Global) -> Result<v1::Done, Error> {
+    if node.run.is_empty() {
+        return Err(silent(&node.name).into());
+    }
     let begun = begin(node, global).await?;
     let end = Instant::now() + global.timeout.unwrap_or(LONG);
     loop {
@@ -79,7 +90,7 @@ async fn restart(node: &Before, global: &Global) -> Result<v1::Done, Error> {
             Err(Error::Problem(_)) if Instant::now() < end => continue,
             Err(error) => return Err(error),
         };
-        match outcome(node, &now) {
+        match outcome(node, begun.index, &now) {
             Some(true) => return Ok(begun),
             Some(false) => return Err(failed(&node.name).into()),
             None if Instant::now() >= end => return Err(lost(&node.name).into()),
@@ -108,12 +119,21 @@ async fn look(global: &Global) -> Result<v1::StatusResponse, Error> {
     status(&Daemon::connect(global).await?).await
 }
 
-/// Whether the restart succeeded; `None` while it is under way.
-fn outcome(before: &Before, status: &v1::StatusResponse) -> Option<bool> {
+/// Whether the restart that began with entry `begun` of the log succeeded; `None` while it is under way, or not known
+/// to who answers: the daemon that is asked may be the one that has just begun to read its log.
+fn outcome(before: &Before, begun: u64, status: &v1::StatusResponse) -> Option<bool> {
+    if status.commit_index < begun {
+        return None;
+    }
     let is_it = |entry: &&v1::NodeStatus| entry.node.as_ref().is_some_and(|n| n.id == before.id);
     let entry = status.nodes.iter().find(is_it)?;
     let over = !entry.restarting && !entry.run.is_empty();
     over.then(|| entry.run.as_ref() != before.run.as_slice())
+}
+
+fn silent(name: &str) -> Problem {
+    let fact = format!("the daemon of {name} does not answer: there is nothing to restart");
+    Problem::new(Exit::Refused, "node_silent", fact, "farmctl node list")
 }
 
 fn failed(name: &str) -> Problem {

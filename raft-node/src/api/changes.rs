@@ -51,7 +51,7 @@ async fn ask(member: &Member, command: Command) -> Result<Proposed, Status> {
 fn done(proposed: Proposed) -> Result<v1::Done, Status> {
     match proposed.refused {
         Some(refusal) => Err(refuse::refused(&refusal)),
-        None => Ok(v1::Done { epoch: proposed.epoch.0 }),
+        None => Ok(v1::Done { epoch: proposed.epoch.0, index: proposed.index }),
     }
 }
 
@@ -90,9 +90,18 @@ pub(super) async fn node_restart(
     request: v1::NodeRestartRequest,
 ) -> Result<v1::Done, Status> {
     let node = named_or_own(member, &request.node)?;
+    // One that is not there could not come back in time, and who serves its clients would wait for it all the same.
+    if member.look(node).await.is_none() {
+        let fact = format!("the daemon of {} does not answer: there is nothing to restart", request.node);
+        return Err(invalid("node_silent", fact, "farmctl node list"));
+    }
     let grants = |elector| elector != node && member.absence(elector).is_none();
     let everybody = !member.snapshot().state.electors.majority(grants);
-    propose(member, Body::RestartBegin { node, lease: RESTART_LEASE, everybody }).await
+    let body = Body::RestartBegin { node, lease: RESTART_LEASE, everybody };
+    // Whoever waits for another restart to end asks again and again: that is nothing for the log.
+    rehearse(&member.snapshot().state, &Command::any(body.clone()))
+        .map_err(|p| status(tonic::Code::FailedPrecondition, &p))?;
+    propose(member, body).await
 }
 
 pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<v1::Done, Status> {

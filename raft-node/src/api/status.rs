@@ -49,10 +49,11 @@ async fn looks(member: &Member, state: &ClusterState) -> Looks {
     join_all(asked).await.into_iter().filter_map(|(id, look)| Some((id, look?))).collect()
 }
 
+/// The state is one from before the nodes were asked: what it calls over, they show.
 async fn of(member: &Member) -> v1::StatusResponse {
-    let looks = looks(member, &member.snapshot().state).await;
     let snapshot = member.snapshot();
     let state = &snapshot.state;
+    let looks = looks(member, state).await;
     let role = member.role();
     v1::StatusResponse {
         cluster: state.cluster.0.to_vec().into(),

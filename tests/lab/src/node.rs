@@ -141,16 +141,19 @@ impl Lab {
         if own.exists() { Ok(own) } else { binaries::find("farmd") }
     }
 
-    /// Installs `program` as the daemon of `node`, in the place of the one that is there: as a package does it, while
-    /// that one may run. The next start or restart takes it.
+    /// Installs `program` as the daemon of `node` beside the ones that are there, and lets the link that they are started
+    /// by lead to it, while another one may run. The next start or restart takes it.
     ///
     /// # Errors
     /// It cannot be copied.
     pub fn install_farmd(&self, node: Place, program: &Path) -> Result<()> {
         let own = self.directory(node)?.join("farmd");
-        let fresh = own.with_extension("new");
+        let versions = (1..).map(|version| own.with_extension(version.to_string()));
+        let fresh = versions.into_iter().find(|version| !version.exists()).context("a name is free")?;
         std::fs::copy(program, &fresh).with_context(|| program.display().to_string())?;
-        std::fs::rename(&fresh, &own).with_context(|| own.display().to_string())
+        let link = own.with_extension("new");
+        std::os::unix::fs::symlink(&fresh, &link).with_context(|| link.display().to_string())?;
+        std::fs::rename(&link, &own).with_context(|| own.display().to_string())
     }
 
     /// Waits until the daemon of a node listens.

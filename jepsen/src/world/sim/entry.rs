@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use farm_core::command::{Body, Command};
+use farm_core::command::Command;
 use farm_core::id::{EntryId, Epoch, NodeId};
 use farm_core::time::Span;
 

@@ -172,7 +172,8 @@ impl Elector {
         // What only the log knows may still have to be applied; and what it knows may be a Begin that was refused,
         // because another one was open: as long as the state names any restart of the node, none is forgotten.
         let forgotten = |node: &NodeId, r: &Restart| {
-            let named = restarts.get(node).is_some_and(|now| now.entry == r.entry || !planted!(RefusedRestart));
+            let named =
+                restarts.get(node).is_some_and(|now| now.entry == r.entry || !planted!(RefusedRestart));
             r.entry.index <= index && !named
         };
         for (node, restart, until) in &mut self.inherited_longer {

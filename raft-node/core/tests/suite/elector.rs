@@ -1,9 +1,9 @@
 //! The elector.
 
+use farm_core::command::{Body, Command};
 use farm_core::id::{EntryId, Epoch, Generation, Incarnation, Leadership, NodeId, Seq};
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Renewal, Timing};
 use farm_core::model::Profile;
-use farm_core::command::{Body, Command};
 use farm_core::restart::{Inherited, Restart, Restarts};
 use farm_core::time::{BootTime, Span};
 
@@ -64,15 +64,7 @@ fn start(words: &[&str]) -> Elector {
     let mut applied = AppliedFences { index: 1, ..AppliedFences::default() };
     applied.fences.extend(words.iter().filter(|w| w.contains('@')).map(|w| fence(w)));
     let longer = Inherited { settled: option(words, "settled="), ..Inherited::new(restarts(words)) };
-    Elector::start(
-        NodeId(1),
-        generation,
-        Timing::of(Profile::Fast),
-        applied,
-        Span::ZERO,
-        &longer,
-        at(words),
-    )
+    Elector::start(NodeId(1), generation, Timing::of(Profile::Fast), applied, Span::ZERO, &longer, at(words))
 }
 
 fn applied(words: &[&str]) -> AppliedFences {
