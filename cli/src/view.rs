@@ -284,7 +284,7 @@ view! {
 }
 view! {
     /// Every other change: the epoch after it.
-    Done(Done as m) { epoch: u64 = m.epoch, }
+    Done(Done as m) { epoch: u64 = m.epoch, index: u64 = m.index, }
 }
 
 /// `node list`.
