@@ -6,7 +6,7 @@ mod rival;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use tokio::time::timeout;
 
 pub(super) use self::rival::Rival;
@@ -65,8 +65,16 @@ pub(super) fn measure(name: &LabName, runs: usize, rival: Rival) -> Result<Vec<F
     let mut figures = Vec::new();
     for fault in Fault::ALL.into_iter().filter(|fault| rival.suffers(*fault)) {
         let lab = rival.up(name).context(fault.name())?;
-        let samples: Result<Vec<Sample>> = (0..runs.min(RUNS_MAX)).map(|_| run(&lab, rival, fault)).collect();
-        figures.extend(figures_of(rival, fault, &samples.context(fault.name())?));
+        let mut samples = Vec::new();
+        let failed = (0..runs.min(RUNS_MAX)).find_map(|_| match run(&lab, rival, fault) {
+            Ok(sample) => {
+                samples.push(sample);
+                None
+            }
+            // Who did not come back is no ground for another run; what was measured before holds.
+            Err(error) => Some(error),
+        });
+        figures.extend(figures_of(rival, fault, &samples, failed.as_ref()));
         lab.down()?;
     }
     Ok(figures)
@@ -133,11 +141,13 @@ fn clients() -> impl Iterator<Item = IpAddr> {
     Place::Client.crowd(Family::V4)
 }
 
-fn figures_of(rival: Rival, fault: Fault, samples: &[Sample]) -> Vec<Figure> {
+fn figures_of(rival: Rival, fault: Fault, samples: &[Sample], failed: Option<&Error>) -> Vec<Figure> {
     let figure = |name: &str, what: &str, unit: &str, values: Vec<f64>| {
-        let values: Vec<Option<f64>> = values.into_iter().map(Some).collect();
+        let lost = failed.map(|_| None);
+        let values: Vec<Option<f64>> = values.into_iter().map(Some).chain(lost).collect();
         let name = format!("{}/{name}", fault.name());
-        Figure::of(Group::Vrrp(rival), &name, what, unit, &values)
+        let complaints = failed.map(|error| format!("{error:#}")).into_iter().collect();
+        Figure { complaints, ..Figure::of(Group::Vrrp(rival), &name, what, unit, &values) }
     };
     let gap = "longest time in which connections of one client, one every 4 ms, were not answered";
     let gaps = samples.iter().map(|s| s.gap.as_secs_f64() * 1e3).collect();
@@ -166,9 +176,18 @@ mod tests {
     fn two_holders_miss_the_farms_budget_and_nobody_elses() {
         let twice = [Sample { gap: Duration::ZERO, holders: Some([2, 1]) }];
         let met = |rival| -> Vec<Option<bool>> {
-            figures_of(rival, Fault::Frozen, &twice).iter().map(|figure| figure.met).collect()
+            figures_of(rival, Fault::Frozen, &twice, None).iter().map(|figure| figure.met).collect()
         };
         assert_eq!(met(Rival::Farm), [None, Some(false), Some(true)]);
         assert_eq!(met(Rival::ALL[0]), [None, None, None]);
+    }
+
+    #[test]
+    fn a_run_that_fails_takes_nothing_from_those_before_it() {
+        let one = [Sample { gap: Duration::from_millis(7), holders: None }];
+        let why = anyhow::anyhow!("nobody answers");
+        let figures = figures_of(Rival::ALL[0], Fault::Killed, &one, Some(&why));
+        assert_eq!(figures[0].value.map(|v| v.max), Some(7.0));
+        assert_eq!((figures[0].without_value, figures[0].complaints.len()), (1, 1));
     }
 }
