@@ -1,9 +1,12 @@
 //! What the replicated log can say. `farmd::wire` converts to and from `farm/v1/command.proto`.
 
+use std::sync::Arc;
+
 use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
 use crate::lease::Timing;
 use crate::model::{
-    BucketSet, HashKey, Maintenance, Mode, ModuleKind, ModuleName, Node, Profile, Service, Weight,
+    BucketSet, HashKey, Maintenance, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness,
+    Service, Weight,
 };
 use crate::time::{Span, UnixTime};
 
@@ -93,6 +96,24 @@ pub enum Body {
         name: ModuleName,
         /// Its kind.
         kind: ModuleKind,
+    },
+    /// Makes a module what a definition says, whatever it was before (*epoch*).
+    ModuleApply {
+        /// The module.
+        module: ModuleName,
+        /// Its traffic.
+        outline: Outline,
+        /// Its files, packed.
+        content: Arc<[u8]>,
+    },
+    /// The application of a module on a node serves clients, or does not any more.
+    ModuleReadiness {
+        /// The module.
+        module: ModuleName,
+        /// The node.
+        node: NodeId,
+        /// How it is.
+        readiness: Readiness,
     },
     /// Removes a module and its services (*epoch*).
     ModuleRemove(ModuleName),
@@ -233,6 +254,7 @@ impl Command {
             | Body::NodeLeave(_)
             | Body::WeightSet { .. }
             | Body::DrainSet { .. }
+            | Body::ModuleReadiness { .. }
             | Body::MaintenanceOn { .. }
             | Body::MaintenanceOff { .. }
             | Body::RestartBegin { .. }
@@ -246,6 +268,7 @@ impl Command {
             | Body::NodeUpdate(_)
             | Body::NodeRemove(_)
             | Body::ModulePut { .. }
+            | Body::ModuleApply { .. }
             | Body::ModuleRemove(_)
             | Body::ServiceAdd { .. }
             | Body::ServiceRemove { .. }

@@ -27,6 +27,10 @@ pub enum Kind {
     NodeLeaving { name: String },
     NodeRemoved { node: NodeId, name: String },
     ModuleCreated { module: ModuleName },
+    ModuleApplied { module: ModuleName, revision: u64 },
+    ModuleOpened { module: ModuleName, name: String },
+    ModuleClosing { module: ModuleName, name: String },
+    ModuleClosed { module: ModuleName, name: String },
     ModuleRemoved { module: ModuleName },
     ServiceAdded { module: ModuleName, vip: VirtualIp, protocol: Protocol, port: u16, mode: Mode },
     ServiceRemoved { module: ModuleName, vip: VirtualIp, protocol: Protocol, port: u16 },
@@ -64,6 +68,10 @@ impl Kind {
             Self::NodeLeaving { .. } => "node_leaving",
             Self::NodeRemoved { .. } => "node_removed",
             Self::ModuleCreated { .. } => "module_created",
+            Self::ModuleApplied { .. } => "module_applied",
+            Self::ModuleOpened { .. } => "module_opened",
+            Self::ModuleClosing { .. } => "module_closing",
+            Self::ModuleClosed { .. } => "module_closed",
             Self::ModuleRemoved { .. } => "module_removed",
             Self::ServiceAdded { .. } => "service_added",
             Self::ServiceRemoved { .. } => "service_removed",
@@ -107,6 +115,10 @@ impl Kind {
             | Self::MaintenanceOff { name, .. }
             | Self::NodeRemoved { name, .. } => name.clone(),
             Self::ModuleCreated { module }
+            | Self::ModuleApplied { module, .. }
+            | Self::ModuleOpened { module, .. }
+            | Self::ModuleClosing { module, .. }
+            | Self::ModuleClosed { module, .. }
             | Self::ModuleRemoved { module }
             | Self::ServiceAdded { module, .. }
             | Self::ServiceRemoved { module, .. }
@@ -136,6 +148,14 @@ impl Kind {
             Self::NodeLeaving { name } => format!("{name} leaves: its buckets are handed over"),
             Self::NodeRemoved { name, node } => format!("{name} (node {node}) is no longer a member"),
             Self::ModuleCreated { module } => format!("module {module} was created"),
+            Self::ModuleApplied { module, revision } => {
+                format!("module {module} is what revision {revision} says")
+            }
+            Self::ModuleOpened { module, name } => format!("{module} is up on {name}: clients may come"),
+            Self::ModuleClosing { module, name } => {
+                format!("{module} is about to stop on {name}: its clients go elsewhere")
+            }
+            Self::ModuleClosed { module, name } => format!("{module} serves nobody on {name}"),
             Self::ModuleRemoved { module } => format!("module {module} and its services were removed"),
             Self::ServiceAdded { module, vip, protocol, port, mode } => {
                 let (protocol, mode) = (protocol_name(*protocol), mode_name(*mode));

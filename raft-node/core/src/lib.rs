@@ -28,6 +28,7 @@ pub mod electors;
 pub mod event;
 pub mod id;
 pub mod lease;
+pub mod life;
 pub mod limits;
 pub mod model;
 pub mod planner;

@@ -16,6 +16,10 @@ pub const SERVICES: usize = layout::SERVICES;
 pub const LINKS: usize = layout::LINKS;
 /// Longest drain of a module: a change that is open for longer than a day is forgotten by people.
 pub const DRAIN: Span = Span::seconds(24 * 3600);
+/// Bytes of a module's definition, packed.
+pub const DEFINITION: usize = 1 << 20;
+/// Definitions of a module that are kept.
+pub const REVISIONS: usize = 4;
 /// Bytes of the reason of a maintenance: a line of a terminal, twice.
 pub const REASON: usize = 200;
 /// Bytes of a name: a DNS label (RFC 1035 §2.3.4), which node and module names may become.

@@ -3,10 +3,12 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use farm_common::vlan::{NoVlan, Vlan};
 
 use crate::id::{EntryId, Epoch, NodeId};
+use crate::limits;
 use crate::time::{Span, UnixTime};
 
 /// Buckets of a module.
@@ -20,6 +22,25 @@ impl fmt::Debug for HashKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HashKey(secret)")
     }
+}
+
+/// Whether a node, a module or a cluster may have this name: it may become a DNS label.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let letter = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    letter && rest && !name.ends_with('-') && name.len() <= limits::NAME
+}
+
+/// Whether `ip` can be a virtual IP: a unicast address of a network. A link-local address means another host on each
+/// link.
+#[must_use]
+pub fn is_unicast(ip: IpAddr) -> bool {
+    let special = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || special)
 }
 
 /// Name of a module: 1–63 of `a-z 0-9 -`, a letter first.
@@ -350,6 +371,67 @@ pub struct Module {
     pub weights: BTreeMap<NodeId, Weight>,
     /// How long connections may stay with their previous node after a planned change; `None`: nothing was said.
     pub drain: Option<Span>,
+    /// What it was made from, where it was applied as a whole.
+    pub definition: Option<Definition>,
     /// One state per bucket.
     pub assignment: Vec<BucketState>,
+}
+
+impl Module {
+    /// Whether clients may be sent to `node`. One without an application of its own is served by all.
+    #[must_use]
+    pub fn readiness(&self, node: NodeId) -> Readiness {
+        let application = self.definition.as_ref().and_then(|d| d.application.as_ref());
+        application.map_or(Readiness::Open, |on| on.get(&node).copied().unwrap_or(Readiness::Closed))
+    }
+}
+
+/// Whether the application of a module serves clients on a node.
+///
+/// ```text
+///          start_both succeeded        a planned stop
+///  Closed ─────────────────────▶ Open ───────────────▶ Closing ──▶ Closed
+///                                  └───────────── it failed ─────────▲
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Readiness {
+    /// It does not run: whoever owns buckets there loses them at once.
+    Closed,
+    /// It runs, and is about to be stopped: its buckets go elsewhere, connections that are open may end.
+    Closing,
+    /// It runs.
+    Open,
+}
+
+/// What a module was made from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Definition {
+    /// The last ones, the newest at the end; never empty.
+    pub revisions: Vec<Revision>,
+    /// Where its application serves; nowhere else. `None`: it has none, and takes part wherever its node does.
+    pub application: Option<BTreeMap<NodeId, Readiness>>,
+}
+
+/// One definition of a module.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Revision {
+    /// Index of the entry that brought it.
+    pub number: u64,
+    /// Its files, packed; the core does not look into them.
+    pub content: Arc<[u8]>,
+}
+
+/// What a definition says about the traffic of its module.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Outline {
+    /// Kind.
+    pub kind: ModuleKind,
+    /// Services, with the delivery modes of their virtual IPs.
+    pub services: Vec<(Service, Mode)>,
+    /// Weights; others have [`Weight::DEFAULT`].
+    pub weights: BTreeMap<NodeId, Weight>,
+    /// How long connections may stay; `None`: nothing is said.
+    pub drain: Option<Span>,
+    /// Whether it has scripts.
+    pub application: bool,
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod cluster;
+mod definition;
 mod electors;
 mod maintenance;
 mod modules;
@@ -160,6 +161,12 @@ impl ClusterState {
             Body::NodeLeave(node) => self.node_leave(*node),
             Body::NodeRemove(node) => self.node_remove(*node),
             Body::ModulePut { name, kind } => self.module_put(name, *kind),
+            Body::ModuleApply { module, outline, content } => {
+                self.module_apply(module, outline, content, entry)
+            }
+            Body::ModuleReadiness { module, node, readiness } => {
+                self.module_readiness(module, *node, *readiness)
+            }
             Body::ModuleRemove(name) => self.module_remove(name),
             Body::ServiceAdd { module, service, mode } => self.service_add(module, service, *mode),
             Body::ServiceRemove { module, service } => self.service_remove(module, service),

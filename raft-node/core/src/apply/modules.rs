@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use core::net::IpAddr;
-
 use super::nodes::{check_name, own_addresses};
 use super::{Done, Refusal, ensure, happened};
 use crate::event::{Event, Kind, mode_name, protocol_name};
 use crate::id::NodeId;
 use crate::limits;
 use crate::model::{
-    BucketState, Mode, Module, ModuleKind, ModuleName, Node, Role, Service, VirtualIp, Weight,
+    BucketState, Mode, Module, ModuleKind, ModuleName, Node, Readiness, Role, Service, VirtualIp, Weight,
+    is_unicast,
 };
 use crate::state::{ClusterState, Retired, ServiceKey};
 use crate::time::Span;
@@ -36,6 +35,14 @@ impl ClusterState {
     }
 
     pub(super) fn module_remove(&mut self, name: &ModuleName) -> Done {
+        let module = self.modules.get(name).ok_or_else(|| unknown_module(name))?;
+        let application = module.definition.as_ref().and_then(|d| d.application.as_ref());
+        let runs =
+            application.and_then(|on| on.iter().find(|(_, readiness)| **readiness != Readiness::Closed));
+        if let Some((node, _)) = runs {
+            let fact = format!("{name} runs on {}: stop it first", self.name_of(*node));
+            return Err(Refusal::new("module_runs", fact, format!("farmctl module stop {name} --wait")));
+        }
         let module = self.modules.remove(name).ok_or_else(|| unknown_module(name))?;
         let parties = parties(&module);
         for (vip, protocol, port) in module.services.keys() {
@@ -45,6 +52,11 @@ impl ClusterState {
     }
 
     pub(super) fn service_add(&mut self, name: &ModuleName, service: &Service, mode: Mode) -> Done {
+        self.check_undefined(name)?;
+        self.add_service(name, service, mode)
+    }
+
+    pub(super) fn add_service(&mut self, name: &ModuleName, service: &Service, mode: Mode) -> Done {
         self.check_service(name, service, mode)?;
         let (known, module) = match self.modules.get(name) {
             Some(module) => (true, module.clone()),
@@ -65,6 +77,20 @@ impl ClusterState {
     }
 
     pub(super) fn service_remove(&mut self, name: &ModuleName, service: &Service) -> Done {
+        self.check_undefined(name)?;
+        self.remove_service(name, service)
+    }
+
+    /// What a definition says is changed by another one, or the next that is applied would undo it.
+    fn check_undefined(&self, name: &ModuleName) -> Result<(), Refusal> {
+        let defined = self.modules.get(name).is_some_and(|m| m.definition.is_some());
+        ensure(!defined, || {
+            let fact = format!("the services of {name} stand in its definition");
+            Refusal::new("module_defined", fact, format!("farmctl module export {name} DIR"))
+        })
+    }
+
+    pub(super) fn remove_service(&mut self, name: &ModuleName, service: &Service) -> Done {
         let module = self.modules.get_mut(name).ok_or_else(|| unknown_module(name))?;
         let (vip, protocol, port) = key(service);
         ensure(module.services.remove(&key(service)).is_some(), || {
@@ -107,7 +133,7 @@ impl ClusterState {
         }
     }
 
-    fn new_module(&self, name: &ModuleName, kind: ModuleKind) -> Result<Module, Refusal> {
+    pub(super) fn new_module(&self, name: &ModuleName, kind: ModuleKind) -> Result<Module, Refusal> {
         check_name("module", &name.0)?;
         let free = (0..limits::MODULES).find(|s| self.modules.values().all(|m| usize::from(m.slot) != *s));
         let slot = free.and_then(|s| u8::try_from(s).ok()).ok_or_else(|| {
@@ -121,6 +147,7 @@ impl ClusterState {
             services: BTreeMap::new(),
             weights: BTreeMap::new(),
             drain: None,
+            definition: None,
             assignment: vec![BucketState::UNOWNED; self.buckets],
         })
     }
@@ -156,13 +183,8 @@ impl ClusterState {
     }
 
     fn check_vip(&self, vip: VirtualIp) -> Result<(), Refusal> {
-        // A link-local address means another host on each link.
         let ip = vip.ip;
-        let special = match ip {
-            IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
-        };
-        ensure(!(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || special), || {
+        ensure(is_unicast(ip), || {
             let fact = format!("{ip} cannot be a virtual IP: it is no unicast address of a network");
             Refusal::new("vip_not_unicast", fact, "farmctl service add --help")
         })?;
@@ -224,11 +246,11 @@ fn check_same_vip(module: &Module, service: &Service, mode: Mode) -> Result<(), 
     })
 }
 
-fn unknown_module(name: &ModuleName) -> Refusal {
+pub(super) fn unknown_module(name: &ModuleName) -> Refusal {
     Refusal::new("unknown_module", format!("there is no module {name}"), "farmctl service list")
 }
 
-const fn key(service: &Service) -> ServiceKey {
+pub(super) const fn key(service: &Service) -> ServiceKey {
     (service.vip, service.protocol, service.port)
 }
 

@@ -6,14 +6,12 @@ use super::{Done, Refusal, ensure, happened};
 use crate::event::Kind;
 use crate::id::{EntryId, NodeId};
 use crate::limits;
-use crate::model::{Membership, Node};
+use crate::model::{Membership, Node, is_name};
 use crate::state::ClusterState;
 
 /// A DNS label (RFC 1123 §2.1) in lower case that starts with a letter.
 pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
-    let letter = name.starts_with(|c: char| c.is_ascii_lowercase());
-    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    ensure(letter && rest && !name.ends_with('-') && name.len() <= limits::NAME, || {
+    ensure(is_name(name), || {
         let fact = format!(
             "{name:?} is no {what} name: 1 to {} of a-z 0-9 -, a letter first, no - at the end",
             limits::NAME
@@ -86,6 +84,9 @@ impl ClusterState {
         self.maintenance.remove(&id);
         for module in self.modules.values_mut() {
             module.weights.remove(&id);
+            if let Some(application) = module.definition.as_mut().and_then(|d| d.application.as_mut()) {
+                application.remove(&id);
+            }
         }
         happened(Kind::NodeRemoved { node: id, name })
     }

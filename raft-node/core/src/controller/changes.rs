@@ -130,7 +130,7 @@ impl View<'_> {
             let weights = self.weights(module, groups);
             let void = |g: &&&Group| {
                 let may = g.state.current.is_some_and(|c| weights.contains_key(&c) || self.only_lags(c));
-                !may && g.state.previous.is_some_and(|p| self.serves(p))
+                !may && g.state.previous.is_some_and(|p| self.serves_module(module, p))
             };
             picked.add(
                 name,
@@ -174,7 +174,7 @@ impl View<'_> {
 
     /// Who takes over buckets that their owner cannot serve, and buckets that never had an owner.
     fn rescue(&self, name: &ModuleName, module: &Module, groups: &[Group]) -> Vec<Transfer> {
-        if !groups.iter().any(|g| self.needs_rescue(g)) {
+        if !groups.iter().any(|g| self.needs_rescue(module, g)) {
             return Vec::new();
         }
         let weights = self.rescuers(module, groups);
@@ -182,14 +182,17 @@ impl View<'_> {
         let mut moves = BTreeMap::new();
         let mut free = BTreeSet::new();
         for group in groups {
-            let heir = self.heir(group).filter(|h| weights.contains_key(h));
-            match (self.needs_rescue(group), heir) {
+            let heir = self.heir(module, group).filter(|h| weights.contains_key(h));
+            match (self.needs_rescue(module, group), heir) {
                 (true, Some(heir)) => moves.extend(group.buckets.iter().map(|b| (b, heir))),
                 (true, None) => free.extend(group.buckets.iter()),
                 (false, _) => {}
             }
-            let claim =
-                if self.needs_rescue(group) { heir.map_or(Claim::Free, Claim::Held) } else { claim(group) };
+            let claim = if self.needs_rescue(module, group) {
+                heir.map_or(Claim::Free, Claim::Held)
+            } else {
+                claim(group)
+            };
             group.buckets.iter().for_each(|b| claims[b] = claim);
         }
         moves.extend(plan(&weights, &claims).into_iter().filter(|(b, _)| free.contains(b)));
@@ -198,18 +201,18 @@ impl View<'_> {
 
     /// Whether nobody serves new flows of these buckets, or soon would. A leader that does not hear a majority of
     /// the electors is itself the one that is cut off: what it proposed would only hurt when its network comes back.
-    fn needs_rescue(&self, group: &Group) -> bool {
-        group.state.loser().is_none_or(|n| !self.serves(n) && self.hears_majority())
+    fn needs_rescue(&self, module: &Module, group: &Group) -> bool {
+        group.state.loser().is_none_or(|n| !self.serves_module(module, n) && self.hears_majority())
     }
 
     /// Who gets a bucket whose owner died in an open change: the other party, if it lives.
-    fn heir(&self, group: &Group) -> Option<NodeId> {
+    fn heir(&self, module: &Module, group: &Group) -> Option<NodeId> {
         let other = match group.state.phase {
             Phase::Stable => None,
             Phase::Prepare => group.state.current,
             Phase::Move | Phase::MoveClosed | Phase::Activate => group.state.previous,
         };
-        other.filter(|n| self.serves(*n))
+        other.filter(|n| self.serves_module(module, *n))
     }
 
     fn planned(
@@ -227,7 +230,8 @@ impl View<'_> {
                 if known { claim(group) } else { group.state.current.map_or(Claim::Free, Claim::Held) };
             group.buckets.iter().for_each(|b| claims[b] = claim);
         }
-        let live = |b: &usize| module.assignment[*b].current.is_some_and(|owner| self.serves(owner));
+        let live =
+            |b: &usize| module.assignment[*b].current.is_some_and(|owner| self.serves_module(module, owner));
         (plan(weights, &claims).into_iter().filter(|(b, _)| live(b)).collect(), waits)
     }
 

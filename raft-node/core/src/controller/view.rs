@@ -7,7 +7,7 @@ use crate::assignment::Group;
 use crate::command::Evidence;
 use crate::id::{Epoch, NodeId};
 use crate::lease::{Timing, timing};
-use crate::model::{Module, ModuleKind, ModuleName, Node, Pending, Role, Weight};
+use crate::model::{Module, ModuleKind, ModuleName, Node, Pending, Readiness, Role, Weight};
 use crate::state::ClusterState;
 use crate::time::{BootTime, Span};
 
@@ -45,6 +45,11 @@ impl<'a> View<'a> {
         self.controller.presence.serves(node)
     }
 
+    /// Whether `node` can serve clients of `module`: its application runs there too.
+    pub(super) fn serves_module(&self, module: &Module, node: NodeId) -> bool {
+        self.serves(node) && module.readiness(node) != Readiness::Closed
+    }
+
     pub(super) fn hears_majority(&self) -> bool {
         self.state.electors.majority(|e| !self.is_silent(e))
     }
@@ -65,7 +70,7 @@ impl<'a> View<'a> {
         let presence = &self.controller.presence;
         let first = |id| presence.is_eligible(id, self.now) || (presence.is_current(id) && owns(groups, id));
         let second = |id| presence.is_current(id);
-        let last = |id| self.serves(id);
+        let last = |id| self.serves_module(module, id);
         let choices: [&dyn Fn(NodeId) -> bool; 3] = [&first, &second, &last];
         let found = choices.into_iter().map(|there| self.servers(module, there)).find(|w| !w.is_empty());
         found.unwrap_or_default()
@@ -73,7 +78,8 @@ impl<'a> View<'a> {
 
     fn servers(&self, module: &Module, there: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Weight> {
         let may = |n: &&Node| {
-            n.role == Role::Server && self.state.takes_part(n) && covers(n, module) && there(n.id)
+            let open = module.readiness(n.id) == Readiness::Open;
+            n.role == Role::Server && self.state.takes_part(n) && open && covers(n, module) && there(n.id)
         };
         let weight = |n: &Node| module.weights.get(&n.id).copied().unwrap_or(Weight::DEFAULT);
         self.state.nodes.values().filter(may).map(|n| (n.id, weight(n))).filter(|(_, w)| w.0 > 0).collect()

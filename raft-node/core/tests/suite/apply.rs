@@ -8,8 +8,8 @@ use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{EntryId, Epoch, FeatureLevel, Leadership, NodeId};
 use farm_core::limits;
 use farm_core::model::{
-    BucketSet, Link, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Phase, Profile, Role,
-    Service, VirtualIp, Vlan, Weight,
+    BucketSet, Criterion, Link, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Outline, Phase,
+    Profile, Readiness, Role, Service, VirtualIp, Vlan, Weight,
 };
 use farm_core::state::ClusterState;
 use farm_core::time::{Span, UnixTime};
@@ -218,6 +218,81 @@ fn the_same_address_in_two_vlans_is_two_virtual_ips() {
     assert_eq!(log.any(add("db", elsewhere, Mode::Directed)), Err("vip_uncovered"));
     log.any(Body::ServiceRemove { module: name("mail"), service: in_vlan }).unwrap();
     assert!(log.state.module_of(service(80).vip).is_some(), "the other one stays");
+}
+
+fn outline(services: &[Service]) -> Outline {
+    Outline {
+        kind: ModuleKind::Farm,
+        services: services.iter().map(|s| (*s, Mode::Directed)).collect(),
+        weights: [(NodeId(1), Weight(50))].into(),
+        drain: Some(Span::seconds(30)),
+        application: true,
+    }
+}
+
+fn module_apply(outline: Outline, content: &[u8]) -> Body {
+    Body::ModuleApply { module: name("web"), outline, content: content.into() }
+}
+
+#[test]
+fn a_module_is_applied_as_a_whole_or_not_at_all() {
+    let mut log = Log::with_nodes(2);
+    log.any(module_apply(outline(&[service(80), service(81)]), b"one")).unwrap();
+    let web = |log: &Log| log.state.modules[&name("web")].clone();
+    let ports = |log: &Log| web(log).services.keys().map(|(_, _, port)| *port).collect::<Vec<_>>();
+    assert_eq!((ports(&log), web(&log).drain), (vec![80, 81], Some(Span::seconds(30))));
+    assert_eq!(web(&log).weights[&NodeId(1)], Weight(50));
+    let before = log.state.clone();
+    let bad = Service { vip: vip([10, 9, 0, 2]).vip, ..service(82) };
+    assert_eq!(log.any(module_apply(outline(&[service(80), bad]), b"two")), Err("vip_uncovered"));
+    let other = Service { criterion: Criterion::SourcePort, ..service(80) };
+    assert_eq!(log.any(module_apply(outline(&[other]), b"two")), Err("criterion_conflict"));
+    let flood = Outline { services: vec![(service(80), Mode::Flood)], ..outline(&[]) };
+    assert_eq!(log.any(module_apply(flood, b"two")), Err("mode_conflict"));
+    let large = vec![0; limits::DEFINITION + 1];
+    assert_eq!(log.any(module_apply(outline(&[]), &large)), Err("definition_too_large"));
+    assert_eq!(log.state, before, "nothing of what was refused is left");
+    log.any(module_apply(outline(&[service(80), service(82)]), b"two")).unwrap();
+    assert_eq!(ports(&log), [80, 82], "what is named no more goes, what stays is not touched");
+    assert_eq!(log.any(add("web", service(83), Mode::Directed)), Err("module_defined"));
+    let removed = Body::ServiceRemove { module: name("web"), service: service(80) };
+    assert_eq!(log.any(removed), Err("module_defined"));
+}
+
+#[test]
+fn the_last_definitions_are_kept_in_order() {
+    let mut log = Log::with_nodes(1);
+    for n in 0..=u8::try_from(limits::REVISIONS).unwrap() {
+        log.any(module_apply(outline(&[service(80)]), &[n])).unwrap();
+    }
+    let definition = log.state.modules[&name("web")].definition.clone().unwrap();
+    let contents: Vec<u8> = definition.revisions.iter().map(|r| r.content[0]).collect();
+    assert_eq!(contents, [1, 2, 3, 4]);
+    assert!(definition.revisions.is_sorted_by_key(|r| r.number));
+}
+
+#[test]
+fn a_module_that_runs_is_neither_removed_nor_made_another_kind() {
+    let mut log = Log::with_nodes(2);
+    let ready =
+        |node, readiness| Body::ModuleReadiness { module: name("web"), node: NodeId(node), readiness };
+    assert_eq!(log.any(ready(1, Readiness::Open)), Err("unknown_module"));
+    log.any(add("mail", vip([10, 0, 0, 101]), Mode::Directed)).unwrap();
+    let mail = Body::ModuleReadiness { module: name("mail"), node: NodeId(1), readiness: Readiness::Open };
+    assert_eq!(log.any(mail), Err("no_application"));
+    log.any(module_apply(outline(&[service(80)]), b"one")).unwrap();
+    assert_eq!(log.any(ready(9, Readiness::Open)), Err("unknown_node"));
+    log.any(ready(2, Readiness::Open)).unwrap();
+    let web = |log: &Log, node| log.state.modules[&name("web")].readiness(NodeId(node));
+    assert_eq!((web(&log, 1), web(&log, 2)), (Readiness::Closed, Readiness::Open));
+    let light = Outline { kind: ModuleKind::Light, ..outline(&[]) };
+    assert_eq!(log.any(module_apply(light.clone(), b"two")), Err("module_runs"));
+    assert_eq!(log.any(Body::ModuleRemove(name("web"))), Err("module_runs"));
+    log.any(module_apply(outline(&[service(80)]), b"two")).unwrap();
+    assert_eq!(web(&log, 2), Readiness::Open, "another definition stops nothing");
+    log.any(ready(2, Readiness::Closed)).unwrap();
+    log.any(module_apply(light, b"three")).unwrap();
+    log.any(Body::ModuleRemove(name("web"))).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod apply;
 mod assignment;
 mod elector;
 mod holder;
+mod life;
 mod planner;
 #[cfg(feature = "planted")]
 mod planted;

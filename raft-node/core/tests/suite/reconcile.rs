@@ -2,7 +2,7 @@
 
 use farm_core::command::Body;
 use farm_core::id::NodeId;
-use farm_core::model::Membership;
+use farm_core::model::{Membership, Readiness};
 use proptest::prelude::*;
 
 use crate::transcript::{number, play};
@@ -16,6 +16,10 @@ fn reconcile_transcript() {
         match words[0] {
             "up" => world = World::new(u8::try_from(number(words, 1)).unwrap(), 12),
             "service" => world.service_add(),
+            "module" => world.module_apply(),
+            "open" => world.readiness(node(), Readiness::Open),
+            "closing" => world.readiness(node(), Readiness::Closing),
+            "closed" => world.readiness(node(), Readiness::Closed),
             "run" => world.run(number(words, 1)),
             "cut" => world.servers.get_mut(&node()).unwrap().cut = true,
             "heal" => world.servers.get_mut(&node()).unwrap().cut = false,
@@ -81,11 +85,16 @@ enum Fault {
     Back(u64),
     Begin(u64),
     End(u64),
+    Ready(u64, Readiness),
     Maintain(u64),
     Release(u64),
     Drain(u64),
     Join,
     Run(u64),
+}
+
+fn readiness() -> impl Strategy<Value = Readiness> {
+    prop_oneof![Just(Readiness::Open), Just(Readiness::Closing), Just(Readiness::Closed)]
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -108,6 +117,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         2 => node().prop_map(Fault::Back),
         2 => node().prop_map(Fault::Begin),
         1 => node().prop_map(Fault::End),
+        2 => (node(), readiness()).prop_map(|(n, r)| Fault::Ready(n, r)),
         1 => node().prop_map(Fault::Maintain),
         2 => node().prop_map(Fault::Release),
         1 => prop_oneof![Just(0), Just(60_000)].prop_map(Fault::Drain),
@@ -140,6 +150,7 @@ fn inflict(world: &mut World, fault: &Fault) {
         Fault::Back(n) => drop(world.propose(Body::NodeBack(NodeId(*n)))),
         Fault::Begin(n) => world.begin_restart(NodeId(*n)),
         Fault::End(n) => world.end_restart(NodeId(*n)),
+        Fault::Ready(n, readiness) => world.readiness(NodeId(*n), *readiness),
         Fault::Maintain(n) => world.maintain(NodeId(*n)),
         Fault::Release(n) => drop(world.propose(Body::MaintenanceOff { node: NodeId(*n), due: None })),
         Fault::Drain(ms) => world.drain_for(*ms),
@@ -154,9 +165,17 @@ proptest! {
 
     /// P1 is checked at every millisecond by the world itself; here, that it comes to rest once nothing is wrong.
     #[test]
-    fn one_acceptor_at_any_time_and_everything_served_in_the_end(faults in prop::collection::vec(fault(), 10..60)) {
+    fn one_acceptor_at_any_time_and_everything_served_in_the_end(
+        faults in prop::collection::vec(fault(), 10..60),
+        application in any::<bool>(),
+    ) {
         let mut world = World::new(3, 12);
-        world.service_add();
+        if application {
+            world.module_apply();
+            (1..=3).for_each(|n| world.readiness(NodeId(n), Readiness::Open));
+        } else {
+            world.service_add();
+        }
         world.run(1_500);
         for fault in &faults {
             inflict(&mut world, fault);
@@ -181,6 +200,9 @@ proptest! {
                 }
                 if !default(id) {
                     world.weight(*id, 100);
+                }
+                if state.modules.values().any(|m| m.readiness(*id) != Readiness::Open) {
+                    world.readiness(*id, Readiness::Open);
                 }
             }
             world.run(1_000);

@@ -12,8 +12,8 @@ use farm_core::electors::Electors;
 use farm_core::id::{ClusterId, EntryId, Epoch, Generation, Incarnation, Leadership, NodeId};
 use farm_core::lease::{AppliedFences, Ask, Elector, Expiry, Grant, Holder, Renewal, Timing};
 use farm_core::model::{
-    BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, ModuleName, Node, Phase,
-    Profile, Protocol, Role, Service, Vlan, Weight,
+    BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, ModuleKind, ModuleName,
+    Node, Outline, Phase, Profile, Protocol, Readiness, Role, Service, Vlan, Weight,
 };
 use farm_core::restart::{self, Inherited, RESTART_LEASE};
 use farm_core::state::ClusterState;
@@ -309,6 +309,23 @@ impl World {
         self.propose(Body::ServiceAdd { module: module(), service: service(80), mode: Mode::Directed });
     }
 
+    /// The service is one of a module with an application, which serves where [`World::readiness`] says so.
+    pub fn module_apply(&mut self) {
+        let outline = Outline {
+            kind: ModuleKind::Farm,
+            services: vec![(service(80), Mode::Directed)],
+            weights: BTreeMap::new(),
+            drain: None,
+            application: true,
+        };
+        self.propose(Body::ModuleApply { module: module(), outline, content: [1, 2, 3].into() });
+    }
+
+    /// The application on `node` serves, is about to stop, or does not run.
+    pub fn readiness(&mut self, node: NodeId, readiness: Readiness) {
+        self.propose(Body::ModuleReadiness { module: module(), node, readiness });
+    }
+
     /// A person's command, at the leader.
     pub fn propose(&mut self, body: Body) -> Option<EntryId> {
         let leader = self.leader();
@@ -587,8 +604,9 @@ impl World {
         if same < server.log.len() && same < log.len() {
             server.truncate(same);
         }
+        // What stands behind it may be of a leader that nobody followed: only what was sent is known to be the same.
+        let len = log.len();
         log.into_iter().skip(server.log.len().max(same)).for_each(|e| server.push(e));
-        let len = server.log.len();
         server.commit = server.commit.max(commit.min(len));
         self.apply(to);
         self.send(to, from, Packet::Ack { term, of: to, len });
