@@ -1,5 +1,6 @@
-//! What Farm does to the network of the machine it runs on: links, addresses, kernel settings,
-//! neighbours, ARP and neighbour discovery on the wire, and the list of TCP sockets.
+//! What Farm does to the machine it runs on. To its network: links, addresses, kernel settings, neighbours, ARP and
+//! neighbour discovery on the wire, and the list of TCP sockets. To its processes: scripts, the groups that they run in,
+//! their logs, and whether they are alive.
 //!
 //! Everything acts in the network namespace of the thread that opens the handle ([`Netlink`],
 //! [`Announcer`](announce::Announcer), [`SockDiag`](sockets::SockDiag)) or makes the call. No
@@ -11,6 +12,7 @@
 mod arp;
 mod error;
 mod ethtool;
+mod event;
 mod ndp;
 mod netlink;
 mod packet;
@@ -18,12 +20,16 @@ mod watch;
 
 pub mod address;
 pub mod announce;
+pub mod applog;
+pub mod cgroup;
 pub mod claim;
 pub mod fdb;
 pub mod links;
 pub mod multicast;
 pub mod neighbour;
 pub mod probe;
+pub mod processes;
+pub mod script;
 pub mod sockets;
 pub mod sysctl;
 

@@ -1,9 +1,11 @@
-//! The host functions against the real kernel, in network namespaces of their own. Needs root.
+//! The host functions against the real kernel, in network namespaces and control groups of their own. Needs root.
 
 mod addresses;
 mod discovery;
 mod links;
 mod namespace;
+mod processes;
+mod scripts;
 mod silence;
 mod sockets;
 mod tap;

@@ -1,0 +1,179 @@
+//! The log of a module's application: what its scripts and whatever they left running write, line by line.
+//!
+//! It is written by a process of its own ([`pump`]), at the other end of a pipe: an application that goes on when the
+//! daemon dies must have somebody who reads. Several may write into one directory; a line is one append.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The file that is written; older ones have a number behind it.
+const FILE: &str = "log";
+/// Stands where a line was cut.
+const CUT: &str = " …";
+
+/// How much may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one file; then the next one begins.
+    pub file_bytes: u64,
+    /// Files that are kept beside the one that is written.
+    pub files: u32,
+    /// Bytes of one line; the rest is cut off.
+    pub line_bytes: usize,
+    /// Lines per second; more are counted and thrown away.
+    pub lines_per_second: u32,
+}
+
+/// Writes every line of `input` into the log in `directory`, as `TIME LABEL: LINE`, until its end.
+///
+/// # Errors
+/// Of the file system. What cannot be read as UTF-8 is written as far as it can be.
+pub fn pump(input: impl Read, directory: &Path, label: &str, limits: &Limits) -> io::Result<()> {
+    let mut lines = BufReader::new(input);
+    let mut quota = Quota::new(limits.lines_per_second);
+    while let Some(line) = next_line(&mut lines, limits.line_bytes)? {
+        let (allowed, dropped) = quota.ask(Instant::now());
+        if dropped > 0 && allowed {
+            append(directory, label, &format!("{dropped} lines were written too fast and are lost"), limits)?;
+        }
+        if allowed {
+            append(directory, label, &line, limits)?;
+        }
+    }
+    match quota.dropped {
+        0 => Ok(()),
+        n => append(directory, label, &format!("{n} lines were written too fast and are lost"), limits),
+    }
+}
+
+/// Writes one line.
+///
+/// # Errors
+/// Of the file system.
+pub fn append(directory: &Path, label: &str, text: &str, limits: &Limits) -> io::Result<()> {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let line = format!("{now} {label}: {text}\n");
+    let mut file = open(directory)?;
+    if file.metadata()?.len() + line.len() as u64 > limits.file_bytes {
+        rotate(directory, limits)?;
+        file = open(directory)?;
+    }
+    file.write_all(line.as_bytes())
+}
+
+/// The last lines, oldest first, over as many files as that takes.
+///
+/// # Errors
+/// Of the file system; a log that was never written is empty.
+pub fn tail(directory: &Path, lines: usize) -> io::Result<Vec<String>> {
+    let mut found: Vec<String> = Vec::new();
+    for number in 0.. {
+        let text = match fs::read(file(directory, number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            read => read?,
+        };
+        let older = String::from_utf8_lossy(&text);
+        let wanted = lines - found.len();
+        let older: Vec<String> = older.lines().rev().take(wanted).map(str::to_owned).collect();
+        found.extend(older);
+        if found.len() >= lines {
+            break;
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn file(directory: &Path, number: u32) -> PathBuf {
+    if number == 0 { directory.join(FILE) } else { directory.join(format!("{FILE}.{number}")) }
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(file(directory, 0))
+}
+
+/// Moves each file one number up. Whoever comes second finds a short file and leaves it.
+fn rotate(directory: &Path, limits: &Limits) -> io::Result<()> {
+    let guard = Flock::lock(File::open(directory)?, FlockArg::LockExclusive);
+    let _guard = guard.map_err(|(_, error)| io::Error::from(error))?;
+    let full = fs::metadata(file(directory, 0)).is_ok_and(|m| m.len() * 2 > limits.file_bytes);
+    if !full {
+        return Ok(());
+    }
+    for number in (0..limits.files).rev() {
+        match fs::rename(file(directory, number), file(directory, number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    // Where nothing older is kept.
+    if limits.files == 0 { fs::remove_file(file(directory, 0)) } else { Ok(()) }
+}
+
+/// The next line without its end, cut to `limit` bytes; `None` at the end of the input.
+fn next_line(input: &mut impl BufRead, limit: usize) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let mut cut = false;
+    loop {
+        let chunk = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            filled => filled?,
+        };
+        if chunk.is_empty() {
+            return Ok((!line.is_empty()).then(|| text(&line, cut)));
+        }
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let part = &chunk[..end.unwrap_or(chunk.len())];
+        let room = limit.saturating_sub(line.len()).min(part.len());
+        line.extend_from_slice(&part[..room]);
+        cut |= room < part.len();
+        let used = end.map_or(chunk.len(), |at| at + 1);
+        input.consume(used);
+        if end.is_some() {
+            return Ok(Some(text(&line, cut)));
+        }
+    }
+}
+
+fn text(line: &[u8], cut: bool) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut text: String =
+        text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+    if cut {
+        text.push_str(CUT);
+    }
+    text
+}
+
+/// A bucket that fills with one second's lines.
+struct Quota {
+    per_second: f64,
+    left: f64,
+    at: Option<Instant>,
+    dropped: u64,
+}
+
+impl Quota {
+    fn new(per_second: u32) -> Self {
+        Self { per_second: f64::from(per_second), left: f64::from(per_second), at: None, dropped: 0 }
+    }
+
+    /// Whether one more may be written, and how many were not since the last that was.
+    fn ask(&mut self, now: Instant) -> (bool, u64) {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.at = Some(now);
+        self.left = (self.left + passed.as_secs_f64() * self.per_second).min(self.per_second);
+        // Having lost some, it waits until there is room for a few.
+        let needed = if self.dropped > 0 { (self.per_second / 10.0).max(2.0) } else { 1.0 };
+        if self.left < needed {
+            self.dropped += 1;
+            return (false, self.dropped);
+        }
+        self.left -= 1.0;
+        (true, std::mem::take(&mut self.dropped))
+    }
+}

@@ -1,0 +1,220 @@
+//! Scripts that behave as they like, the groups they run in, and the log of what they say.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use farm_host::applog::{self, Limits};
+use farm_host::cgroup::Cgroup;
+use farm_host::script::{Outcome, Script};
+use tempfile::TempDir;
+
+/// Long enough for any machine; what is asserted is what happens, not when.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory and a group for one test; what runs in it ends with the value.
+pub struct Place {
+    pub directory: TempDir,
+    pub group: Cgroup,
+}
+
+impl Place {
+    pub fn new(name: &str) -> Self {
+        let group = Cgroup::open(&format!("farm-test-{}-{name}", std::process::id())).unwrap();
+        Self { directory: tempfile::tempdir().unwrap(), group }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a script.
+    pub fn program(&self, text: &str) -> PathBuf {
+        let path = self.file("script");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    pub fn script(&self, program: PathBuf, limit: Duration) -> Script {
+        Script {
+            program,
+            arguments: vec!["STOP".into(), "WAIT".into()],
+            environment: vec![("FARM_MODULE".into(), "web".into())],
+            directory: self.directory.path().to_owned(),
+            cgroup: self.group.path().to_owned(),
+            output: File::create(self.file("output")).unwrap(),
+            limit,
+        }
+    }
+
+    pub async fn run(&self, text: &str, limit: Duration) -> Outcome {
+        self.script(self.program(text), limit).run().await
+    }
+
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.file("output")).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.group.kill().unwrap();
+        let gone = |group: &Cgroup| !group.is_populated().unwrap();
+        while !gone(&self.group) {
+            std::thread::yield_now();
+        }
+        self.group.remove().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_script_has_its_arguments_its_environment_and_nothing_else() {
+    let place = Place::new("plain");
+    let said = place.run("echo \"$@\" $FARM_MODULE ${HOME-none}; pwd; echo oops >&2; exit 3", LONG).await;
+    assert_eq!(said, Outcome::Exited(3));
+    let at = place.directory.path().canonicalize().unwrap();
+    assert_eq!(place.output(), format!("STOP WAIT web none\n{}\noops\n", at.display()));
+    assert_eq!(place.run("kill -9 $$", LONG).await, Outcome::Signalled(9));
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_says_so() {
+    let place = Place::new("norun");
+    let missing = place.script(place.file("missing"), LONG).run().await;
+    assert!(matches!(missing, Outcome::NotRun(_)), "{missing:?}");
+    let program = place.program("true");
+    fs::write(&program, "#!/no/such/shell\n").unwrap();
+    let broken = place.script(program, LONG).run().await;
+    assert!(matches!(broken, Outcome::NotRun(_)), "{broken:?}");
+}
+
+#[tokio::test]
+async fn what_it_leaves_running_stays_in_the_group_until_that_is_killed() {
+    let place = Place::new("daemon");
+    let said = place.run("sleep 600 & (setsid sleep 601 &) ; exit 0", LONG).await;
+    assert_eq!(said, Outcome::Exited(0), "the script does not wait for what it leaves");
+    assert!(place.group.processes().unwrap().len() >= 2);
+    assert!(place.group.is_populated().unwrap());
+    place.group.kill().unwrap();
+    place.group.emptied().await.unwrap();
+    assert_eq!(place.group.processes().unwrap(), []);
+    assert!(!place.group.is_populated().unwrap());
+}
+
+#[tokio::test]
+async fn one_that_hangs_and_ignores_the_signal_is_killed_and_its_daemons_are_not() {
+    let place = Place::new("hang");
+    let text = "trap '' TERM; (setsid sleep 600 &); while :; do sleep 0.1; done";
+    assert_eq!(place.run(text, Duration::from_millis(300)).await, Outcome::TimedOut);
+    // A killed process is listed until it is reaped.
+    let left = loop {
+        let left = place.group.processes().unwrap();
+        if left.len() <= 1 {
+            break left;
+        }
+        tokio::task::yield_now().await;
+    };
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", left[0])).unwrap();
+    assert_eq!(line, "sleep\x00600\x00");
+}
+
+#[tokio::test]
+async fn one_that_nobody_waits_for_any_more_is_killed() {
+    let place = Place::new("dropped");
+    let begun = place.file("begun");
+    let run = place.run("touch begun; sleep 600", LONG);
+    let waited = async {
+        while !begun.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! { said = run => panic!("{said:?}"), () = waited => {} }
+    place.group.emptied().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_is_emptied_though_its_processes_fork_all_the_time() {
+    let place = Place::new("forks");
+    let text = "for i in $(seq 50); do (while :; do sleep 0.01; done) & done; exit 0";
+    assert_eq!(place.run(text, LONG).await, Outcome::Exited(0));
+    place.group.kill().unwrap();
+    place.group.emptied().await.unwrap();
+    assert_eq!(place.group.processes().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_group_is_found_again_by_its_name() {
+    let place = Place::new("again");
+    place.run("(setsid sleep 600 &); exit 0", LONG).await;
+    let again = Cgroup::open(&format!("farm-test-{}-again", std::process::id())).unwrap();
+    assert_eq!((again.path(), again.is_populated().unwrap()), (place.group.path(), true));
+    assert!(again.remove().is_err(), "something runs in it");
+}
+
+const SMALL: Limits = Limits { file_bytes: 2_000, files: 2, line_bytes: 100, lines_per_second: 100_000 };
+
+fn log_of(directory: &Path) -> Vec<String> {
+    let lines = applog::tail(directory, usize::MAX).unwrap();
+    lines.iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn the_log_has_lines_whatever_was_written() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path();
+    let long = "x".repeat(300);
+    let input = [b"one\ntwo\xff\n".as_slice(), long.as_bytes(), b"\n\x1b[31mred\nlast"].concat();
+    applog::pump(input.as_slice(), at, "start_both", &SMALL).unwrap();
+    let cut = format!("start_both: {} …", "x".repeat(100));
+    let red = "start_both: \u{fffd}[31mred";
+    assert_eq!(log_of(at), ["start_both: one", "start_both: two\u{fffd}", &cut, red, "start_both: last"]);
+}
+
+#[test]
+fn the_log_is_rotated_and_never_grows_beyond_its_files() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path();
+    let input: String = (0..1_000).map(|n| format!("line {n}\n")).collect();
+    std::thread::scope(|scope| {
+        for label in ["a", "b"] {
+            let input = &input;
+            scope.spawn(move || applog::pump(input.as_bytes(), at, label, &SMALL).unwrap());
+        }
+    });
+    let mut sizes: Vec<(String, u64)> = fs::read_dir(at)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .collect();
+    sizes.sort();
+    let names: Vec<&str> = sizes.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["log", "log.1", "log.2"]);
+    // Two that write at once may each add a line before one of them notices.
+    assert!(sizes.iter().all(|(_, size)| *size < SMALL.file_bytes + 2 * 200), "{sizes:?}");
+    let last = log_of(at);
+    assert!(last.iter().all(|line| line.starts_with("a: line ") || line.starts_with("b: line ")), "{last:?}");
+    assert_eq!(applog::tail(at, 1).unwrap().len(), 1);
+}
+
+#[test]
+fn a_flood_is_thinned_and_says_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let limits = Limits { file_bytes: 1 << 20, lines_per_second: 50, ..SMALL };
+    let input = "flood\n".repeat(20_000);
+    applog::pump(input.as_bytes(), scratch.path(), "s", &limits).unwrap();
+    let lines = log_of(scratch.path());
+    assert!(lines.len() < 20_000, "{}", lines.len());
+    let lost: u64 = lines
+        .iter()
+        .filter_map(|l| {
+            l.strip_prefix("s: ")?
+                .strip_suffix(" lines were written too fast and are lost")?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum();
+    let kept = lines.iter().filter(|line| *line == "s: flood").count() as u64;
+    assert_eq!(kept + lost, 20_000);
+}
