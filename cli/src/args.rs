@@ -55,9 +55,12 @@ pub enum Command {
     /// Virtual IPs and ports: add, list, remove
     #[command(subcommand)]
     Service(cmd::service::Service),
-    /// Applications: shares of the nodes, how long connections may stay
+    /// Applications: apply, start, stop, show, log, shares of the nodes, how long connections may stay
     #[command(subcommand)]
     Module(cmd::module::Module),
+    /// From a script of a module: log, error, stop, restart, incloop, checkloop
+    #[command(subcommand)]
+    Script(cmd::script::Script),
     /// Who serves a client, and why
     Explain(cmd::explain::Explain),
     /// Follow the state of the cluster; a daemon that goes away is asked again, for as long as --timeout or for ever
@@ -115,8 +118,9 @@ pub fn parse_cure(cure: &str) -> Result<(), String> {
 }
 
 /// What stands for something in a cure, with an example of it.
-const PLACEHOLDERS: [(&str, &str); 9] = [
+const PLACEHOLDERS: [(&str, &str); 10] = [
     ("CLIENT", "192.0.2.7"),
+    ("DIR", "web"),
     ("IP", "192.0.2.100"),
     ("MODULE", "web"),
     ("NAME", "node1"),

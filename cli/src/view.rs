@@ -46,6 +46,11 @@ words! {
     mode: Mode, "MODE_";
     profile: Profile, "PROFILE_";
     phase: Phase, "PHASE_";
+    place: Place, "PLACE_";
+    life_status: LifeStatus, "LIFE_STATUS_";
+    resource_state: ResourceState, "RESOURCE_STATE_";
+    readiness: Readiness, "READINESS_";
+    effect: ChangeEffect, "CHANGE_EFFECT_";
 }
 
 fn word(name: &str, prefix: &str) -> String {
@@ -168,7 +173,103 @@ view! {
         shares: Vec<Share> = each(&m.shares),
         open_changes: u32 = m.open_changes,
         sockets_draining: Option<u64> = m.sockets_draining,
+        lives: Vec<ModuleLife> = each(&m.lives),
     }
+}
+view! {
+    /// The application of a module on a node.
+    ModuleLife(ModuleLife as m) {
+        module: String = m.module.clone(),
+        node: u64 = m.node,
+        place: String = place(m.place),
+        status: String = life_status(m.status),
+        since_ms: u64 = m.since_ms,
+        cause: String = m.cause.clone(),
+        loops: u32 = m.loops,
+        resources: Vec<Resource> = each(&m.resources),
+        wanted: bool = m.wanted,
+        revision: u64 = m.revision,
+    }
+}
+view! {
+    /// What a module depends on.
+    Resource(Resource as m) {
+        name: String = m.name.clone(),
+        state: String = resource_state(m.state),
+        since_ms: u64 = m.since_ms,
+        detail: String = m.detail.clone(),
+    }
+}
+view! {
+    /// What a module was made from.
+    ModuleDefinition(ModuleDefinition as m) {
+        revisions: Vec<Revision> = each(&m.revisions),
+        application: bool = m.application,
+        readiness: Vec<NodeReadiness> = each(&m.readiness),
+    }
+}
+view! {
+    /// One definition that is kept; its files are for `module export`.
+    Revision(Revision as m) { number: u64 = m.number, }
+}
+view! {
+    /// Whether clients may come to a node.
+    NodeReadiness(NodeReadiness as m) { node: u64 = m.node, readiness: String = readiness(m.readiness), }
+}
+view! {
+    /// `module apply`, `module rollback`.
+    ModuleApplied(ModuleApplyResponse as m) {
+        revision: u64 = m.revision,
+        changes: Vec<ModuleChange> = each(&m.changes),
+        findings: Vec<Finding> = each(&m.findings),
+        epoch: u64 = m.epoch,
+        index: u64 = m.index,
+    }
+}
+view! {
+    /// A difference to what there was.
+    ModuleChange(ModuleChange as m) { text: String = m.text.clone(), effect: String = effect(m.effect), }
+}
+view! {
+    /// What is wrong with a definition.
+    Finding(Finding as m) {
+        file: String = m.file.clone(),
+        line: Option<u32> = m.line,
+        fact: String = m.fact.clone(),
+        remedy: String = m.remedy.clone(),
+    }
+}
+view! {
+    /// `module start` and its like.
+    ModuleControlled(ModuleControlResponse as m) { nodes: Vec<NodeControlled> = each(&m.nodes), }
+}
+view! {
+    /// What a node answered.
+    NodeControlled(ModuleControlled as m) {
+        node: u64 = m.node,
+        name: String = m.name.clone(),
+        failed: String = m.failed.clone(),
+    }
+}
+view! {
+    /// `module new`, `module export`: the files that were written.
+    ModuleFiles(ModuleFiles as m) {
+        module: String = m.module.clone(),
+        revision: u64 = m.revision,
+        files: Vec<ModuleFile> = each(&m.files),
+    }
+}
+view! {
+    /// One of them.
+    ModuleFile(ModuleFile as m) { path: String = m.path.clone(), executable: bool = m.executable, }
+}
+view! {
+    /// `module log`.
+    ModuleLogLines(ModuleLogLines as m) { lines: Vec<String> = m.lines.clone(), }
+}
+view! {
+    /// `script incloop`, `script checkloop`.
+    ScriptResponse(ScriptResponse as m) { limit_reached: bool = m.limit_reached, loops: u32 = m.loops, }
 }
 view! {
     /// A module. Who owns which bucket is not for clients: `shares` says how many.
@@ -180,6 +281,7 @@ view! {
         weights: Vec<NodeWeight> = each(&m.weights),
         slot: u32 = m.slot,
         drain_ms: Option<u64> = m.drain_ms,
+        definition: Option<ModuleDefinition> = m.definition.as_ref().map(Into::into),
     }
 }
 view! {
@@ -292,6 +394,13 @@ view! {
 pub struct Nodes {
     /// As in `cluster status`.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// `module list`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Modules {
+    /// As in `cluster status`.
+    pub modules: Vec<ModuleStatus>,
 }
 
 /// `service list`.

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use farm_core::apply::LEVEL;
 use farm_core::id::FeatureLevel;
 
 use crate::config::Config;
+use crate::modules::LOG_LIMITS;
 use crate::problem::Problem;
 use crate::run::run;
 
@@ -25,6 +26,31 @@ struct Arguments {
     /// know the level, and the kernel must take its filter.
     #[arg(long, requires = "check", value_name = "LEVEL")]
     needs_level: Option<u32>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Parts of the daemon that run as processes of their own.
+#[derive(Subcommand)]
+enum Part {
+    /// Writes what comes from standard input into the log of a module. Started by the daemon; it outlives it.
+    #[command(hide = true)]
+    Applog(Applog),
+}
+
+#[derive(Args)]
+struct Applog {
+    /// Directory of the log.
+    directory: PathBuf,
+    /// Who writes.
+    #[arg(long)]
+    label: String,
+    /// Bytes of a file.
+    #[arg(long)]
+    size: u64,
+    /// Older files that are kept.
+    #[arg(long)]
+    files: u32,
 }
 
 /// Reads the arguments and runs the daemon.
@@ -32,7 +58,8 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments {
-        Arguments { check: true, config, needs_level } => check(&config, needs_level.map(FeatureLevel)),
+        Arguments { part: Some(Part::Applog(log)), .. } => applog(&log),
+        Arguments { check: true, config, needs_level, part: None } => check(&config, needs_level.map(FeatureLevel)),
         Arguments { config, .. } => run(&config),
     };
     match done {
@@ -42,6 +69,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn applog(log: &Applog) -> Result<(), Problem> {
+    let limits = farm_host::applog::Limits { file_bytes: log.size, files: log.files, ..LOG_LIMITS };
+    farm_host::applog::pump(std::io::stdin().lock(), &log.directory, &log.label, &limits).map_err(|error| {
+        let fact = format!("{} cannot be written: {error}", log.directory.display());
+        Problem::new("log_failed", fact, format!("df {}", log.directory.display()))
+    })
 }
 
 fn check(config: &Path, needs: Option<FeatureLevel>) -> Result<(), Problem> {

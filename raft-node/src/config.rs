@@ -37,6 +37,8 @@ struct File {
     link: Vec<LinkLine>,
     #[serde(default)]
     guard_table: Option<String>,
+    #[serde(default)]
+    cgroup: Option<String>,
 }
 
 #[derive(Deserialize, Debug)]
@@ -146,6 +148,8 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Name of the nftables guard table.
     pub guard_table: String,
+    /// Directory below the cgroup2 mount in which applications run.
+    pub cgroup: String,
 }
 
 fn default_data_dir() -> PathBuf {
@@ -204,6 +208,7 @@ impl Config {
             links,
             xdp_mode: file.interfaces.xdp_mode,
             guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),
+            cgroup: file.cgroup.unwrap_or_else(|| "farm".into()),
         })
     }
 }

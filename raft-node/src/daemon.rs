@@ -168,7 +168,8 @@ impl Daemon {
         timing: Option<raft::Timing>,
     ) -> Result<Arc<Member>, Problem> {
         let (config, journal) = (self.config.clone(), self.journal.clone());
-        let setup = Setup { config, store, belonging, generation, timing, secret, journal };
+        let program = self.program.path().to_owned();
+        let setup = Setup { config, store, belonging, generation, timing, secret, journal, program };
         let member = Member::start(setup).await?;
         member.follow_restarts(self.program.clone(), self.replace.clone());
         self.member.send_replace(Some(member.clone()));

@@ -10,6 +10,7 @@
 //! * [`proposer`] — the way of a command into the log, from whichever member it starts.
 //! * [`driver`] → [`effects`] — what is observed goes into the core's controller, effects come out.
 //! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
+//! * [`modules`] — applications of modules on this host: scripts, processes, logs.
 //! * [`condition`] — what is not green, and since when.
 //! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod lease;
 pub mod look;
 pub mod measure;
 pub mod member;
+pub mod modules;
 pub mod node;
 pub mod peer;
 pub mod problem;

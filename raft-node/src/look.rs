@@ -12,6 +12,7 @@ use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
 
 use crate::lease::LeaseHandle;
+use crate::modules::Modules;
 use crate::node::HostView;
 
 /// Sockets of buckets that are to leave this node, by module, as of the last survey.
@@ -46,6 +47,8 @@ pub struct Mirror {
     pub host: Arc<HostView>,
     /// Its drains.
     pub drains: Arc<Drains>,
+    /// Its modules.
+    pub modules: Arc<Modules>,
 }
 
 impl Mirror {
@@ -63,6 +66,7 @@ impl Mirror {
             feature_level: LEVEL.0,
             version: env!("CARGO_PKG_VERSION").into(),
             run: self.run.0.to_vec().into(),
+            lives: self.modules.lives(),
             draining: self.drains.lock().iter().map(sockets).collect(),
         }
     }

@@ -7,6 +7,7 @@ mod stay;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
-use farm_core::model::{Node, VirtualIp};
+use farm_core::model::{ModuleName, Node, VirtualIp};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -34,6 +35,7 @@ use crate::journal::{Journal, Record, now_ms};
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::look::Mirror;
+use crate::modules::{self, Modules};
 use crate::node::{self, FilterHost, Follower, HostView};
 use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
@@ -89,6 +91,8 @@ pub struct Setup {
     pub secret: Secret,
     /// The journal.
     pub journal: Arc<Journal>,
+    /// This daemon's program.
+    pub program: PathBuf,
 }
 
 /// Latest observations by node.
@@ -106,6 +110,10 @@ pub struct Member {
     pub host: Arc<HostView>,
     /// Its journal.
     pub journal: Arc<Journal>,
+    /// Applications of modules on it.
+    pub modules: Arc<Modules>,
+    /// The daemon's program.
+    pub program: PathBuf,
     raft: Handle,
     proposer: Proposer,
     heard: HeardBy,
@@ -157,12 +165,14 @@ impl Member {
         };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
-        let mirror = Mirror { run, lease: lease.clone(), host: host.view(), drains: Arc::default() };
+        let mirror = Mirror { run, lease: lease.clone(), host: host.view(), drains: Arc::default(), modules: Arc::default() };
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),
             mirror: mirror.clone(),
             driver: feedback.clone(),
+            modules: mirror.modules.clone(),
+            data_dir: setup.config.data_dir.clone(),
             appended: appended_seen,
         };
         raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
@@ -173,6 +183,8 @@ impl Member {
             lease,
             host: host.view(),
             journal: setup.journal,
+            modules: mirror.modules.clone(),
+            program: setup.program,
             raft,
             proposer,
             heard: HeardBy::default(),
@@ -223,6 +235,7 @@ impl Member {
         let elsewhere = self.host.elsewhere.clone();
         tasks.spawn(node::watch_sockets(self.me, lease, self.raft.state(), elsewhere, journal));
         tasks.spawn(self.clone().keep_dates());
+        tasks.spawn(self.modules.clone().run(self.clone()));
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());
         for link in 0..self.config.links.len() {
@@ -298,6 +311,38 @@ impl Member {
     /// How `node` is, from itself; `None` when it does not answer at once.
     pub async fn look(&self, node: NodeId) -> Option<v1::LookResponse> {
         if node == self.me { Some(self.mirror.look()) } else { self.proposer.peers.look(node).await }
+    }
+
+    /// Starts or stops `node`'s part of a module.
+    ///
+    /// # Errors
+    /// Its refusal, or that it does not answer.
+    pub async fn control(
+        &self,
+        node: NodeId,
+        module: &ModuleName,
+        action: v1::ModuleAction,
+    ) -> Result<(), Problem> {
+        if node == self.me {
+            return self.modules.control(module, action.into()).await;
+        }
+        self.proposer.peers.control(node, module, action).await
+    }
+
+    /// The last lines of a module's log on `node`.
+    ///
+    /// # Errors
+    /// That it cannot be read, or does not answer.
+    pub async fn module_log(
+        &self,
+        node: NodeId,
+        module: &ModuleName,
+        last: u64,
+    ) -> Result<Vec<String>, Problem> {
+        if node == self.me {
+            return modules::log(&self.config.data_dir, module, last).await;
+        }
+        self.proposer.peers.log(node, module, last).await
     }
 
     /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.

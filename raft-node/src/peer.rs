@@ -21,6 +21,7 @@ use crate::api::status as problem_status;
 use crate::driver::Feedback;
 use crate::lease::LeaseHandle;
 use crate::look::Mirror;
+use crate::modules::{self, Modules};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
 use crate::raft::{
@@ -39,6 +40,9 @@ const FENCE_WAIT: Duration = Duration::from_millis(200);
 
 /// A node that does not say within this how it is is shown without: a person waits for the answer.
 const LOOK_WAIT: Duration = Duration::from_millis(250);
+
+/// A node that does not do within this what its part of a module is asked for is one that does not answer.
+const CONTROL_WAIT: Duration = Duration::from_secs(2);
 
 /// What came of a command.
 #[derive(Clone, Debug)]
@@ -128,6 +132,7 @@ enum Purpose {
     Expiry,
     Drain,
     Look,
+    Modules,
 }
 
 /// Connections to the other members, made when first used.
@@ -218,6 +223,40 @@ impl PeerClients {
         let call = |mut client: Client| async move { client.look(v1::LookRequest {}).await };
         self.call((node, Purpose::Look), LOOK_WAIT, call).await.ok()
     }
+
+    /// Starts or stops `node`'s part of a module.
+    ///
+    /// # Errors
+    /// Its refusal, or `node_silent`.
+    pub async fn control(
+        &self,
+        node: NodeId,
+        module: &ModuleName,
+        action: v1::ModuleAction,
+    ) -> Result<(), Problem> {
+        let request = v1::ControlRequest { module: module.0.clone(), action: action.into() };
+        let call = |mut client: Client| async move { client.control(request).await };
+        let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
+        match answer.map_err(|error| silent(&error))?.refused {
+            None => Ok(()),
+            Some(v1::Refusal { code, fact, cure }) => Err(Problem::new(code, fact, cure)),
+        }
+    }
+
+    /// The last lines of a module's log on `node`.
+    ///
+    /// # Errors
+    /// `node_silent`.
+    pub async fn log(&self, node: NodeId, module: &ModuleName, last: u64) -> Result<Vec<String>, Problem> {
+        let request = v1::LogRequest { module: module.0.clone(), last };
+        let call = |mut client: Client| async move { client.log(request).await };
+        let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
+        answer.map(|lines| lines.lines).map_err(|error| silent(&error))
+    }
+}
+
+fn silent(error: &CallError) -> Problem {
+    Problem::new("node_silent", format!("it does not answer: {error}"), "farmctl node list")
 }
 
 /// Asks the cluster behind `peer` for membership.
@@ -257,6 +296,10 @@ pub struct Serving {
     pub driver: mpsc::Sender<Feedback>,
     /// What it can say of itself.
     pub mirror: Mirror,
+    /// Its modules, and where their logs are.
+    pub modules: Arc<Modules>,
+    /// Directory of the daemon's data.
+    pub data_dir: std::path::PathBuf,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
     pub appended: watch::Receiver<u64>,
 }
@@ -337,6 +380,18 @@ impl PeerHandler for Serving {
 
     async fn look(&self, _: Caller) -> Result<v1::LookResponse, Status> {
         Ok(self.mirror.look())
+    }
+
+    async fn control(&self, _: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status> {
+        let done = self.modules.control(&ModuleName(request.module), request.action).await;
+        let refused = |p: Problem| v1::Refusal { code: p.code.into(), fact: p.fact, cure: p.cure };
+        Ok(v1::ControlResponse { refused: done.err().map(refused) })
+    }
+
+    async fn log(&self, _: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {
+        let name = ModuleName(request.module);
+        let lines = modules::log(&self.data_dir, &name, request.last).await;
+        lines.map(|lines| v1::ModuleLogLines { lines }).map_err(|p| problem_status(Code::Internal, &p))
     }
 }
 

@@ -100,6 +100,7 @@ fn can_wait(body: &Body) -> bool {
     match body {
         Body::NodeJoin(_)
         | Body::ModulePut { .. }
+        | Body::ModuleApply { .. }
         | Body::ModuleRemove(_)
         | Body::ServiceAdd { .. }
         | Body::ServiceRemove { .. }
@@ -113,6 +114,7 @@ fn can_wait(body: &Body) -> bool {
         Body::ClusterRename(_) => true,
         Body::Found { .. }
         | Body::NodeUpdate(_)
+        | Body::ModuleReadiness { .. }
         | Body::NodeAway(_)
         | Body::NodeBack(_)
         | Body::NodeLeave(_)

@@ -10,8 +10,9 @@ use farm_core::id::{
 };
 use farm_core::lease::{Grant, Renewal};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, HashKey, Link, Maintenance, Membership, Mode, Module,
-    ModuleKind, ModuleName, Node, Pending, Phase, Profile, Protocol, Role, Service, VirtualIp, Vlan, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, Definition, HashKey, Link, Maintenance, Membership, Mode, Module,
+    ModuleKind, ModuleName, Node, Outline, Pending, Phase, Profile, Protocol, Readiness, Revision, Role, Service,
+    VirtualIp, Vlan, Weight,
 };
 use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
@@ -176,6 +177,11 @@ fn configuration() -> impl Strategy<Value = Body> {
     let kind = select(vec![ModuleKind::Farm, ModuleKind::Light]);
     prop_oneof![
         (module(), kind).prop_map(|(name, kind)| Body::ModulePut { name, kind }),
+        (module(), outline(), vec(any::<u8>(), 0..40)).prop_map(|(module, outline, content)| {
+            Body::ModuleApply { module, outline, content: content.into() }
+        }),
+        (module(), node_id(), readiness())
+            .prop_map(|(module, node, readiness)| Body::ModuleReadiness { module, node, readiness }),
         module().prop_map(Body::ModuleRemove),
         (module(), service(), mode()).prop_map(|(module, service, mode)| Body::ServiceAdd {
             module,
@@ -247,15 +253,41 @@ fn assignment() -> impl Strategy<Value = Vec<BucketState>> {
         .prop_map(|(states, of)| of.iter().map(|i| i.get(&states).clone()).collect())
 }
 
+fn readiness() -> impl Strategy<Value = Readiness> {
+    select(vec![Readiness::Closed, Readiness::Closing, Readiness::Open])
+}
+
+fn outline() -> impl Strategy<Value = Outline> {
+    let kind = select(vec![ModuleKind::Farm, ModuleKind::Light]);
+    let weights = btree_map(node_id(), any::<u16>().prop_map(Weight), 0..4);
+    let drain = option::of((0..Span::MAX_MILLIS).prop_map(Span::millis));
+    let parts = (kind, vec((service(), mode()), 0..4), weights, drain, any::<bool>());
+    parts.prop_map(|(kind, services, weights, drain, application)| Outline {
+        kind,
+        services,
+        weights,
+        drain,
+        application,
+    })
+}
+
+fn definition() -> impl Strategy<Value = Definition> {
+    let revision = (any::<u64>(), vec(any::<u8>(), 0..40))
+        .prop_map(|(number, content)| Revision { number, content: content.into() });
+    let application = option::of(btree_map(node_id(), readiness(), 0..4));
+    (vec(revision, 1..4), application)
+        .prop_map(|(revisions, application)| Definition { revisions, application })
+}
+
 fn a_module() -> impl Strategy<Value = Module> {
     let kind = select(vec![ModuleKind::Farm, ModuleKind::Light]);
     let services = vec(service(), 0..4);
     let weights = btree_map(node_id(), any::<u16>().prop_map(Weight), 0..4);
     let parts = (kind, any::<u8>(), btree_map(vip(), mode(), 0..3), services, weights, assignment());
-    parts.prop_map(|(kind, slot, vips, services, weights, assignment)| {
+    (parts, option::of(definition())).prop_map(|((kind, slot, vips, services, weights, assignment), definition)| {
         let services = services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect();
         let drain = (slot % 2 == 0).then_some(Span::millis(slot.into()));
-        Module { kind, slot, vips, services, weights, drain, assignment }
+        Module { kind, slot, vips, services, weights, drain, definition, assignment }
     })
 }
 
@@ -380,6 +412,7 @@ fn buckets_are_grouped_and_each_is_there_once() {
         services: BTreeMap::new(),
         weights: BTreeMap::new(),
         drain: None,
+        definition: None,
         assignment: (0..BUCKETS as u64).map(|b| of(b % 3 + 1)).collect(),
     };
     let state = ClusterState {

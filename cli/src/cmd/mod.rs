@@ -9,6 +9,7 @@ pub mod lab;
 pub mod module;
 pub mod node;
 mod restart;
+pub mod script;
 pub mod service;
 pub mod version;
 pub mod watch;
@@ -34,6 +35,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Node(command) => node::run(command, global, out).await,
         Command::Service(command) => service::run(command, global, out).await,
         Command::Module(command) => module::run(command, global, out).await,
+        Command::Script(command) => script::run(command, global, out).await,
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,
         Command::Events(command) => events::run(command, global, out).await,

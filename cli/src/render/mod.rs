@@ -4,6 +4,7 @@
 mod changes;
 mod counters;
 mod explain;
+mod module;
 mod state;
 mod status;
 mod table;
@@ -16,6 +17,7 @@ use farm_proto::v1;
 pub use changes::changes;
 pub use counters::counters;
 pub use explain::explain;
+pub use module::{applied, controlled, life, module, module_list};
 pub use status::{node_list, status};
 
 use crate::view;

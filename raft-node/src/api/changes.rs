@@ -44,11 +44,11 @@ pub(super) async fn propose_at(
     done(ask(member, Command { level, base: None, body }).await?)
 }
 
-async fn ask(member: &Member, command: Command) -> Result<Proposed, Status> {
+pub(super) async fn ask(member: &Member, command: Command) -> Result<Proposed, Status> {
     member.propose(command).await.map_err(|e| refuse::not_proposed(&e))
 }
 
-fn done(proposed: Proposed) -> Result<v1::Done, Status> {
+pub(super) fn done(proposed: Proposed) -> Result<v1::Done, Status> {
     match proposed.refused {
         Some(refusal) => Err(refuse::refused(&refusal)),
         None => Ok(v1::Done { epoch: proposed.epoch.0, index: proposed.index }),
@@ -56,14 +56,14 @@ fn done(proposed: Proposed) -> Result<v1::Done, Status> {
 }
 
 /// The member called `name`.
-fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
+pub(super) fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
     let snapshot = member.snapshot();
     let found = snapshot.state.nodes.values().find(|n| n.name == name).map(|n| n.id);
     found.ok_or_else(|| invalid("unknown_node", format!("no node is called {name}"), "farmctl node list"))
 }
 
 /// The member called `name`, or this one where no name is given.
-fn named_or_own(member: &Member, name: &str) -> Result<NodeId, Status> {
+pub(super) fn named_or_own(member: &Member, name: &str) -> Result<NodeId, Status> {
     if name.is_empty() { Ok(member.me) } else { named(member, name) }
 }
 
@@ -195,7 +195,7 @@ fn required_service(service: Option<v1::Service>) -> Result<Service, WireError> 
 }
 
 /// A virtual IP that is new to the farm must not be anybody's address: the network is asked first.
-async fn refuse_foreign_holder(member: &Member, vip: VirtualIp) -> Result<(), Status> {
+pub(super) async fn refuse_foreign_holder(member: &Member, vip: VirtualIp) -> Result<(), Status> {
     let known = member.snapshot().state.modules.values().any(|m| m.vips.contains_key(&vip));
     if known {
         return Ok(());

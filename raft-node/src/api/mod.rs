@@ -7,6 +7,7 @@ mod counters;
 mod events;
 mod explain;
 mod levels;
+mod modules;
 mod refuse;
 mod status;
 
@@ -141,6 +142,63 @@ impl Farm for Api {
 
     async fn module_set(&self, request: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
         changes::module_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_apply(
+        &self,
+        request: Request<v1::ModuleApplyRequest>,
+    ) -> Result<Response<v1::ModuleApplyResponse>, Status> {
+        modules::apply(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_rollback(
+        &self,
+        request: Request<v1::ModuleRollbackRequest>,
+    ) -> Result<Response<v1::ModuleApplyResponse>, Status> {
+        modules::rollback(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_export(
+        &self,
+        request: Request<v1::ModuleExportRequest>,
+    ) -> Result<Response<v1::ModuleFiles>, Status> {
+        // Scripts and their environment may hold what not everybody is to read.
+        modules::export(&*self.changing_member()?, &request.into_inner()).map(Response::new)
+    }
+
+    async fn module_template(
+        &self,
+        request: Request<v1::ModuleTemplateRequest>,
+    ) -> Result<Response<v1::ModuleFiles>, Status> {
+        modules::template(&request.into_inner()).map(Response::new)
+    }
+
+    async fn module_remove(
+        &self,
+        request: Request<v1::ModuleRemoveRequest>,
+    ) -> Result<Response<v1::Done>, Status> {
+        modules::remove(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_control(
+        &self,
+        request: Request<v1::ModuleControlRequest>,
+    ) -> Result<Response<v1::ModuleControlResponse>, Status> {
+        modules::control(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn module_log(
+        &self,
+        request: Request<v1::ModuleLogRequest>,
+    ) -> Result<Response<v1::ModuleLogLines>, Status> {
+        modules::log(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn script(
+        &self,
+        request: Request<v1::ScriptRequest>,
+    ) -> Result<Response<v1::ScriptResponse>, Status> {
+        modules::script(&*self.changing_member()?, &request.into_inner()).await.map(Response::new)
     }
 
     async fn node_restart(

@@ -115,11 +115,16 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module, looks: &Look
     let mut shown = crate::wire::module_to_wire(name, module);
     // Groups of buckets are for machines of the cluster, not for clients.
     shown.assignment = None;
+    for revision in shown.definition.iter_mut().flat_map(|d| &mut d.revisions) {
+        revision.content.clear();
+    }
+    let lives = looks.values().flat_map(|look| &look.lives).filter(|life| life.module == name.0);
     v1::ModuleStatus {
         module: Some(shown),
         shares: servers.map(|n| share(n.id)).collect(),
         open_changes: count(open),
         sockets_draining: sockets_draining(name, module, looks),
+        lives: lives.cloned().collect(),
     }
 }
 

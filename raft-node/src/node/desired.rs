@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use farm_core::id::NodeId;
 use farm_core::lease::Timing;
-use farm_core::model::{Membership, Mode, Module, Node, Role, VirtualIp, Weight};
+use farm_core::model::{Membership, Mode, Module, Node, Readiness, Role, VirtualIp, Weight};
 use farm_core::state::ClusterState;
 
 use crate::lease::{LeaseState, Routes};
@@ -53,7 +53,8 @@ pub fn carried(state: &ClusterState, me: NodeId) -> BTreeMap<VirtualIp, Carried>
 /// Whether `me` serves or drains `module`.
 fn serves(node: &Node, module: &Module, me: NodeId) -> bool {
     let weight = module.weights.get(&me).copied().unwrap_or(Weight::DEFAULT);
-    let willing = node.membership == Membership::Member && node.role == Role::Server && weight.0 > 0;
+    let open = module.readiness(me) == Readiness::Open;
+    let willing = node.membership == Membership::Member && node.role == Role::Server && weight.0 > 0 && open;
     willing || module.assignment.iter().any(|b| b.current == Some(me) || b.previous == Some(me))
 }
 

@@ -33,6 +33,12 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// What only this node itself knows of itself.
     async fn look(&self, from: Caller) -> Result<v1::LookResponse, Status>;
+
+    /// Starts or stops this node's part of a module.
+    async fn control(&self, from: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status>;
+
+    /// The last lines of a module's log on this node.
+    async fn log(&self, from: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status>;
 }
 
 /// The service.
@@ -148,6 +154,19 @@ impl v1::peer_server::Peer for PeerService {
     async fn look(&self, request: Request<v1::LookRequest>) -> Result<Response<v1::LookResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.look(from).await?)
+    }
+
+    async fn control(
+        &self,
+        request: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::ControlResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.control(from, request.into_inner()).await?)
+    }
+
+    async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<v1::ModuleLogLines>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.log(from, request.into_inner()).await?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
-use farm_core::model::{HashKey, Mode, ModuleKind, Node, Profile, Service, Weight};
+use farm_core::model::{HashKey, Mode, ModuleKind, Node, Outline, Profile, Readiness, Service, Weight};
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use v1::command::Body as Proto;
@@ -109,6 +109,16 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::ModulePut { name, kind } => {
             Proto::ModulePut(v1::ModulePut { name: name.0.clone(), kind: kind.to_wire() })
         }
+        Body::ModuleApply { module, outline, content } => Proto::ModuleApply(v1::ModuleApply {
+            module: module.0.clone(),
+            content: content.to_vec().into(),
+            ..outline.to_wire()
+        }),
+        Body::ModuleReadiness { module, node, readiness } => Proto::ModuleReadiness(v1::ModuleReadiness {
+            module: module.0.clone(),
+            node: node.0,
+            readiness: readiness.to_wire(),
+        }),
         Body::ModuleRemove(name) => Proto::ModuleRemove(v1::ModuleRemove { name: name.0.clone() }),
         Body::ServiceAdd { module, service, mode } => Proto::ServiceAdd(v1::ServiceAdd {
             module: module.0.clone(),
@@ -173,6 +183,12 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             name: text::module("ModulePut.name", p.name)?,
             kind: ModuleKind::from_wire(p.kind)?,
         },
+        Proto::ModuleApply(p) => parse_module_apply(p)?,
+        Proto::ModuleReadiness(p) => Body::ModuleReadiness {
+            module: text::module("ModuleReadiness.module", p.module)?,
+            node: text::node("ModuleReadiness.node", p.node)?,
+            readiness: Readiness::from_wire(p.readiness)?,
+        },
         Proto::ModuleRemove(p) => Body::ModuleRemove(text::module("ModuleRemove.name", p.name)?),
         Proto::ServiceAdd(p) => Body::ServiceAdd {
             module: text::module("ServiceAdd.module", p.module)?,
@@ -226,6 +242,12 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
         Proto::ElectorsCancel(v1::ElectorsCancel {}) => Body::ElectorsCancel,
     })
+}
+
+fn parse_module_apply(mut p: v1::ModuleApply) -> Result<Body, WireError> {
+    let module = text::module("ModuleApply.module", std::mem::take(&mut p.module))?;
+    let content = std::mem::take(&mut p.content).to_vec().into();
+    Ok(Body::ModuleApply { module, outline: Outline::from_wire(p)?, content })
 }
 
 fn restart_begin_to_wire(node: NodeId, lease: Span, everybody: bool) -> Proto {

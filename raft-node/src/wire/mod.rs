@@ -3,6 +3,7 @@
 
 mod command;
 mod error;
+mod files;
 mod ids;
 mod lease;
 mod model;
@@ -11,6 +12,7 @@ mod state;
 mod text;
 
 pub use error::WireError;
+pub use files::{files_from_wire, files_to_wire};
 pub use model::maintenance_to_wire;
 pub use module::module_to_wire;
 

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use farm_core::id::NodeId;
 use farm_core::model::{
-    Criterion, Link, Maintenance, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Role, Service,
+    Criterion, Link, Maintenance, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Readiness, Role,
+    Service,
 };
 use farm_core::time::UnixTime;
 use farm_proto::v1;
@@ -40,6 +41,7 @@ wire_enum!(Protocol = Protocol, "Service.protocol", { Tcp, Udp });
 wire_enum!(Criterion = Criterion, "Service.criterion", { SourceAddress, SourcePort, SourceNetwork });
 wire_enum!(Mode = Mode, "VirtualIp.mode", { Directed, Flood });
 wire_enum!(Profile = Profile, "State.profile", { Fast, Standard, Virtual });
+wire_enum!(Readiness = Readiness, "NodeReadiness.readiness", { Closed, Closing, Open });
 wire_enum!(Phase = Phase, "BucketGroup.phase", { Stable, Prepare, Move, MoveClosed, Activate });
 
 impl Wire for Link {

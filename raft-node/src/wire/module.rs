@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use farm_core::id::{Epoch, NodeId};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, Mode, Module, ModuleKind, ModuleName, Phase, Protocol,
-    Service, VirtualIp, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, Definition, Mode, Module, ModuleKind, ModuleName, Outline,
+    Phase, Protocol, Readiness, Revision, Service, VirtualIp, Weight,
 };
 use farm_core::time::Span;
 use farm_proto::v1;
 
-use super::{Wire, WireError, all_to_wire, parse_all, text};
+use super::{Wire, WireError, all_to_wire, parse_all, required, text};
 
 /// The message for a module.
 #[must_use]
@@ -20,18 +20,80 @@ pub fn module_to_wire(name: &ModuleName, module: &Module) -> v1::Module {
         mode: mode.to_wire(),
         vlan: text::of_vlan(vip.vlan),
     };
-    let weight =
-        |(node, weight): (&NodeId, &Weight)| v1::NodeWeight { node: node.0, weight: weight.0.into() };
     v1::Module {
         name: name.0.clone(),
         kind: module.kind.to_wire(),
         vips: module.vips.iter().map(vip).collect(),
         services: module.services.iter().map(service_to_wire).collect(),
-        weights: module.weights.iter().map(weight).collect(),
+        weights: module.weights.iter().map(weight_to_wire).collect(),
         assignment: Some(v1::Assignment { groups: groups(&module.assignment) }),
         slot: module.slot.into(),
         drain_ms: module.drain.map(Span::as_millis),
+        definition: module.definition.as_ref().map(definition_to_wire),
     }
+}
+
+fn definition_to_wire(definition: &Definition) -> v1::ModuleDefinition {
+    let revision = |r: &Revision| v1::Revision { number: r.number, content: r.content.to_vec().into() };
+    let on = definition.application.iter().flatten();
+    v1::ModuleDefinition {
+        revisions: definition.revisions.iter().map(revision).collect(),
+        application: definition.application.is_some(),
+        readiness: on
+            .map(|(node, r)| v1::NodeReadiness { node: node.0, readiness: r.to_wire() })
+            .collect(),
+    }
+}
+
+fn parse_definition(p: v1::ModuleDefinition) -> Result<Definition, WireError> {
+    let revision = |r: v1::Revision| Revision { number: r.number, content: r.content.to_vec().into() };
+    let on = p.readiness.into_iter().map(|on| {
+        Ok((text::node("NodeReadiness.node", on.node)?, Readiness::from_wire(on.readiness)?))
+    });
+    let on = on.collect::<Result<BTreeMap<_, _>, WireError>>()?;
+    let revisions: Vec<Revision> = p.revisions.into_iter().map(revision).collect();
+    if revisions.is_empty() {
+        return Err(WireError::Missing { field: "ModuleDefinition.revisions" });
+    }
+    Ok(Definition { revisions, application: p.application.then_some(on) })
+}
+
+impl Wire for Outline {
+    type Proto = v1::ModuleApply;
+
+    /// Without name and content.
+    fn to_wire(&self) -> v1::ModuleApply {
+        let service = |(service, mode): &(Service, Mode)| v1::ModuleService {
+            service: Some(service.to_wire()),
+            mode: mode.to_wire(),
+        };
+        v1::ModuleApply {
+            module: String::new(),
+            kind: self.kind.to_wire(),
+            services: self.services.iter().map(service).collect(),
+            weights: self.weights.iter().map(weight_to_wire).collect(),
+            drain_ms: self.drain.map(Span::as_millis),
+            application: self.application,
+            content: Default::default(),
+        }
+    }
+
+    fn from_wire(p: v1::ModuleApply) -> Result<Self, WireError> {
+        let service = |s: v1::ModuleService| {
+            Ok((required::<Service>("ModuleService.service", s.service)?, Mode::from_wire(s.mode)?))
+        };
+        Ok(Self {
+            kind: ModuleKind::from_wire(p.kind)?,
+            services: p.services.into_iter().map(service).collect::<Result<_, WireError>>()?,
+            weights: p.weights.into_iter().map(parse_weight).collect::<Result<_, _>>()?,
+            drain: p.drain_ms.map(|ms| Span::millis(ms.min(Span::MAX_MILLIS))),
+            application: p.application,
+        })
+    }
+}
+
+fn weight_to_wire((node, weight): (&NodeId, &Weight)) -> v1::NodeWeight {
+    v1::NodeWeight { node: node.0, weight: weight.0.into() }
 }
 
 type ServiceEntry<'a> = (&'a (VirtualIp, Protocol, u16), &'a Criterion);
@@ -53,6 +115,7 @@ pub(super) fn parse_module(p: v1::Module) -> Result<(ModuleName, Module), WireEr
         services: services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect(),
         weights: p.weights.into_iter().map(parse_weight).collect::<Result<_, _>>()?,
         drain: p.drain_ms.map(|ms| Span::millis(ms.min(Span::MAX_MILLIS))),
+        definition: p.definition.map(parse_definition).transpose()?,
         assignment: parse_groups(assignment.groups)?,
     };
     Ok((name, module))
