@@ -2,6 +2,7 @@
 //! checked.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod chat;
 pub mod download;
 pub mod farm;

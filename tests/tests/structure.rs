@@ -123,6 +123,17 @@ fn the_core_is_built_from_nothing_impure() -> Result<()> {
 }
 
 #[test]
+fn a_module_is_judged_by_nothing_impure() -> Result<()> {
+    let metadata = metadata()?;
+    let built_from = built_from(&metadata, "farm-module")?;
+    let impure: Vec<&str> = IMPURE.into_iter().filter(|name| built_from.contains(*name)).collect();
+    ensure!(impure.is_empty(), "farm-module is built from {impure:?}");
+    let package = metadata.workspace_packages().into_iter().find(|p| p.name.as_str() == "farm-module");
+    assert_eq!(own(package.context("farm-module")?), BTreeSet::from(["farm-core".to_owned()]));
+    Ok(())
+}
+
+#[test]
 fn what_kernel_and_user_space_share_depends_on_nothing() -> Result<()> {
     let built_from = built_from(&metadata()?, "farm-common")?;
     ensure!(built_from.is_empty(), "farm-common is built from {built_from:?}");

@@ -101,6 +101,22 @@ pub struct ModuleStatus {
     pub shares: Vec<Share>,
     /// Buckets on the way.
     pub open_changes: u32,
+    /// Its application, per node that told.
+    pub lives: Vec<Life>,
+}
+
+/// The application of a module on a node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    /// Which node.
+    pub node: u64,
+    /// `stop`, `wait`, `up`.
+    pub place: String,
+    /// `not-ready`, `transient`, `ready`.
+    pub status: String,
+    /// Why.
+    pub cause: String,
 }
 
 /// Identity of a module.

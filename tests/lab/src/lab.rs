@@ -9,8 +9,10 @@
 //! ```
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use farm_host::cgroup::Cgroup;
 use serde::{Deserialize, Serialize};
 
 use crate::guardian::Guardian;
@@ -18,7 +20,10 @@ use crate::names::{LabName, NODES_MAX, Place};
 use crate::netns::NetNs;
 use crate::process::Process;
 use crate::record::{Directory, Record};
-use crate::topology;
+use crate::{shell, topology};
+
+/// Killed processes are gone when the kernel has freed what they had.
+const GONE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How clients' frames reach the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -79,6 +84,12 @@ impl Spec {
     #[must_use]
     pub fn native(self) -> Self {
         Self { native: true, ..self }
+    }
+
+    /// Where the applications of a node run, below the cgroup2 mount.
+    #[must_use]
+    pub fn cgroup(&self, node: Place) -> String {
+        format!("{}/{node}", cgroup_of(&self.name))
     }
 
     /// Directory in the BPF file system for the pins of `node`.
@@ -273,7 +284,20 @@ fn tear_down(record: &Record) -> Result<()> {
     for pins in record.pins.iter().filter(|pins| pins.exists()) {
         std::fs::remove_dir_all(pins).with_context(|| pins.display().to_string())?;
     }
+    remove_cgroups(&record.spec.name)?;
     namespaces.iter().try_for_each(NetNs::delete)
+}
+
+/// What runs in the groups has been killed with the namespaces; the kernel may still be at it.
+fn remove_cgroups(name: &LabName) -> Result<()> {
+    // Nothing was made where there is no such file system.
+    let Ok(group) = Cgroup::existing(&cgroup_of(name)) else { return Ok(()) };
+    group.kill()?;
+    shell::await_value("the groups of the lab are empty", GONE_LIMIT, || Ok(group.remove().ok()))
+}
+
+fn cgroup_of(name: &LabName) -> String {
+    format!("farm-lab/{name}")
 }
 
 /// Kills what runs in a namespace of the lab: shells of `exec`, children of the daemons.

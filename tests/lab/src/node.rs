@@ -32,6 +32,7 @@ struct Config {
     socket: PathBuf,
     pin_dir: PathBuf,
     secret_file: PathBuf,
+    cgroup: String,
     address: Vec<Address>,
     interfaces: Interfaces,
 }
@@ -58,6 +59,7 @@ fn configuration(spec: &Spec, node: Place, home: &Path, secret: PathBuf) -> Resu
         socket: home.join("farmd.sock"),
         pin_dir: spec.pin_dir(node),
         secret_file: secret,
+        cgroup: spec.cgroup(node),
         address: address.collect(),
         interfaces: Interfaces {
             service: vec![Network::Lan.interface()],

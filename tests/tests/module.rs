@@ -1,0 +1,163 @@
+//! Applications under Farm's care: applied, started, dying, hanging, stopped, and found again.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result, ensure};
+use farm_lab::{Mode, Place, Status};
+use farm_tests::app::App;
+use farm_tests::farm::{Event, Farm, LIMIT, farmctl_problem};
+
+const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
+const ONE: Place = ALL[0];
+const TWO: Place = ALL[1];
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 101));
+const PORT: u16 = 8080;
+
+/// A farm of which every node runs the module.
+fn running(prefix: &str, mode: Mode) -> Result<(Farm, App)> {
+    let farm = Farm::up(prefix, mode)?;
+    let app = App::nginx("shop", VIP, PORT)?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(ONE, &["module", "start", "shop", "--wait"])?;
+    app.await_served_by(&farm, &ALL)?;
+    Ok((farm, app))
+}
+
+/// Where an event of this kind about `resource` stands behind `from`.
+fn find(events: &[Event], from: usize, kind: &str) -> Result<usize> {
+    let at = events.iter().skip(from).position(|e| e.kind == kind);
+    let seen: Vec<&str> = events.iter().skip(from).map(|e| e.kind.as_str()).collect();
+    Ok(from + at.with_context(|| format!("no {kind} in {seen:?}"))?)
+}
+
+fn place_of(status: &Status, node: Place) -> Option<String> {
+    let module = status.modules.iter().find(|m| m.module.name == "shop")?;
+    let life = module.lives.iter().find(|life| status.place(life.node) == Some(node))?;
+    Some(format!("{} {}", life.place, life.status))
+}
+
+fn await_place(farm: &Farm, node: Place, wanted: &str) -> Result<Status> {
+    let what = format!("the module is {wanted} on {node}");
+    farm.await_status(ONE, &what, LIMIT, |status| place_of(status, node).as_deref() == Some(wanted))
+}
+
+#[test]
+fn a_module_is_started_everywhere_and_stopped_one_node_after_the_other() -> Result<()> {
+    let (farm, app) = running("module", Mode::Directed)?;
+    farm.farmctl(ONE, &["module", "stop", "shop", "--node", "node2", "--wait"])?;
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    // Local clients of that node reach the farm: the address is not theirs any more.
+    let local = app.answers(&farm, TWO, 20)?;
+    ensure!(!local.contains_key(&Some(TWO)) && !local.contains_key(&None), "{local:?}");
+    farm.farmctl(TWO, &["module", "start", "shop", "--node", "node2", "--wait"])?;
+    app.await_served_by(&farm, &ALL)?;
+    let refused = farm.farmctl_output(ONE, &["module", "remove", "shop", "--json"])?;
+    ensure!(farmctl_problem(&refused)?.code == "module_runs", "{refused:?}");
+    farm.farmctl(ONE, &["module", "stop", "shop", "--wait"])?;
+    for node in ALL {
+        ensure!(!app.group(&farm, node)?.is_populated()?, "nothing of it is left on {node}");
+    }
+    farm.farmctl(ONE, &["module", "remove", "shop"])?;
+    Ok(())
+}
+
+#[test]
+fn an_application_that_dies_is_taken_over_started_again_and_gets_its_share_back() -> Result<()> {
+    let (farm, app) = running("module-die", Mode::Directed)?;
+    let known = farm.events(TWO)?.len();
+    app.die(&farm, TWO)?;
+    farm.await_event(TWO, "module_opened", known)?;
+    app.await_served_by(&farm, &ALL)?;
+    let events = farm.events(TWO)?;
+    let died = find(&events, known, "process_down")?;
+    let closed = find(&events, died, "module_closed")?;
+    let moved = find(&events, closed, "buckets_moved")?;
+    let others = find(&events, moved, "buckets_activated")?;
+    let opened = find(&events, others, "module_opened")?;
+    find(&events, opened, "buckets_prepared")?;
+    ensure!(place_of(&farm.status(ONE)?, TWO).as_deref() == Some("up ready"));
+    Ok(())
+}
+
+#[test]
+fn the_fourth_death_stops_it_there_and_the_others_carry_on() -> Result<()> {
+    let (farm, app) = running("module-loop", Mode::Directed)?;
+    for _ in 0..3 {
+        app.die(&farm, TWO)?;
+        let known = farm.events(TWO)?.len();
+        farm.await_event(TWO, "module_opened", known)?;
+        await_place(&farm, TWO, "up ready")?;
+    }
+    app.die(&farm, TWO)?;
+    await_place(&farm, TWO, "stop not-ready")?;
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    // Somebody acts by hand: it may be helped again.
+    farm.farmctl(ONE, &["module", "start", "shop", "--node", "node2", "--wait"])?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn an_application_outlives_its_daemon_and_is_not_started_twice() -> Result<()> {
+    let (farm, app) = running("module-daemon", Mode::Directed)?;
+    let before = app.group(&farm, TWO)?.processes()?;
+    farm.kill_farmd(TWO)?;
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    ensure!(app.group(&farm, TWO)?.processes()? == before, "it goes on");
+    farm.start_farmd(TWO)?;
+    app.await_served_by(&farm, &ALL)?;
+    ensure!(app.group(&farm, TWO)?.processes()? == before, "and was not started again");
+    // The new daemon watches it.
+    app.die(&farm, TWO)?;
+    let known = farm.events(TWO)?.len();
+    farm.await_event(TWO, "module_opened", known)?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn a_script_that_fails_or_hangs_is_told_and_the_others_carry_on() -> Result<()> {
+    let (farm, app) = running("module-script", Mode::Directed)?;
+    app.edit("bin/start_both", |text| {
+        text.replace("set -eu", "set -eu\n[ \"$FARM_NODE\" != node2 ] || { echo wants to hang; sleep 600; }")
+    })?;
+    app.edit("module.toml", |text| text.replace("[[vip]]", "[scripts]\nstart_timeout = \"1s\"\n[[vip]]"))?;
+    app.apply(&farm, ONE)?;
+    app.await_served_by(&farm, &ALL)?;
+    let known = farm.events(TWO)?.len();
+    farm.farmctl(ONE, &["module", "restart", "shop", "--node", "node2"])?;
+    let told = farm.await_event(TWO, "script_failed", known)?;
+    ensure!(told.text == "start_both did not end within 1s", "{}", told.text);
+    await_place(&farm, TWO, "stop not-ready")?;
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    let log = farm.farmctl(ONE, &["module", "log", "shop", "--node", "node2"])?;
+    ensure!(log.contains("start_both: wants to hang"), "{log}");
+    farm.farmctl(ONE, &["module", "rollback", "shop"])?;
+    farm.farmctl(ONE, &["module", "start", "shop", "--node", "node2", "--wait"])?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn what_is_wrong_is_refused_before_anything_is_touched() -> Result<()> {
+    let farm = Farm::up("module-bad", Mode::Directed)?;
+    let app = App::nginx("shop", VIP, PORT)?;
+    let directory = app.directory().display().to_string();
+    app.edit("module.toml", |text| text.replace("kind = \"farm\"", "kind = \"farm\"\nkolor = \"red\""))?;
+    let refused = farm.farmctl_output(ONE, &["module", "apply", &directory])?;
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    ensure!(!refused.status.success() && said.contains("module.toml:") && said.contains("kolor"), "{said}");
+    app.edit("module.toml", |text| text.replace("\nkolor = \"red\"", ""))?;
+    // The web module has this one.
+    app.edit("module.toml", |text| text.replace(&VIP.to_string(), "10.77.0.100"))?;
+    let refused = farm.farmctl_output(ONE, &["module", "apply", &directory, "--json"])?;
+    ensure!(farmctl_problem(&refused)?.code == "vip_taken", "{refused:?}");
+    app.edit("module.toml", |text| text.replace("10.77.0.100", &VIP.to_string()))?;
+    let rehearsed = farm.farmctl(ONE, &["module", "apply", &directory, "--dry-run"])?;
+    ensure!(rehearsed.contains("rehearsal"), "{rehearsed}");
+    let list = farm.farmctl(ONE, &["module", "list"])?;
+    ensure!(!list.contains("shop"), "nothing was done: {list}");
+    let applied = app.apply(&farm, ONE)?;
+    ensure!(applied.contains("revision"), "{applied}");
+    ensure!(app.apply(&farm, ALL[2])?.contains("like that already"));
+    Ok(())
+}
