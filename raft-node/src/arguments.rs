@@ -59,7 +59,9 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments {
         Arguments { part: Some(Part::Applog(log)), .. } => applog(&log),
-        Arguments { check: true, config, needs_level, part: None } => check(&config, needs_level.map(FeatureLevel)),
+        Arguments { check: true, config, needs_level, part: None } => {
+            check(&config, needs_level.map(FeatureLevel))
+        }
         Arguments { config, .. } => run(&config),
     };
     match done {

@@ -165,7 +165,13 @@ impl Member {
         };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
-        let mirror = Mirror { run, lease: lease.clone(), host: host.view(), drains: Arc::default(), modules: Arc::default() };
+        let mirror = Mirror {
+            run,
+            lease: lease.clone(),
+            host: host.view(),
+            drains: Arc::default(),
+            modules: Arc::default(),
+        };
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),

@@ -10,9 +10,9 @@ use farm_core::id::{
 };
 use farm_core::lease::{Grant, Renewal};
 use farm_core::model::{
-    BUCKETS, BucketSet, BucketState, Criterion, Definition, HashKey, Link, Maintenance, Membership, Mode, Module,
-    ModuleKind, ModuleName, Node, Outline, Pending, Phase, Profile, Protocol, Readiness, Revision, Role, Service,
-    VirtualIp, Vlan, Weight,
+    BUCKETS, BucketSet, BucketState, Criterion, Definition, HashKey, Link, Maintenance, Membership, Mode,
+    Module, ModuleKind, ModuleName, Node, Outline, Pending, Phase, Profile, Protocol, Readiness, Revision,
+    Role, Service, VirtualIp, Vlan, Weight,
 };
 use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
@@ -180,8 +180,11 @@ fn configuration() -> impl Strategy<Value = Body> {
         (module(), outline(), vec(any::<u8>(), 0..40)).prop_map(|(module, outline, content)| {
             Body::ModuleApply { module, outline, content: content.into() }
         }),
-        (module(), node_id(), readiness())
-            .prop_map(|(module, node, readiness)| Body::ModuleReadiness { module, node, readiness }),
+        (module(), node_id(), readiness()).prop_map(|(module, node, readiness)| Body::ModuleReadiness {
+            module,
+            node,
+            readiness
+        }),
         module().prop_map(Body::ModuleRemove),
         (module(), service(), mode()).prop_map(|(module, service, mode)| Body::ServiceAdd {
             module,
@@ -284,11 +287,13 @@ fn a_module() -> impl Strategy<Value = Module> {
     let services = vec(service(), 0..4);
     let weights = btree_map(node_id(), any::<u16>().prop_map(Weight), 0..4);
     let parts = (kind, any::<u8>(), btree_map(vip(), mode(), 0..3), services, weights, assignment());
-    (parts, option::of(definition())).prop_map(|((kind, slot, vips, services, weights, assignment), definition)| {
-        let services = services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect();
-        let drain = (slot % 2 == 0).then_some(Span::millis(slot.into()));
-        Module { kind, slot, vips, services, weights, drain, definition, assignment }
-    })
+    (parts, option::of(definition())).prop_map(
+        |((kind, slot, vips, services, weights, assignment), definition)| {
+            let services = services.into_iter().map(|s| ((s.vip, s.protocol, s.port), s.criterion)).collect();
+            let drain = (slot % 2 == 0).then_some(Span::millis(slot.into()));
+            Module { kind, slot, vips, services, weights, drain, definition, assignment }
+        },
+    )
 }
 
 fn nodes() -> impl Strategy<Value = BTreeSet<NodeId>> {

@@ -40,7 +40,9 @@ impl App {
         })?;
         // It says who answers.
         app.edit("nginx.conf", |text| text.replace("\"nginx\\n\"", "\"@NODE@\\n\""))?;
-        app.edit("bin/start_both", |text| text.replace("s|@VAR@|$FARM_VAR|g\"", "s|@VAR@|$FARM_VAR|g\" -e \"s|@NODE@|$FARM_NODE|g\""))?;
+        app.edit("bin/start_both", |text| {
+            text.replace("s|@VAR@|$FARM_VAR|g\"", "s|@VAR@|$FARM_VAR|g\" -e \"s|@NODE@|$FARM_NODE|g\"")
+        })?;
         Ok(app)
     }
 

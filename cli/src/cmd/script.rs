@@ -62,8 +62,10 @@ pub(super) async fn run(script: Script, global: &Global, out: &mut Output<'_>) -
 
 fn token() -> Result<Vec<u8>, Problem> {
     let refused = |fact: &str| Problem::new(Exit::Usage, "bad_token", fact, "farmctl script --help");
-    let text = std::env::var(TOKEN).map_err(|_| refused("FARM_TOKEN is not set: this is for scripts of modules"))?;
-    let pairs: Vec<&str> = text.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok()).collect();
+    let text =
+        std::env::var(TOKEN).map_err(|_| refused("FARM_TOKEN is not set: this is for scripts of modules"))?;
+    let pairs: Vec<&str> =
+        text.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok()).collect();
     let bytes: Option<Vec<u8>> = pairs.iter().map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
     bytes.ok_or_else(|| refused("FARM_TOKEN is not what the daemon left there"))
 }

@@ -1,6 +1,8 @@
 //! Modules: what was applied, how they are on each node.
 
-use farm_proto::v1::{self, ChangeEffect, LifeStatus, ModuleAction, ModuleApplyResponse, Place, ResourceState};
+use farm_proto::v1::{
+    self, ChangeEffect, LifeStatus, ModuleAction, ModuleApplyResponse, Place, ResourceState,
+};
 
 use super::{Names, service};
 
@@ -112,7 +114,10 @@ pub fn module(status: &v1::ModuleStatus, of: &v1::StatusResponse) -> String {
     let revisions = status.module.iter().filter_map(|m| m.definition.as_ref()).flat_map(|d| &d.revisions);
     let numbers: Vec<String> = revisions.map(|revision| revision.number.to_string()).collect();
     if !numbers.is_empty() {
-        text.push_str(&format!("  definitions that are kept, the last one in force: {}\n", numbers.join(", ")));
+        text.push_str(&format!(
+            "  definitions that are kept, the last one in force: {}\n",
+            numbers.join(", ")
+        ));
     }
     text
 }

@@ -66,7 +66,8 @@ async fn become_files(
     let changes: Vec<v1::ModuleChange> = diff(before.as_ref(), &definition).into_iter().map(change).collect();
     let content = definition.files.pack().into();
     let body = Body::ModuleApply { module: name.clone(), outline, content };
-    rehearse(&snapshot.state, &Command::any(body.clone())).map_err(|p| status(Code::FailedPrecondition, &p))?;
+    rehearse(&snapshot.state, &Command::any(body.clone()))
+        .map_err(|p| status(Code::FailedPrecondition, &p))?;
     let known: BTreeSet<VirtualIp> =
         snapshot.state.modules.get(&name).map(|m| m.vips.keys().copied().collect()).unwrap_or_default();
     let vips: BTreeSet<VirtualIp> = definition.services.iter().map(|(service, _)| service.vip).collect();
@@ -129,9 +130,10 @@ fn present(state: &ClusterState, name: &ModuleName) -> Result<Option<Definition>
 }
 
 fn module<'a>(state: &'a ClusterState, name: &ModuleName) -> Result<&'a Module, Status> {
-    state.modules.get(name).ok_or_else(|| {
-        invalid("unknown_module", format!("there is no module {name}"), "farmctl module list")
-    })
+    state
+        .modules
+        .get(name)
+        .ok_or_else(|| invalid("unknown_module", format!("there is no module {name}"), "farmctl module list"))
 }
 
 fn revisions<'a>(state: &'a ClusterState, name: &ModuleName) -> Result<&'a [Revision], Status> {
@@ -155,10 +157,7 @@ fn unpacked(name: &ModuleName, revision: &Revision) -> Result<Files, Status> {
     })
 }
 
-pub(super) fn export(
-    member: &Member,
-    request: &v1::ModuleExportRequest,
-) -> Result<v1::ModuleFiles, Status> {
+pub(super) fn export(member: &Member, request: &v1::ModuleExportRequest) -> Result<v1::ModuleFiles, Status> {
     let name = ModuleName(request.module.clone());
     let snapshot = member.snapshot();
     let revisions = revisions(&snapshot.state, &name)?;
@@ -173,7 +172,8 @@ pub(super) fn export(
 
 pub(super) fn template(request: &v1::ModuleTemplateRequest) -> Result<v1::ModuleFiles, Status> {
     let files = farm_module::template(&request.template).ok_or_else(|| {
-        let fact = format!("no template is called {:?}; there are {}", request.template, TEMPLATES.join(", "));
+        let fact =
+            format!("no template is called {:?}; there are {}", request.template, TEMPLATES.join(", "));
         invalid("unknown_template", fact, "farmctl module new NAME --template nginx")
     })?;
     let files = wire::files_to_wire(&files);
@@ -187,7 +187,9 @@ pub(super) async fn remove(member: &Member, request: v1::ModuleRemoveRequest) ->
     let on = module(&snapshot.state, &name)?.definition.as_ref().and_then(|d| d.application.clone());
     let silent = |node: &NodeId| member.absence(*node).is_some();
     let left: BTreeMap<NodeId, Readiness> = on.unwrap_or_default();
-    for node in left.iter().filter(|(node, r)| **r != Readiness::Closed && silent(node)).map(|(node, _)| *node) {
+    for node in
+        left.iter().filter(|(node, r)| **r != Readiness::Closed && silent(node)).map(|(node, _)| *node)
+    {
         let body = Body::ModuleReadiness { module: name.clone(), node, readiness: Readiness::Closed };
         done(ask(member, Command::any(body)).await?)?;
     }
@@ -200,7 +202,8 @@ pub(super) async fn control(
 ) -> Result<v1::ModuleControlResponse, Status> {
     let name = ModuleName(request.module.clone());
     let snapshot = member.snapshot();
-    let application = module(&snapshot.state, &name)?.definition.as_ref().and_then(|d| d.application.as_ref());
+    let application =
+        module(&snapshot.state, &name)?.definition.as_ref().and_then(|d| d.application.as_ref());
     if application.is_none() {
         let fact = format!("{name} has no scripts: there is nothing to start or stop");
         return Err(invalid("no_application", fact, format!("farmctl module show {name}")));

@@ -143,7 +143,8 @@ impl Keeper {
     /// The newest revision, written out, where it is not `known`.
     fn program(&self, snapshot: &Snapshot, known: u64) -> Result<Option<Program>, String> {
         let module = snapshot.state.modules.get(&self.name);
-        let Some(revision) = module.and_then(|m| m.definition.as_ref()).and_then(|d| d.revisions.last()) else {
+        let Some(revision) = module.and_then(|m| m.definition.as_ref()).and_then(|d| d.revisions.last())
+        else {
             return Ok(None);
         };
         if revision.number == known {
@@ -198,7 +199,18 @@ impl Kept {
         let (since_ms, why, gone) = (now_ms(), String::new(), false);
         let remembered = memory;
         Self {
-            keeper, life, program, group, log_group, gate, supervision, remembered, shown, since_ms, why, gone,
+            keeper,
+            life,
+            program,
+            group,
+            log_group,
+            gate,
+            supervision,
+            remembered,
+            shown,
+            since_ms,
+            why,
+            gone,
         }
     }
 
@@ -219,7 +231,8 @@ impl Kept {
             }),
             Step::Close { drain } => {
                 self.supervision.stop();
-                let limit = definition.drain.map_or(DRAIN, |limit| Duration::from_nanos(limit.0)) + DRAIN_SLACK;
+                let limit =
+                    definition.drain.map_or(DRAIN, |limit| Duration::from_nanos(limit.0)) + DRAIN_SLACK;
                 Box::pin(async move {
                     gate.close(drain.then_some(limit)).await;
                     Ok(())
@@ -331,7 +344,8 @@ impl Kept {
         let memory = Memory::now(!rests, self.life.is_open(), self.life.loops());
         if memory != self.remembered {
             if let Err(error) = memory.save(&self.keeper.home.memory()) {
-                self.keeper.note("module_forgetful", &format!("what must be remembered cannot be written: {error}"));
+                self.keeper
+                    .note("module_forgetful", &format!("what must be remembered cannot be written: {error}"));
             }
             self.remembered = memory;
         }

@@ -31,7 +31,8 @@ impl Memory {
     /// What the file says; nothing, where there is none or it cannot be read: a module of which nothing is known is not
     /// started by itself.
     pub fn load(path: &Path) -> Self {
-        let read = std::fs::read(path).map_err(|error| (error.kind() != std::io::ErrorKind::NotFound).then_some(error));
+        let read = std::fs::read(path)
+            .map_err(|error| (error.kind() != std::io::ErrorKind::NotFound).then_some(error));
         match read {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::error!(%error, path = %path.display(), "what was remembered of a module is lost");
@@ -75,7 +76,8 @@ impl Memory {
 
 fn this_boot() -> String {
     // Without it every start of the daemon counts as one of the machine: nothing is taken for running that is not.
-    std::fs::read_to_string(BOOT_ID).map_or_else(|_| format!("pid {}", std::process::id()), |id| id.trim().to_owned())
+    std::fs::read_to_string(BOOT_ID)
+        .map_or_else(|_| format!("pid {}", std::process::id()), |id| id.trim().to_owned())
 }
 
 #[cfg(test)]

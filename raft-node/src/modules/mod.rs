@@ -136,7 +136,8 @@ impl Modules {
             let wanted: Vec<ModuleName> = {
                 let snapshot = states.borrow_and_update().clone();
                 let known = snapshot.state.nodes.contains_key(&member.me);
-                let has = |module: &Module| module.definition.as_ref().is_some_and(|d| d.application.is_some());
+                let has =
+                    |module: &Module| module.definition.as_ref().is_some_and(|d| d.application.is_some());
                 let modules = snapshot.state.modules.iter().filter(|(_, module)| known && has(module));
                 modules.map(|(name, _)| name.clone()).collect()
             };

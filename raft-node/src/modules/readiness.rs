@@ -74,13 +74,15 @@ impl Gate {
             self.until(limit, |m, me| !is_party(m, me) || is_last(m, me)).await;
         }
         self.wanted.send_replace(Readiness::Closed);
-        let closed = |m: &Module, me| m.readiness(me) == Readiness::Closed && (!owns(m, me) || is_last(m, me));
+        let closed =
+            |m: &Module, me| m.readiness(me) == Readiness::Closed && (!owns(m, me) || is_last(m, me));
         self.until(KNOWN_MAX, closed).await;
     }
 
     async fn until(&self, limit: Duration, holds: impl Fn(&Module, NodeId) -> bool) {
         let mut states = self.member.states();
-        let there = |s: &Arc<Snapshot>| s.state.modules.get(&self.name).is_none_or(|m| holds(m, self.member.me));
+        let there =
+            |s: &Arc<Snapshot>| s.state.modules.get(&self.name).is_none_or(|m| holds(m, self.member.me));
         if timeout(limit, states.wait_for(there)).await.is_err() {
             tracing::warn!(module = %self.name, "the traffic of a module did not follow within {limit:?}");
         }

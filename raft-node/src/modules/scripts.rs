@@ -85,7 +85,8 @@ impl Stage {
         if !program.exists() {
             return Ok(());
         }
-        let output = self.pump(name, definition).map_err(|e| format!("{name}: its log cannot be written: {e}"))?;
+        let output =
+            self.pump(name, definition).map_err(|e| format!("{name}: its log cannot be written: {e}"))?;
         let script = Script {
             program,
             arguments: run.arguments().map(OsString::from).collect(),
@@ -148,7 +149,8 @@ impl Stage {
 
     /// Ends everything that the module left running.
     pub async fn kill(self, limit: Duration) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("what is left of {} cannot be ended: {error}", self.module);
+        let failed =
+            |error: std::io::Error| format!("what is left of {} cannot be ended: {error}", self.module);
         let group = Cgroup::at(&self.cgroup);
         group.kill().map_err(failed)?;
         match tokio::time::timeout(limit, group.emptied()).await {

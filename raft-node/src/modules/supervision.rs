@@ -104,7 +104,8 @@ impl Supervision {
         let (what, scope) = match &process.what {
             What::Command(command, among) => (processes::What::Command(command.clone()), scope(among)),
             What::Regex(regex, among) => {
-                let regex = regex::Regex::new(regex).expect("it was compiled when the definition was checked");
+                let regex =
+                    regex::Regex::new(regex).expect("it was compiled when the definition was checked");
                 (processes::What::CommandLine(regex), scope(among))
             }
             What::Unit(unit) => (processes::What::Unit(unit.clone()), Scope::Host),
@@ -116,7 +117,13 @@ impl Supervision {
 impl Watched {
     fn new(process: &Process) -> Self {
         let state = v1::ResourceState::Init;
-        Self { name: process.name.clone(), action: process.action, state, since_ms: now_ms(), detail: String::new() }
+        Self {
+            name: process.name.clone(),
+            action: process.action,
+            state,
+            since_ms: now_ms(),
+            detail: String::new(),
+        }
     }
 
     fn become_(&mut self, state: v1::ResourceState, detail: String) {

@@ -35,7 +35,8 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn look(&self, from: Caller) -> Result<v1::LookResponse, Status>;
 
     /// Starts or stops this node's part of a module.
-    async fn control(&self, from: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status>;
+    async fn control(&self, from: Caller, request: v1::ControlRequest)
+    -> Result<v1::ControlResponse, Status>;
 
     /// The last lines of a module's log on this node.
     async fn log(&self, from: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status>;

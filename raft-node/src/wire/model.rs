@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use farm_core::id::NodeId;
 use farm_core::model::{
-    Criterion, Link, Maintenance, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Readiness, Role,
-    Service,
+    Criterion, Link, Maintenance, Membership, Mode, ModuleKind, Node, Phase, Profile, Protocol, Readiness,
+    Role, Service,
 };
 use farm_core::time::UnixTime;
 use farm_proto::v1;

@@ -39,17 +39,16 @@ fn definition_to_wire(definition: &Definition) -> v1::ModuleDefinition {
     v1::ModuleDefinition {
         revisions: definition.revisions.iter().map(revision).collect(),
         application: definition.application.is_some(),
-        readiness: on
-            .map(|(node, r)| v1::NodeReadiness { node: node.0, readiness: r.to_wire() })
-            .collect(),
+        readiness: on.map(|(node, r)| v1::NodeReadiness { node: node.0, readiness: r.to_wire() }).collect(),
     }
 }
 
 fn parse_definition(p: v1::ModuleDefinition) -> Result<Definition, WireError> {
     let revision = |r: v1::Revision| Revision { number: r.number, content: r.content.to_vec().into() };
-    let on = p.readiness.into_iter().map(|on| {
-        Ok((text::node("NodeReadiness.node", on.node)?, Readiness::from_wire(on.readiness)?))
-    });
+    let on = p
+        .readiness
+        .into_iter()
+        .map(|on| Ok((text::node("NodeReadiness.node", on.node)?, Readiness::from_wire(on.readiness)?)));
     let on = on.collect::<Result<BTreeMap<_, _>, WireError>>()?;
     let revisions: Vec<Revision> = p.revisions.into_iter().map(revision).collect();
     if revisions.is_empty() {

@@ -33,9 +33,8 @@ pub(super) async fn apply(
 
 /// A directory that is named like no module needs `--name`.
 fn named_like(at: &Path) -> Result<String, Problem> {
-    let refused = |fact: String| {
-        Problem::new(Exit::Usage, "usage", fact, "farmctl module apply DIR --name MODULE")
-    };
+    let refused =
+        |fact: String| Problem::new(Exit::Usage, "usage", fact, "farmctl module apply DIR --name MODULE");
     let whole = at.canonicalize().map_err(|e| refused(format!("{}: {e}", at.display())))?;
     let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
     module_name(&name).map_err(|why| refused(format!("{name:?} cannot be the name of a module: {why}")))

@@ -127,7 +127,9 @@ pub enum Module {
 pub(super) async fn run(command: Module, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     use v1::ModuleAction;
     match command {
-        Module::Apply { directory, name, dry_run } => apply::apply(&directory, name, dry_run, global, out).await,
+        Module::Apply { directory, name, dry_run } => {
+            apply::apply(&directory, name, dry_run, global, out).await
+        }
         Module::Rollback { module, revision, dry_run } => {
             apply::rollback(module, revision, dry_run, global, out).await
         }
