@@ -71,6 +71,17 @@ impl Fake {
     }
 }
 
+fn files() -> v1::ModuleFiles {
+    let file = |path: &str, content: &[u8], executable| v1::ModuleFile {
+        path: path.into(),
+        content: content.to_vec().into(),
+        executable,
+    };
+    let files =
+        vec![file("bin/start_both", b"#!/bin/sh\n", true), file("module.toml", b"kind = \"farm\"\n", false)];
+    v1::ModuleFiles { module: "web".into(), revision: 17, files }
+}
+
 fn event(id: &str) -> v1::Event {
     v1::Event {
         id: id.into(),
@@ -134,6 +145,69 @@ impl Farm for Fake {
         r: Request<v1::ClusterRenameRequest>,
     ) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43, index: 0 }).await
+    }
+    async fn module_apply(
+        &self,
+        r: Request<v1::ModuleApplyRequest>,
+    ) -> Result<Response<v1::ModuleApplyResponse>, Status> {
+        let change = v1::ModuleChange {
+            text: "drain: as usual → 1m".into(),
+            effect: v1::ChangeEffect::AtOnce.into(),
+        };
+        let wrong = v1::Finding {
+            file: "module.toml".into(),
+            line: Some(2),
+            fact: "unknown field `kolor`".into(),
+            remedy: "take it out".into(),
+        };
+        let said = r.get_ref().files.iter().any(|f| f.content.windows(5).any(|w| w == b"kolor"));
+        let answer = match said {
+            true => v1::ModuleApplyResponse { findings: vec![wrong], ..Default::default() },
+            false => v1::ModuleApplyResponse { changes: vec![change], revision: 17, ..Default::default() },
+        };
+        self.answer(r, answer).await
+    }
+    async fn module_rollback(
+        &self,
+        r: Request<v1::ModuleRollbackRequest>,
+    ) -> Result<Response<v1::ModuleApplyResponse>, Status> {
+        self.answer(r, v1::ModuleApplyResponse { revision: 18, ..Default::default() }).await
+    }
+    async fn module_export(
+        &self,
+        r: Request<v1::ModuleExportRequest>,
+    ) -> Result<Response<v1::ModuleFiles>, Status> {
+        self.answer(r, files()).await
+    }
+    async fn module_template(
+        &self,
+        r: Request<v1::ModuleTemplateRequest>,
+    ) -> Result<Response<v1::ModuleFiles>, Status> {
+        self.answer(r, files()).await
+    }
+    async fn module_remove(&self, r: Request<v1::ModuleRemoveRequest>) -> Result<Response<v1::Done>, Status> {
+        self.answer(r, v1::Done { epoch: 43, index: 0 }).await
+    }
+    async fn module_control(
+        &self,
+        r: Request<v1::ModuleControlRequest>,
+    ) -> Result<Response<v1::ModuleControlResponse>, Status> {
+        let node = |node, name: &str, failed: &str| v1::ModuleControlled {
+            node,
+            name: name.into(),
+            failed: failed.into(),
+        };
+        let nodes = vec![node(1, "node1", ""), node(2, "node2", "it does not answer")];
+        self.answer(r, v1::ModuleControlResponse { nodes }).await
+    }
+    async fn module_log(
+        &self,
+        r: Request<v1::ModuleLogRequest>,
+    ) -> Result<Response<v1::ModuleLogLines>, Status> {
+        self.answer(r, v1::ModuleLogLines { lines: vec!["start_both: hello".into()] }).await
+    }
+    async fn script(&self, r: Request<v1::ScriptRequest>) -> Result<Response<v1::ScriptResponse>, Status> {
+        self.answer(r, v1::ScriptResponse { limit_reached: true, loops: 3 }).await
     }
     async fn module_set(&self, r: Request<v1::ModuleSetRequest>) -> Result<Response<v1::Done>, Status> {
         self.answer(r, v1::Done { epoch: 43, index: 0 }).await
@@ -370,6 +444,51 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         assert!(text.contains(said), "{line}: {text}");
         assert!(daemon.asked().contains(asked), "{line}: {}", daemon.asked());
     }
+}
+
+#[tokio::test]
+async fn a_module_is_written_applied_and_taken_back() {
+    let daemon = Daemon::start(Answers::Good);
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path().join("web");
+    let at = at.display();
+    let (result, text) = daemon.run(&format!("module export web {at}")).await;
+    assert!(result.is_ok() && text.contains("revision 17 of web is in"), "{text}");
+    let again = problem(daemon.run(&format!("module export web {at}")).await.0);
+    assert_eq!((again.code.as_str(), again.exit), ("exists", Exit::Local));
+    let (result, text) = daemon.run(&format!("module apply {at}")).await;
+    assert_eq!(
+        (result.unwrap(), text.as_str()),
+        (Exit::Done, "  drain: as usual → 1m\nweb is what revision 17 says\n")
+    );
+    let asked = daemon.asked();
+    for part in ["module: \"web\"", "path: \"bin/start_both\"", "executable: true", "path: \"module.toml\""] {
+        assert!(asked.contains(part), "{part} is not in {asked}");
+    }
+    std::fs::write(scratch.path().join("web/module.toml"), "kolor = 1").unwrap();
+    let (result, text) = daemon.run(&format!("module apply {at} --name shop --dry-run")).await;
+    let expected = "module.toml:2: unknown field `kolor`; take it out\nshop stays as it is\n";
+    assert_eq!((result.unwrap(), text.as_str()), (Exit::Refused, expected));
+    let (_, json) = daemon.run(&format!("module apply {at} --json")).await;
+    assert!(json.contains("\"file\":\"module.toml\",\"line\":2"), "{json}");
+    let empty = scratch.path().display().to_string();
+    assert_eq!(problem(daemon.run(&format!("module apply {empty}")).await.0).code, "no_module");
+    let (_, text) = daemon.run("module rollback web --revision 12").await;
+    assert_eq!(text, "web is like that already\n");
+    assert!(daemon.asked().contains("revision: 12"));
+}
+
+#[tokio::test]
+async fn who_cannot_be_asked_is_named_and_the_others_are_not_held_up() {
+    let daemon = Daemon::start(Answers::Good);
+    let (result, text) = daemon.run("module stop web --node node2").await;
+    let expected = "node1: stop of web\nnode2: no stop of web: it does not answer\n";
+    assert_eq!((result.unwrap(), text.as_str()), (Exit::Refused, expected));
+    assert!(daemon.asked().contains("node: \"node2\", action: Stop"));
+    let (_, text) = daemon.run("module log web --node node2 --last 5").await;
+    assert_eq!(text, "start_both: hello\n");
+    assert_eq!(problem(daemon.run("module show nothing").await.0).code, "unknown_module");
+    assert_eq!(problem(daemon.run("script log hello").await.0).code, "bad_token");
 }
 
 #[tokio::test]

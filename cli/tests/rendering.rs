@@ -337,5 +337,34 @@ fn json_names_are_the_names_of_the_protocol() {
     same_fields("Event", &json(&view::Event::from(&event())), &[]);
     same_fields("InitResponse", &json(&view::Init::from(&v1::InitResponse::default())), &[]);
     same_fields("JoinClusterResponse", &json(&view::Join::from(&v1::JoinClusterResponse::default())), &[]);
+    let definition = v1::ModuleDefinition {
+        revisions: vec![v1::Revision::default()],
+        readiness: vec![v1::NodeReadiness::default()],
+        ..Default::default()
+    };
+    let definition = json(&view::ModuleDefinition::from(&definition));
+    same_fields("ModuleDefinition", &definition, &[]);
+    same_fields("Revision", &definition["revisions"][0], &["content"]);
+    same_fields("NodeReadiness", &definition["readiness"][0], &[]);
+    let life = v1::ModuleLife { resources: vec![v1::Resource::default()], ..Default::default() };
+    let life = json(&view::ModuleLife::from(&life));
+    same_fields("ModuleLife", &life, &[]);
+    same_fields("Resource", &life["resources"][0], &[]);
+    same_fields(
+        "ModuleApplyResponse",
+        &json(&view::ModuleApplied::from(&v1::ModuleApplyResponse::default())),
+        &[],
+    );
+    same_fields("ModuleChange", &json(&view::ModuleChange::from(&v1::ModuleChange::default())), &[]);
+    same_fields("Finding", &json(&view::Finding::from(&v1::Finding::default())), &[]);
+    same_fields(
+        "ModuleControlled",
+        &json(&view::NodeControlled::from(&v1::ModuleControlled::default())),
+        &[],
+    );
+    same_fields("ModuleFiles", &json(&view::ModuleFiles::from(&v1::ModuleFiles::default())), &[]);
+    same_fields("ModuleFile", &json(&view::ModuleFile::from(&v1::ModuleFile::default())), &["content"]);
+    same_fields("ModuleLogLines", &json(&view::ModuleLogLines::from(&v1::ModuleLogLines::default())), &[]);
+    same_fields("ScriptResponse", &json(&view::ScriptResponse::from(&v1::ScriptResponse::default())), &[]);
     same_fields("Done", &json(&view::Done::from(&v1::Done::default())), &[]);
 }

@@ -103,6 +103,14 @@ impl PeerHandler for Doorman {
     async fn look(&self, _: Caller) -> Result<v1::LookResponse, Status> {
         Err(Status::unimplemented("look"))
     }
+
+    async fn control(&self, _: Caller, _: v1::ControlRequest) -> Result<v1::ControlResponse, Status> {
+        Err(Status::unimplemented("control"))
+    }
+
+    async fn log(&self, _: Caller, _: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {
+        Err(Status::unimplemented("log"))
+    }
 }
 
 /// A member with its data and its address, running or not.

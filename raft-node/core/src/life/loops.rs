@@ -8,7 +8,7 @@ pub const MAX: u32 = 3;
 pub const INTERVAL: Span = Span::seconds(24 * 60 * 60);
 
 /// What a module says about it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Limit {
     /// So many automatic actions are taken; the next one stops the module.
     pub max: u32,
@@ -28,7 +28,7 @@ impl Default for Limit {
 }
 
 /// The automatic actions of a module on a node since somebody last acted by hand.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Loops {
     /// When the first was taken.
     since: Option<UnixTime>,

@@ -121,7 +121,7 @@ pub enum Cause {
 }
 
 /// The machine. Pure: whoever drives it does [`Life::step`] and says when it is done.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Life {
     state: State,
     /// What is being done.

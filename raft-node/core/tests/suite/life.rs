@@ -1,6 +1,6 @@
 //! The life of a module, exhaustively: every state that any sequence of inputs reaches.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use farm_core::life::{
     Action, By, Cause, Ended, Input, Life, Limit, Loops, Place, Request, Run, Script, State, Step,
@@ -25,7 +25,7 @@ fn inputs() -> impl Iterator<Item = Input> {
 }
 
 /// The machine, and what the world looks like by what was done in it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct World {
     life: Life,
     /// `start_both` was begun, and nothing was killed since.
@@ -80,9 +80,9 @@ fn finish(mut life: Life, ended: Ended) -> Life {
     panic!("no end: {life:?}");
 }
 
-fn reachable() -> HashSet<World> {
+fn reachable() -> BTreeSet<World> {
     let first = World { life: stopped(), runs: false };
-    let (mut seen, mut queue) = (HashSet::from([first.clone()]), VecDeque::from([first]));
+    let (mut seen, mut queue) = (BTreeSet::from([first.clone()]), VecDeque::from([first]));
     while let Some(world) = queue.pop_front() {
         for input in inputs() {
             let next = world.after(input);
