@@ -3,6 +3,7 @@
 //! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
+mod part;
 mod stay;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
-use farm_core::model::{ModuleName, Node, VirtualIp};
+use farm_core::model::{Node, VirtualIp};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -35,7 +36,7 @@ use crate::journal::{Journal, Record, now_ms};
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::look::Mirror;
-use crate::modules::{self, Modules};
+use crate::modules::Modules;
 use crate::node::{self, FilterHost, Follower, HostView};
 use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
@@ -317,38 +318,6 @@ impl Member {
     /// How `node` is, from itself; `None` when it does not answer at once.
     pub async fn look(&self, node: NodeId) -> Option<v1::LookResponse> {
         if node == self.me { Some(self.mirror.look()) } else { self.proposer.peers.look(node).await }
-    }
-
-    /// Starts or stops `node`'s part of a module.
-    ///
-    /// # Errors
-    /// Its refusal, or that it does not answer.
-    pub async fn control(
-        &self,
-        node: NodeId,
-        module: &ModuleName,
-        action: v1::ModuleAction,
-    ) -> Result<(), Problem> {
-        if node == self.me {
-            return self.modules.control(module, action.into()).await;
-        }
-        self.proposer.peers.control(node, module, action).await
-    }
-
-    /// The last lines of a module's log on `node`.
-    ///
-    /// # Errors
-    /// That it cannot be read, or does not answer.
-    pub async fn module_log(
-        &self,
-        node: NodeId,
-        module: &ModuleName,
-        last: u64,
-    ) -> Result<Vec<String>, Problem> {
-        if node == self.me {
-            return modules::log(&self.config.data_dir, module, last).await;
-        }
-        self.proposer.peers.log(node, module, last).await
     }
 
     /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.

@@ -29,6 +29,8 @@ use crate::raft::Snapshot;
 const DRAIN: Duration = Duration::from_secs(5 * 60);
 /// More than the planner's own limit, which ends the drain of its buckets.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
+/// What an application gets of a processor that others want too; 100 is what everybody has.
+const WEIGHT: u16 = 50;
 /// How long killed processes may take to be gone: the kernel frees their memory first.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -137,6 +139,10 @@ impl Keeper {
         let root = &self.member.config.cgroup;
         let group = Cgroup::open(&format!("{root}/modules/{}", self.name)).map_err(failed)?;
         let log_group = Cgroup::open(&format!("{root}/logs")).map_err(failed)?;
+        // The lease thread goes before everybody anyway; this is for the rest of the daemon.
+        if !group.set_weight(WEIGHT).map_err(failed)? {
+            tracing::debug!(module = %self.name, "the processor is not shared out by cgroup2 groups here");
+        }
         Ok(Some((program, group, log_group)))
     }
 

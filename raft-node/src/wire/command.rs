@@ -2,7 +2,9 @@
 
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
-use farm_core::model::{HashKey, Mode, ModuleKind, Node, Outline, Profile, Readiness, Service, Weight};
+use farm_core::model::{
+    HashKey, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness, Service, Weight,
+};
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use v1::command::Body as Proto;
@@ -109,22 +111,10 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::ModulePut { name, kind } => {
             Proto::ModulePut(v1::ModulePut { name: name.0.clone(), kind: kind.to_wire() })
         }
-        Body::ModuleApply { module, outline, content } => Proto::ModuleApply(v1::ModuleApply {
-            module: module.0.clone(),
-            content: content.to_vec().into(),
-            ..outline.to_wire()
-        }),
-        Body::ModuleReadiness { module, node, readiness } => Proto::ModuleReadiness(v1::ModuleReadiness {
-            module: module.0.clone(),
-            node: node.0,
-            readiness: readiness.to_wire(),
-        }),
+        Body::ModuleApply { module, outline, content } => module_apply_to_wire(module, outline, content),
+        Body::ModuleReadiness { module, node, readiness } => readiness_to_wire(module, *node, *readiness),
         Body::ModuleRemove(name) => Proto::ModuleRemove(v1::ModuleRemove { name: name.0.clone() }),
-        Body::ServiceAdd { module, service, mode } => Proto::ServiceAdd(v1::ServiceAdd {
-            module: module.0.clone(),
-            service: Some(service.to_wire()),
-            mode: mode.to_wire(),
-        }),
+        Body::ServiceAdd { module, service, mode } => service_add_to_wire(module, service, *mode),
         Body::ServiceRemove { module, service } => Proto::ServiceRemove(v1::ServiceRemove {
             module: module.0.clone(),
             service: Some(service.to_wire()),
@@ -184,11 +174,7 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
             kind: ModuleKind::from_wire(p.kind)?,
         },
         Proto::ModuleApply(p) => parse_module_apply(p)?,
-        Proto::ModuleReadiness(p) => Body::ModuleReadiness {
-            module: text::module("ModuleReadiness.module", p.module)?,
-            node: text::node("ModuleReadiness.node", p.node)?,
-            readiness: Readiness::from_wire(p.readiness)?,
-        },
+        Proto::ModuleReadiness(p) => parse_readiness(p)?,
         Proto::ModuleRemove(p) => Body::ModuleRemove(text::module("ModuleRemove.name", p.name)?),
         Proto::ServiceAdd(p) => Body::ServiceAdd {
             module: text::module("ServiceAdd.module", p.module)?,
@@ -241,6 +227,38 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         }
         Proto::ElectorsFinal(p) => Body::ElectorsFinal(parse_all(p.evidence)?),
         Proto::ElectorsCancel(v1::ElectorsCancel {}) => Body::ElectorsCancel,
+    })
+}
+
+fn module_apply_to_wire(module: &ModuleName, outline: &Outline, content: &[u8]) -> Proto {
+    Proto::ModuleApply(v1::ModuleApply {
+        module: module.0.clone(),
+        content: content.to_vec().into(),
+        ..outline.to_wire()
+    })
+}
+
+fn readiness_to_wire(module: &ModuleName, node: NodeId, readiness: Readiness) -> Proto {
+    Proto::ModuleReadiness(v1::ModuleReadiness {
+        module: module.0.clone(),
+        node: node.0,
+        readiness: readiness.to_wire(),
+    })
+}
+
+fn service_add_to_wire(module: &ModuleName, service: &Service, mode: Mode) -> Proto {
+    Proto::ServiceAdd(v1::ServiceAdd {
+        module: module.0.clone(),
+        service: Some(service.to_wire()),
+        mode: mode.to_wire(),
+    })
+}
+
+fn parse_readiness(p: v1::ModuleReadiness) -> Result<Body, WireError> {
+    Ok(Body::ModuleReadiness {
+        module: text::module("ModuleReadiness.module", p.module)?,
+        node: text::node("ModuleReadiness.node", p.node)?,
+        readiness: Readiness::from_wire(p.readiness)?,
     })
 }
 

@@ -1,0 +1,43 @@
+//! What a member asks of the parts of modules, here and on other nodes.
+
+use farm_core::id::NodeId;
+use farm_core::model::ModuleName;
+use farm_proto::v1;
+
+use super::Member;
+use crate::modules;
+use crate::problem::Problem;
+
+impl Member {
+    /// Starts or stops `node`'s part of a module.
+    ///
+    /// # Errors
+    /// Its refusal, or that it does not answer.
+    pub async fn control(
+        &self,
+        node: NodeId,
+        module: &ModuleName,
+        action: v1::ModuleAction,
+    ) -> Result<(), Problem> {
+        if node == self.me {
+            return self.modules.control(module, action.into()).await;
+        }
+        self.proposer.peers.control(node, module, action).await
+    }
+
+    /// The last lines of a module's log on `node`.
+    ///
+    /// # Errors
+    /// That it cannot be read, or does not answer.
+    pub async fn module_log(
+        &self,
+        node: NodeId,
+        module: &ModuleName,
+        last: u64,
+    ) -> Result<Vec<String>, Problem> {
+        if node == self.me {
+            return modules::log(&self.config.data_dir, module, last).await;
+        }
+        self.proposer.peers.log(node, module, last).await
+    }
+}
