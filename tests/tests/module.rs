@@ -138,6 +138,72 @@ fn a_script_that_fails_or_hangs_is_told_and_the_others_carry_on() -> Result<()> 
 }
 
 #[test]
+fn what_a_script_asks_for_waits_for_its_end() -> Result<()> {
+    let (farm, app) = running("module-say", Mode::Directed)?;
+    let farmctl = farm_lab::binaries::find("farmctl")?.display().to_string();
+    app.edit("bin/start_both", |text| {
+        let says = format!("set -eu\n[ \"$FARM_NODE\" != node2 ] || {{ {farmctl} script error no licence; {farmctl} script stop; }}");
+        text.replace("set -eu", &says)
+    })?;
+    app.apply(&farm, ONE)?;
+    let known = farm.events(TWO)?.len();
+    farm.farmctl(ONE, &["module", "restart", "shop", "--node", "node2"])?;
+    let told = farm.await_event(TWO, "script_error", known)?;
+    ensure!(told.text == "no licence" && told.resource == "shop", "{told:?}");
+    await_place(&farm, TWO, "stop not-ready")?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    let events = farm.events(TWO)?;
+    let failed = events.iter().skip(known).find(|e| e.kind == "script_failed");
+    ensure!(failed.is_none(), "it was stopped, not failed: {failed:?}");
+    app.await_served_by(&farm, &[ONE, ALL[2]])
+}
+
+#[test]
+fn one_that_burns_every_core_costs_nobody_his_lease() -> Result<()> {
+    let (farm, app) = running("module-burn", Mode::Directed)?;
+    app.edit("bin/start_both", |text| {
+        format!("{text}\nfor core in 1 2 3 4; do (while :; do :; done) & done\n")
+    })?;
+    app.apply(&farm, ONE)?;
+    let leader = farm.leader()?;
+    let known = farm.events(leader)?.len();
+    farm.farmctl(ONE, &["module", "restart", "shop", "--node", "node2", "--wait"])?;
+    let answers = app.answers(&farm, Place::Client, 200)?;
+    ensure!(ALL.iter().all(|node| answers.contains_key(&Some(*node))), "{answers:?}");
+    ensure!(!answers.contains_key(&None), "everybody is answered: {answers:?}");
+    let events = farm.events(leader)?;
+    let lost = events.iter().skip(known).find(|e| e.kind == "node_silent" || e.kind == "node_idle");
+    ensure!(lost.is_none(), "{lost:?}");
+    Ok(())
+}
+
+#[test]
+fn a_node_that_loses_its_power_starts_it_again() -> Result<()> {
+    let (farm, app) = running("module-power", Mode::Directed)?;
+    farm.power_off(TWO)?;
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    farm.power_on(TWO)?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn where_it_fails_alike_everywhere_nothing_oscillates() -> Result<()> {
+    let (farm, app) = running("module-all", Mode::Directed)?;
+    app.edit("bin/start_both", |text| text.replace("set -eu", "set -eu\nexit 1"))?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(ONE, &["module", "restart", "shop"])?;
+    for node in ALL {
+        await_place(&farm, node, "stop not-ready")?;
+    }
+    let list = farm.farmctl(ONE, &["module", "list"])?;
+    ensure!(list.contains("start_both ended with exit code 1"), "it says why: {list}");
+    farm.farmctl(ONE, &["module", "rollback", "shop"])?;
+    farm.farmctl(ONE, &["module", "start", "shop", "--wait"])?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
 fn what_is_wrong_is_refused_before_anything_is_touched() -> Result<()> {
     let farm = Farm::up("module-bad", Mode::Directed)?;
     let app = App::nginx("shop", VIP, PORT)?;

@@ -463,3 +463,38 @@ fn resumed(memory: &Memory, limit: Limit, runs: bool) -> Life {
     }
     life
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(boot: &str) -> Definition {
+        let text = format!("kind = \"light\"\nboot = \"{boot}\"\n");
+        let file = farm_module::File { bytes: text.into_bytes(), executable: false };
+        let files = Files([("module.toml".to_owned(), file)].into());
+        Definition::parse("web", files).expect("a module")
+    }
+
+    #[test]
+    fn after_a_start_of_the_machine_it_is_as_boot_says() {
+        let ran = Memory { wanted: true, up: true, loops: 3, loops_since: Some(1), ..Memory::default() };
+        let starts = |boot: &str, memory: &Memory| reborn(&definition(boot), memory).step().is_some();
+        let cases = [("auto", &ran), ("auto", &Memory::default()), ("on", &Memory::default()), ("off", &ran)];
+        assert_eq!(cases.map(|(boot, memory)| starts(boot, memory)), [true, false, true, false]);
+        assert_eq!(reborn(&definition("auto"), &ran).loops().noted().1, 0, "what was before counts no more");
+    }
+
+    #[test]
+    fn after_a_start_of_the_daemon_what_runs_is_not_started_twice() {
+        let up = Memory { wanted: true, up: true, ..Memory::default() };
+        let limit = Limit::default();
+        let runs = resumed(&up, limit, true);
+        assert_eq!((runs.step(), runs.loops().noted().1), (Some(Step::Open), 0));
+        let died = resumed(&up, limit, false);
+        assert_eq!(died.loops().noted().1, 1, "it counts as a failure");
+        let stopped = resumed(&Memory::default(), limit, false);
+        assert_eq!((stopped.state(), stopped.step()), (State::STOP, None));
+        let half = resumed(&Memory { up: false, ..up }, limit, true);
+        assert_eq!(half.loops().noted().1, 1, "it was on its way: it begins anew");
+    }
+}
