@@ -84,8 +84,8 @@ fn an_application_that_dies_is_taken_over_started_again_and_gets_its_share_back(
 fn the_fourth_death_stops_it_there_and_the_others_carry_on() -> Result<()> {
     let (farm, app) = running("module-loop", Mode::Directed)?;
     for _ in 0..3 {
-        app.die(&farm, TWO)?;
         let known = farm.events(TWO)?.len();
+        app.die(&farm, TWO)?;
         farm.await_event(TWO, "module_opened", known)?;
         await_place(&farm, TWO, "up ready")?;
     }
@@ -108,8 +108,8 @@ fn an_application_outlives_its_daemon_and_is_not_started_twice() -> Result<()> {
     app.await_served_by(&farm, &ALL)?;
     ensure!(app.group(&farm, TWO)?.processes()? == before, "and was not started again");
     // The new daemon watches it.
-    app.die(&farm, TWO)?;
     let known = farm.events(TWO)?.len();
+    app.die(&farm, TWO)?;
     farm.await_event(TWO, "module_opened", known)?;
     app.await_served_by(&farm, &ALL)
 }
