@@ -12,8 +12,10 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Enters the group `$0`, then becomes the rest: no instruction of the script runs outside.
-const ENTER: &str = "echo 0 > \"$0\"/cgroup.procs && exec \"$@\"";
+/// Enters the group `$0`, sheds what is the daemon's alone (its mask for new files, that the kernel spares it when memory
+/// is short), then becomes the rest: no instruction of the script runs outside.
+pub const ENTER: &str = "echo 0 > \"$0\"/cgroup.procs || exit 126; umask 022; \
+    { echo 0 > /proc/self/oom_score_adj; } 2>/dev/null; exec \"$@\"";
 /// What the shell says when it could not do either.
 const NOT_ENTERED: [i32; 2] = [126, 127];
 /// Between SIGTERM and SIGKILL of a script that takes too long.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farm_core::life::{Request, Run, Script as Which};
 use farm_host::applog;
 use farm_host::cgroup::Cgroup;
-use farm_host::script::{Outcome, Script};
+use farm_host::script::{ENTER, Outcome, Script};
 use farm_module::Definition;
 use farm_proto::v1;
 
@@ -114,7 +114,7 @@ impl Stage {
         let (read, write) = std::io::pipe()?;
         let scripts = &definition.scripts;
         let mut pump = std::process::Command::new("/bin/sh");
-        pump.args(["-c", "echo 0 > \"$0\"/cgroup.procs && exec \"$@\""])
+        pump.args(["-c", ENTER])
             .arg(&self.log_cgroup)
             .arg(&self.program)
             .args(["applog", "--label", label])

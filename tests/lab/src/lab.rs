@@ -293,7 +293,10 @@ fn remove_cgroups(name: &LabName) -> Result<()> {
     // Nothing was made where there is no such file system.
     let Ok(group) = Cgroup::existing(&cgroup_of(name)) else { return Ok(()) };
     group.kill()?;
-    shell::await_value("the groups of the lab are empty", GONE_LIMIT, || Ok(group.remove().ok()))
+    shell::await_value("the groups of the lab are empty", GONE_LIMIT, || Ok(group.remove().ok()))?;
+    // Another lab may have some in it.
+    let _ = std::fs::remove_dir(group.path().parent().context("it has a name of two parts")?);
+    Ok(())
 }
 
 fn cgroup_of(name: &LabName) -> String {

@@ -77,6 +77,9 @@ async fn a_script_has_its_arguments_its_environment_and_nothing_else() {
     let at = place.directory.path().canonicalize().unwrap();
     assert_eq!(place.output(), format!("STOP WAIT web none\n{}\noops\n", at.display()));
     assert_eq!(place.run("kill -9 $$", LONG).await, Outcome::Signalled(9));
+    // The daemon's own are not for applications.
+    place.run("umask; cat /proc/self/oom_score_adj", LONG).await;
+    assert_eq!(place.output(), "0022\n0\n");
 }
 
 #[tokio::test]
