@@ -3,9 +3,10 @@
 //!
 //! Only the unified hierarchy is used, wherever it is mounted; it needs no controller for that.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,9 +23,10 @@ impl Cgroup {
     /// The group at `name` below the mount, made when it is missing. One that is there is taken as it is.
     ///
     /// # Errors
-    /// `NotFound` where the machine has no cgroup2 mount; otherwise of the file system.
+    /// `InvalidInput` where the name leads elsewhere, `NotFound` where the machine has no cgroup2 mount; otherwise of the
+    /// file system.
     pub fn open(name: &str) -> io::Result<Self> {
-        let at = mount()?.join(name);
+        let at = below_mount(name)?;
         fs::create_dir_all(&at)?;
         Ok(Self(at))
     }
@@ -32,9 +34,9 @@ impl Cgroup {
     /// The group at `name`, where there is one.
     ///
     /// # Errors
-    /// `NotFound` where there is none, or no cgroup2 mount.
+    /// `InvalidInput` where the name leads elsewhere, `NotFound` where there is no such group or no cgroup2 mount.
     pub fn existing(name: &str) -> io::Result<Self> {
-        let at = mount()?.join(name);
+        let at = below_mount(name)?;
         fs::metadata(&at).map(|_| Self(at))
     }
 
@@ -84,22 +86,25 @@ impl Cgroup {
     /// # Errors
     /// Of the file system; `Other` where processes come faster than they can be killed.
     pub fn kill(&self) -> io::Result<()> {
-        match fs::write(self.0.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.kill_in_rounds(),
+        match set(&self.0.join("cgroup.kill"), "1") {
+            Err(error) if is_gone(&error) => self.kill_in_rounds(),
             done => done,
         }
     }
 
+    /// Who was killed may still be listed, but forks no more: a round without a new one is the last.
     fn kill_in_rounds(&self) -> io::Result<()> {
+        let mut killed = BTreeSet::new();
         for _ in 0..ROUNDS {
-            let left = self.processes()?;
-            if left.is_empty() {
+            let left: BTreeSet<u32> = self.processes()?.into_iter().collect();
+            if left.is_subset(&killed) {
                 return Ok(());
             }
-            for pid in left {
+            for pid in &left {
                 // It may have ended meanwhile.
                 let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
             }
+            killed.extend(left);
         }
         Err(io::Error::other(format!("processes of {} come faster than they end", self.0.display())))
     }
@@ -137,14 +142,13 @@ impl Cgroup {
     /// Of the file system.
     pub fn set_weight(&self, weight: u16) -> io::Result<bool> {
         if let Some(parent) = self.0.parent() {
-            // Refused where the controller is not there, or others than groups live in the parent.
-            let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpu");
+            share_processor(parent);
         }
         let file = self.0.join("cpu.weight");
         if !file.exists() {
             return Ok(false);
         }
-        fs::write(file, weight.to_string()).map(|()| true)
+        set(&file, &weight.to_string()).map(|()| true)
     }
 
     /// Removes it, with the empty groups below it.
@@ -184,6 +188,33 @@ impl Cgroup {
         }
         Ok(groups)
     }
+}
+
+/// Lets the groups below `group` have the controller. It comes down only by every group in between, so those above are
+/// asked first, up to the first that has it.
+fn share_processor(group: &Path) {
+    // Above the mount there is none.
+    let Ok(has) = fs::read_to_string(group.join("cgroup.controllers")) else { return };
+    if !has.split_whitespace().any(|controller| controller == "cpu") {
+        group.parent().into_iter().for_each(share_processor);
+    }
+    // Refused where the controller is not there, or others than groups live in it.
+    let _ = set(&group.join("cgroup.subtree_control"), "+cpu");
+}
+
+/// Writes a file that is there. `fs::write` would try to make one that is not, and have EACCES for an answer.
+fn set(file: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).truncate(true).open(file)?.write_all(value.as_bytes())
+}
+
+/// A name that leads elsewhere would have directories made, and later processes killed, that are none of ours.
+fn below_mount(name: &str) -> io::Result<PathBuf> {
+    let mut parts = Path::new(name).components();
+    if name.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+        let why = format!("`{name}` is no name of a control group below the mount");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(mount()?.join(name))
 }
 
 /// A group that was removed meanwhile reads as one without a device.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -154,6 +155,58 @@ async fn a_group_is_found_again_by_its_name() {
     let again = Cgroup::open(&format!("farm-test-{}-again", std::process::id())).unwrap();
     assert_eq!((again.path(), again.is_populated().unwrap()), (place.group.path(), true));
     assert!(again.remove().is_err(), "something runs in it");
+}
+
+/// As before Linux 5.14. A file that the kernel does not have cannot be made in a group either.
+#[test]
+fn where_a_group_cannot_be_killed_at_once_its_processes_are_killed_one_by_one() {
+    let group = tempfile::tempdir().unwrap();
+    let mut children: Vec<_> =
+        (0..5).map(|_| std::process::Command::new("sleep").arg("600").spawn().unwrap()).collect();
+    let listed: String = children.iter().map(|child| format!("{}\n", child.id())).collect();
+    fs::write(group.path().join("cgroup.procs"), listed).unwrap();
+    let killed = Cgroup::at(group.path()).kill();
+    // Whatever came of it, none of them may stay.
+    let made = group.path().join("cgroup.kill").exists();
+    if made || killed.is_err() {
+        children.iter_mut().for_each(|child| child.kill().unwrap());
+    }
+    for child in &mut children {
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+    killed.unwrap();
+    assert!(!made);
+}
+
+/// The controller comes down from the root only by every group in between.
+#[test]
+fn the_processor_is_shared_out_from_the_first_group_that_can() {
+    let root = tempfile::tempdir().unwrap();
+    let (farm, modules) = (root.path().join("farm"), root.path().join("farm/modules"));
+    let web = modules.join("web");
+    fs::create_dir_all(&web).unwrap();
+    for (group, has) in [(root.path(), "cpu io\n"), (&farm, ""), (&modules, ""), (&web, "")] {
+        fs::write(group.join("cgroup.controllers"), has).unwrap();
+        fs::write(group.join("cgroup.subtree_control"), "").unwrap();
+    }
+    let enabled = |group: &Path| fs::read_to_string(group.join("cgroup.subtree_control")).unwrap();
+    assert!(!Cgroup::at(&web).set_weight(50).unwrap(), "these directories get no cpu.weight");
+    assert_eq!([root.path(), &farm, &modules, &web].map(enabled), ["+cpu", "+cpu", "+cpu", ""]);
+    // What has it already needs nothing of those above.
+    fs::write(farm.join("cgroup.controllers"), "cpu\n").unwrap();
+    fs::write(root.path().join("cgroup.subtree_control"), "").unwrap();
+    fs::write(web.join("cpu.weight"), "100\n").unwrap();
+    assert!(Cgroup::at(&web).set_weight(50).unwrap());
+    assert_eq!(enabled(root.path()), "");
+    assert_eq!(fs::read_to_string(web.join("cpu.weight")).unwrap(), "50");
+}
+
+#[test]
+fn a_name_does_not_lead_out_of_the_hierarchy() {
+    for name in ["", "/tmp/farm-test", "../farm-test", "farm-test/../..", "."] {
+        let refused = Cgroup::open(name).map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::InvalidInput), "{name:?}");
+    }
 }
 
 const SMALL: Limits = Limits { file_bytes: 2_000, files: 2, line_bytes: 100, lines_per_second: 100_000 };
