@@ -3,22 +3,25 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures::future::select_all;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use regex::Regex;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::cgroup::Cgroup;
 
 /// How often processes are looked for that nobody tells of: new ones.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long systemd may take to say what it knows; it mostly takes a few milliseconds. Meanwhile no death is seen.
+const SYSTEMD_LIMIT: Duration = Duration::from_secs(3);
 
 /// Which processes are meant.
 #[derive(Clone, Debug)]
@@ -104,23 +107,32 @@ impl Watch {
         if self.found.is_empty() {
             return std::future::pending().await;
         }
-        let ends = self.found.iter().map(|found| Box::pin(found.descriptor.readable()));
-        let _ = select_all(ends).await;
+        first_end(&self.found).await;
     }
 
     async fn look(&mut self) -> Verdict {
-        let listed = match self.list().await {
-            Ok(listed) => listed,
-            Err(error) => return Verdict::Down(error.to_string()),
-        };
-        self.found.retain(|found| listed.contains(&found.pid) && matches(&self.spec.what, found.pid));
-        for pid in listed {
-            if self.found.iter().all(|found| found.pid != pid) {
-                // One that ended meanwhile is none.
-                self.found.extend(hold(pid).filter(|_| matches(&self.spec.what, pid)));
+        match self.list().await {
+            Ok(listed) => self.take(listed),
+            Err(error) => {
+                self.found.retain(|found| !found.has_ended());
+                // Those that are held do run, though nobody else can be looked for: systemd is being exchanged.
+                if self.found.is_empty() {
+                    return Verdict::Down(error.to_string());
+                }
             }
         }
         judge(&self.spec, self.found.len())
+    }
+
+    fn take(&mut self, listed: Vec<u32>) {
+        let what = &self.spec.what;
+        self.found.retain(|found| listed.contains(&found.pid) && found.is(what));
+        for pid in listed {
+            if self.found.iter().all(|found| found.pid != pid) {
+                // One that ended meanwhile is none.
+                self.found.extend(hold(pid).filter(|found| found.is(what)));
+            }
+        }
     }
 
     async fn list(&self) -> io::Result<Vec<u32>> {
@@ -153,6 +165,25 @@ fn describe(what: &What) -> String {
         What::CommandLine(regex) => format!("like {regex}"),
         What::Unit(unit) => format!("of {unit}"),
     }
+}
+
+impl Found {
+    /// Whether it runs and is one of those that are meant. As long as it has not ended its number is nobody else's, so
+    /// what was read before that is asked is about it.
+    fn is(&self, what: &What) -> bool {
+        matches(what, self.pid) && !self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(self.descriptor.get_ref().as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Returns when one of them has ended; there must be one.
+async fn first_end(found: &[Found]) {
+    let ends = found.iter().map(|found| Box::pin(found.descriptor.readable()));
+    let _ = select_all(ends).await;
 }
 
 /// `None` when it has ended.
@@ -197,13 +228,85 @@ fn host_processes() -> io::Result<Vec<u32>> {
 /// The main process of a unit that is active.
 async fn main_process(unit: &str) -> io::Result<Option<u32>> {
     let mut systemctl = tokio::process::Command::new("systemctl");
-    systemctl.args(["show", "--property=MainPID,ActiveState", unit]);
-    systemctl.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = systemctl.output().await.map_err(|error| {
-        io::Error::new(error.kind(), format!("systemd cannot be asked about {unit}: systemctl: {error}"))
-    })?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    systemctl.args(["show", "--property=MainPID,ActiveState", "--", unit]);
+    systemctl.stdin(Stdio::null()).kill_on_drop(true);
+    let failed = |why: &str| io::Error::other(format!("systemd cannot be asked about {unit}: {why}"));
+    let output = match timeout(SYSTEMD_LIMIT, systemctl.output()).await {
+        Ok(output) => output.map_err(|error| failed(&format!("systemctl: {error}")))?,
+        Err(_) => return Err(failed("it does not answer")),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(failed(said.lines().next().unwrap_or("systemctl failed")));
+    }
+    Ok(running_main(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The main process in what systemctl says. A unit that reloads its configuration serves meanwhile (systemctl(1)).
+fn running_main(said: &str) -> Option<u32> {
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let active = value("ActiveState") == Some("active");
-    Ok(value("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| active && *pid != 0))
+    let runs = matches!(value("ActiveState"), Some("active" | "reloading" | "refreshing"));
+    value("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| runs && *pid != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Sleep(std::process::Child);
+
+    impl Sleep {
+        fn new() -> Self {
+            Self(std::process::Command::new("sleep").arg("600").spawn().unwrap())
+        }
+    }
+
+    impl Drop for Sleep {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn watch(scope: Scope, found: Found) -> Watch {
+        let what = What::CommandLine(Regex::new("sleep 600").unwrap());
+        let spec = Spec { what, scope, at_least: 1, at_most: None };
+        Watch { spec, told: None, found: vec![found] }
+    }
+
+    /// The old one's descriptor would tell of a death at once, for ever.
+    #[tokio::test]
+    async fn a_number_that_is_another_ones_now_is_held_anew() {
+        let (mut old, new) = (Sleep::new(), Sleep::new());
+        let mut found = hold(old.0.id()).unwrap();
+        old.0.kill().unwrap();
+        old.0.wait().unwrap();
+        found.pid = new.0.id();
+        assert!(found.has_ended());
+        let mut watch = watch(Scope::Host, found);
+        watch.take(vec![new.0.id()]);
+        let held: Vec<_> = watch.found.iter().map(|found| (found.pid, found.has_ended())).collect();
+        assert_eq!(held, [(new.0.id(), false)]);
+    }
+
+    #[tokio::test]
+    async fn who_is_held_runs_though_nobody_can_be_looked_for() {
+        let unreadable = tempfile::tempdir().unwrap();
+        fs::create_dir(unreadable.path().join("cgroup.procs")).unwrap();
+        let mut process = Sleep::new();
+        let mut watch = watch(Scope::Cgroup(unreadable.path().into()), hold(process.0.id()).unwrap());
+        assert_eq!(watch.look().await, Verdict::Up);
+        process.0.kill().unwrap();
+        process.0.wait().unwrap();
+        assert!(matches!(watch.look().await, Verdict::Down(_)));
+    }
+
+    #[test]
+    fn a_unit_runs_while_it_reloads_and_not_while_it_starts_or_stops() {
+        let main = |state: &str| running_main(&format!("MainPID=42\nActiveState={state}\n"));
+        assert_eq!(["active", "reloading", "refreshing"].map(main), [Some(42); 3]);
+        assert_eq!(["activating", "deactivating", "failed", "inactive"].map(main), [None; 4]);
+        assert_eq!(running_main("MainPID=0\nActiveState=active\n"), None);
+        assert_eq!(running_main(""), None);
+    }
 }
