@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -186,6 +186,19 @@ async fn first_end(found: &[Found]) {
     let _ = select_all(ends).await;
 }
 
+/// Returns when none of a process group runs any more in a cgroup.
+pub(crate) async fn group_ended(group: u32, cgroup: &Path) {
+    let is_of_group = |pid: &u32| alive(*pid).is_some_and(|stat| stat.group == group);
+    loop {
+        let listed = Cgroup::at(cgroup).processes().unwrap_or_default();
+        let left: Vec<Found> = listed.into_iter().filter(is_of_group).filter_map(hold).collect();
+        if left.is_empty() {
+            return;
+        }
+        first_end(&left).await;
+    }
+}
+
 /// `None` when it has ended.
 fn hold(pid: u32) -> Option<Found> {
     let id = Pid::from_raw(pid.cast_signed())?;
@@ -196,22 +209,30 @@ fn hold(pid: u32) -> Option<Found> {
 
 /// Whether `pid` is one of those that are meant, and alive: a zombie only waits to be reaped.
 fn matches(what: &What, pid: u32) -> bool {
-    let Some(command) = alive(pid) else { return false };
+    let Some(stat) = alive(pid) else { return false };
     match what {
-        What::Command(wanted) => *wanted == command,
+        What::Command(wanted) => *wanted == stat.command,
         What::CommandLine(regex) => command_line(pid).is_some_and(|line| regex.is_match(&line)),
         What::Unit(_) => true,
     }
 }
 
-/// The command of a process that runs (proc_pid_stat(5): command in parentheses, state behind it).
-fn alive(pid: u32) -> Option<String> {
+/// Of a process that runs.
+struct Stat {
+    command: String,
+    /// Its process group.
+    group: u32,
+}
+
+/// `None` where it does not run (proc_pid_stat(5): command in parentheses; behind it state, parent, process group).
+fn alive(pid: u32) -> Option<Stat> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     let (before, after) = stat.rsplit_once(')')?;
-    let state = after.trim_start().chars().next()?;
-    let command = before.split_once('(')?.1;
-    (!matches!(state, 'Z' | 'X' | 'x')).then(|| command.to_owned())
+    let mut fields = after.split_whitespace();
+    let (state, group) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+    let command = before.split_once('(')?.1.to_owned();
+    (!matches!(state, "Z" | "X" | "x")).then_some(Stat { command, group })
 }
 
 fn command_line(pid: u32) -> Option<String> {

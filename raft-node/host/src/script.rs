@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,13 +12,15 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::processes;
+
 /// Enters the group `$0`, sheds what is the daemon's alone (its mask for new files, that the kernel spares it when memory
 /// is short), then becomes the rest: no instruction of the script runs outside.
 pub const ENTER: &str = "echo 0 > \"$0\"/cgroup.procs || exit 126; umask 022; \
     { echo 0 > /proc/self/oom_score_adj; } 2>/dev/null; exec \"$@\"";
 /// What the shell says when it could not do either.
 const NOT_ENTERED: [i32; 2] = [126, 127];
-/// Between SIGTERM and SIGKILL of a script that takes too long.
+/// Between SIGTERM and SIGKILL of a script that takes too long, for all of its process group.
 const GRACE: Duration = Duration::from_secs(2);
 /// Where scripts find programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,7 +51,7 @@ pub enum Outcome {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
-    /// It took too long and was ended.
+    /// It took too long and was ended, with all of its process group.
     TimedOut,
     /// It did not begin; why.
     NotRun(String),
@@ -58,7 +60,7 @@ pub enum Outcome {
 impl Script {
     /// Runs it to its end; what it leaves running goes on. Where the future is dropped before, the script is killed.
     pub async fn run(self) -> Outcome {
-        let limit = self.limit;
+        let (limit, cgroup) = (self.limit, self.cgroup.clone());
         let mut running = match self.start() {
             Ok(child) => Running(child),
             Err(error) => return Outcome::NotRun(error.to_string()),
@@ -67,9 +69,7 @@ impl Script {
             Ok(Ok(status)) => outcome(status),
             Ok(Err(error)) => Outcome::NotRun(error.to_string()),
             Err(_) => {
-                running.signal(Signal::SIGTERM);
-                // Whoever does not listen is killed with the value.
-                let _ = timeout(GRACE, running.0.wait()).await;
+                running.end(&cgroup).await;
                 Outcome::TimedOut
             }
         }
@@ -108,6 +108,18 @@ fn outcome(status: ExitStatus) -> Outcome {
 struct Running(Child);
 
 impl Running {
+    /// Ends all of the process group, not the script alone. The script is not waited for before the last signal: as long
+    /// as it is a zombie, the number of the group is nobody else's.
+    async fn end(&mut self, cgroup: &Path) {
+        self.signal(Signal::SIGTERM);
+        if let Some(group) = self.0.id() {
+            let _ = timeout(GRACE, processes::group_ended(group, cgroup)).await;
+        }
+        self.signal(Signal::SIGKILL);
+        // One that hangs in the kernel is left to the runtime.
+        let _ = timeout(GRACE, self.0.wait()).await;
+    }
+
     fn signal(&self, signal: Signal) {
         // `None` once it was waited for: then its number may be somebody else's.
         if let Some(pid) = self.0.id() {

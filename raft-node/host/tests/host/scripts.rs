@@ -124,6 +124,28 @@ async fn one_that_hangs_and_ignores_the_signal_is_killed_and_its_daemons_are_not
     assert_eq!(line, "sleep\x00600\x00");
 }
 
+/// Its shell ends at the signal, what that waited for does not: nothing of its process group may stay.
+#[tokio::test]
+async fn who_ignores_the_signal_is_killed_though_the_script_itself_has_ended() {
+    let place = Place::new("deaf");
+    let text = "(trap '' TERM; touch deaf; exec sleep 600) & while :; do sleep 0.1; done";
+    assert_eq!(place.run(text, Duration::from_secs(2)).await, Outcome::TimedOut);
+    assert!(place.file("deaf").exists(), "it had no time to become deaf");
+    tokio::time::timeout(LONG, place.group.emptied()).await.expect("it stays").unwrap();
+}
+
+/// The script's shell ends at the signal; what that waited for gets its time to end in order.
+#[tokio::test]
+async fn who_takes_its_time_after_the_signal_ends_in_order_though_the_script_itself_has_ended() {
+    let place = Place::new("tidy");
+    let child = "trap 'sleep 0.1; touch tidied; exit 0' TERM; touch ready; while :; do sleep 0.1; done";
+    let text = format!("sh -c \"{child}\" & while :; do sleep 0.1; done");
+    assert_eq!(place.run(&text, Duration::from_secs(2)).await, Outcome::TimedOut);
+    assert!(place.file("ready").exists(), "it had no time to begin");
+    assert!(place.file("tidied").exists(), "it was killed at its work");
+    place.group.emptied().await.unwrap();
+}
+
 #[tokio::test]
 async fn one_that_nobody_waits_for_any_more_is_killed() {
     let place = Place::new("dropped");
