@@ -30,33 +30,69 @@ pub struct Limits {
 
 /// Writes every line of `input` into the log in `directory`, as `TIME LABEL: LINE`, until its end.
 ///
+/// Where the log cannot be written it reads on, and says how many lines are lost once it can: an application whose output
+/// nobody reads is ended by SIGPIPE, or hangs.
+///
 /// # Errors
-/// Of the file system. What cannot be read as UTF-8 is written as far as it can be.
+/// Of the input at once; of the file system at the end of the input, where that did not go away. What cannot be read as
+/// UTF-8 is written as far as it can be.
 pub fn pump(input: impl Read, directory: &Path, label: &str, limits: &Limits) -> io::Result<()> {
     let mut lines = BufReader::new(input);
     let mut quota = Quota::new(limits.lines_per_second);
+    let mut log = Log { directory, label, limits, lost: 0, failed: None };
     while let Some(line) = next_line(&mut lines, limits.line_bytes)? {
         let (allowed, dropped) = quota.ask(Instant::now());
         if dropped > 0 && allowed {
-            append(directory, label, &format!("{dropped} lines were written too fast and are lost"), limits)?;
+            log.write(&too_fast(dropped));
         }
         if allowed {
-            append(directory, label, &line, limits)?;
+            log.write(&line);
         }
     }
-    match quota.dropped {
-        0 => Ok(()),
-        n => append(directory, label, &format!("{n} lines were written too fast and are lost"), limits),
+    if quota.dropped > 0 {
+        log.write(&too_fast(quota.dropped));
+    }
+    log.failed.map_or(Ok(()), Err)
+}
+
+fn too_fast(lines: u64) -> String {
+    format!("{lines} lines were written too fast and are lost")
+}
+
+/// A log that may fail for a while.
+struct Log<'a> {
+    directory: &'a Path,
+    label: &'a str,
+    limits: &'a Limits,
+    /// Lines since the last that was written.
+    lost: u64,
+    failed: Option<io::Error>,
+}
+
+impl Log<'_> {
+    fn write(&mut self, line: &str) {
+        let written = self.tell_lost().and_then(|()| append(self.directory, self.label, line, self.limits));
+        self.lost += u64::from(written.is_err());
+        self.failed = written.err();
+    }
+
+    fn tell_lost(&mut self) -> io::Result<()> {
+        if self.lost > 0 {
+            let text = format!("{} lines could not be written and are lost", self.lost);
+            append(self.directory, self.label, &text, self.limits)?;
+            self.lost = 0;
+        }
+        Ok(())
     }
 }
 
-/// Writes one line.
+/// Writes one line, whatever `text` has in it.
 ///
 /// # Errors
 /// Of the file system.
 pub fn append(directory: &Path, label: &str, text: &str, limits: &Limits) -> io::Result<()> {
     let now = humantime::format_rfc3339_millis(SystemTime::now());
-    let line = format!("{now} {label}: {text}\n");
+    let line = format!("{now} {label}: {}\n", printable(text));
     let mut file = open(directory)?;
     if file.metadata()?.len() + line.len() as u64 > limits.file_bytes {
         rotate(directory, limits)?;
@@ -71,11 +107,13 @@ pub fn append(directory: &Path, label: &str, text: &str, limits: &Limits) -> io:
 /// Of the file system; a log that was never written is empty.
 pub fn tail(directory: &Path, lines: usize) -> io::Result<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
-    for number in 0.. {
-        let text = match fs::read(file(directory, number)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            read => read?,
-        };
+    // Otherwise a rotation could move a file from behind the reading to before it.
+    let _guard = match lock(directory, FlockArg::LockShared) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        locked => locked?,
+    };
+    for number in numbers(directory)? {
+        let text = fs::read(file(directory, number))?;
         let older = String::from_utf8_lossy(&text);
         let wanted = lines - found.len();
         let older: Vec<String> = older.lines().rev().take(wanted).map(str::to_owned).collect();
@@ -92,14 +130,32 @@ fn file(directory: &Path, number: u32) -> PathBuf {
     if number == 0 { directory.join(FILE) } else { directory.join(format!("{FILE}.{number}")) }
 }
 
+/// Of the files that are there, newest first. One may be missing in between: a rotation ended in its midst.
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        match name.to_str().and_then(|name| name.strip_prefix(FILE)) {
+            Some("") => numbers.push(0),
+            Some(rest) => numbers.extend(rest.strip_prefix('.').and_then(|n| n.parse::<u32>().ok())),
+            None => {}
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn lock(directory: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(directory)?, how).map_err(|(_, error)| error.into())
+}
+
 fn open(directory: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(file(directory, 0))
 }
 
 /// Moves each file one number up. Whoever comes second finds a short file and leaves it.
 fn rotate(directory: &Path, limits: &Limits) -> io::Result<()> {
-    let guard = Flock::lock(File::open(directory)?, FlockArg::LockExclusive);
-    let _guard = guard.map_err(|(_, error)| io::Error::from(error))?;
+    let _guard = lock(directory, FlockArg::LockExclusive)?;
     let full = fs::metadata(file(directory, 0)).is_ok_and(|m| m.len() * 2 > limits.file_bytes);
     if !full {
         return Ok(());
@@ -140,13 +196,16 @@ fn next_line(input: &mut impl BufRead, limit: usize) -> io::Result<Option<String
 }
 
 fn text(line: &[u8], cut: bool) -> String {
-    let text = String::from_utf8_lossy(line);
-    let mut text: String =
-        text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+    let mut text = String::from_utf8_lossy(line).into_owned();
     if cut {
         text.push_str(CUT);
     }
     text
+}
+
+/// Without what would end the line or command a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// A bucket that fills with one second's lines.

@@ -1,6 +1,7 @@
 //! Scripts that behave as they like, the groups they run in, and the log of what they say.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -295,4 +296,94 @@ fn a_flood_is_thinned_and_says_so() {
         .sum();
     let kept = lines.iter().filter(|line| *line == "s: flood").count() as u64;
     assert_eq!(kept + lost, 20_000);
+}
+
+/// Not a test by itself: the process that reads for the next one.
+#[test]
+fn as_pump() {
+    if let Some(directory) = std::env::var_os("FARM_TEST_PUMP") {
+        applog::pump(std::io::stdin(), Path::new(&directory), "s", &SMALL).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_pump_goes_on_when_who_started_it_has_ended() {
+    let place = Place::new("pump");
+    let log = tempfile::tempdir().unwrap();
+    let mut script = place.script(
+        place.program("mkfifo go; (echo before; read x < go; echo after) | \"$@\" > /dev/null & exit 0"),
+        LONG,
+    );
+    let own = std::env::current_exe().unwrap();
+    script.arguments = vec![own.into(), "--exact".into(), "scripts::as_pump".into(), "--nocapture".into()];
+    script.environment.push(("FARM_TEST_PUMP".into(), log.path().into()));
+    assert_eq!(script.run().await, Outcome::Exited(0));
+    // Opening it waits for the reader.
+    let go = place.file("go");
+    tokio::task::spawn_blocking(move || {
+        File::options().write(true).open(go).unwrap().write_all(b"\n").unwrap()
+    })
+    .await
+    .unwrap();
+    place.group.emptied().await.unwrap();
+    assert_eq!(log_of(log.path()), ["s: before", "s: after"]);
+}
+
+/// Who stopped reading would end the application with SIGPIPE.
+#[test]
+fn the_pump_reads_on_where_the_log_cannot_be_written_and_says_so_later() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path().join("later");
+    let (read, mut write) = std::io::pipe().unwrap();
+    let limits = Limits { file_bytes: 1 << 24, ..SMALL };
+    // More than the pipe holds: some of it is read before there is a log.
+    let flood = "x".repeat(99) + "\n";
+    std::thread::scope(|scope| {
+        let pump = scope.spawn(|| applog::pump(read, &at, "s", &limits));
+        for _ in 0..10_000 {
+            write.write_all(flood.as_bytes()).unwrap();
+        }
+        fs::create_dir(&at).unwrap();
+        for _ in 0..10_000 {
+            write.write_all(b"back\n").unwrap();
+        }
+        drop(write);
+        pump.join().unwrap().unwrap();
+    });
+    let lines = log_of(&at);
+    let lost = |line: &String| {
+        line.strip_prefix("s: ")?
+            .strip_suffix(" lines could not be written and are lost")?
+            .parse::<usize>()
+            .ok()
+    };
+    let lost: Vec<usize> = lines.iter().filter_map(lost).collect();
+    let count = |text: String| lines.iter().filter(|line| **line == text).count();
+    assert!(matches!(lost[..], [n] if n > 0), "{lost:?}");
+    assert_eq!(count(format!("s: {}", flood.trim_end())) + lost[0], 10_000);
+    assert_eq!(count("s: back".into()), 10_000);
+}
+
+#[test]
+fn a_log_that_is_never_written_is_an_error_at_the_end_of_the_input() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut input = std::io::Cursor::new("lost\n".repeat(10_000));
+    applog::pump(&mut input, &scratch.path().join("missing"), "s", &SMALL).unwrap_err();
+    assert_eq!(input.position(), 50_000);
+}
+
+/// As it is between two steps of a rotation, and for ever where the daemon's machine fails there.
+#[test]
+fn the_older_files_are_read_though_the_newest_was_not_begun() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("log.1"), "older\n").unwrap();
+    assert_eq!(applog::tail(scratch.path(), 5).unwrap(), ["older"]);
+}
+
+#[test]
+fn what_a_script_says_in_several_lines_is_one_of_the_log() {
+    let scratch = tempfile::tempdir().unwrap();
+    let forged = "one\n2026-01-31T06:00:00.123Z farmctl: two";
+    applog::append(scratch.path(), "farmctl", forged, &SMALL).unwrap();
+    assert_eq!(log_of(scratch.path()), ["farmctl: one\u{fffd}2026-01-31T06:00:00.123Z farmctl: two"]);
 }
