@@ -2,7 +2,6 @@
 //! checked.
 #![forbid(unsafe_code)]
 
-pub mod app;
 pub mod chat;
 pub mod download;
 pub mod farm;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
+use farm_lab::app::App;
 use farm_lab::{Mode, Place, Status};
-use farm_tests::app::App;
 use farm_tests::farm::{Event, Farm, LIMIT, farmctl_problem};
 
 const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
@@ -17,9 +17,7 @@ const PORT: u16 = 8080;
 fn running(prefix: &str, mode: Mode) -> Result<(Farm, App)> {
     let farm = Farm::up(prefix, mode)?;
     let app = App::nginx("shop", VIP, PORT)?;
-    app.apply(&farm, ONE)?;
-    farm.farmctl(ONE, &["module", "start", "shop", "--wait"])?;
-    app.await_served_by(&farm, &ALL)?;
+    app.run(&farm)?;
     Ok((farm, app))
 }
 

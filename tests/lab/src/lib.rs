@@ -3,6 +3,7 @@
 //! gone when it is taken down, when its owner ends, and when one that crashed is found by the next.
 #![deny(unsafe_code)]
 
+pub mod app;
 pub mod bench;
 pub mod binaries;
 pub mod demo;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::figure::Budget;
 use crate::lab::Lab;
 use crate::names::Place;
+use crate::{WEB_MODULE, app};
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +20,19 @@ pub(super) enum Fault {
     Killed,
     /// The daemon of a follower gets SIGTERM and hands its buckets over.
     Leave,
+    /// The application on a follower is killed with SIGKILL.
+    ApplicationKilled,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 5] =
-        [Self::FollowerCut, Self::LeaderCut, Self::Frozen, Self::Killed, Self::Leave];
+    pub(super) const ALL: [Self; 6] = [
+        Self::FollowerCut,
+        Self::LeaderCut,
+        Self::Frozen,
+        Self::Killed,
+        Self::Leave,
+        Self::ApplicationKilled,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -32,6 +41,7 @@ impl Fault {
             Self::Frozen => "daemon-frozen",
             Self::Killed => "daemon-killed",
             Self::Leave => "graceful-leave",
+            Self::ApplicationKilled => "application-killed",
         }
     }
 
@@ -40,6 +50,7 @@ impl Fault {
         match self {
             Self::FollowerCut => Some(Budget::mean_p99(150.0, 200.0)),
             Self::LeaderCut => Some(Budget::mean_p99(300.0, 400.0)),
+            Self::ApplicationKilled => Some(Budget::p99(50.0)),
             Self::Frozen | Self::Killed | Self::Leave => None,
         }
     }
@@ -49,18 +60,23 @@ impl Fault {
         let followers: Vec<Place> = nodes.iter().copied().filter(|node| *node != leader).collect();
         match self {
             Self::LeaderCut => leader,
-            Self::FollowerCut | Self::Frozen | Self::Killed | Self::Leave => {
+            Self::FollowerCut | Self::Frozen | Self::Killed | Self::Leave | Self::ApplicationKilled => {
                 // By pairs of runs: the entry node alternates within each.
                 followers.get(run / 2 % followers.len().max(1)).copied().unwrap_or(leader)
             }
         }
     }
 
+    /// Does it take an application that the farm has in its care?
+    pub(super) fn is_of_application(self) -> bool {
+        self == Self::ApplicationKilled
+    }
+
     /// Does it end every frame on the victim's cable?
     pub(super) fn cuts(self) -> bool {
         match self {
             Self::FollowerCut | Self::LeaderCut => true,
-            Self::Frozen | Self::Killed | Self::Leave => false,
+            Self::Frozen | Self::Killed | Self::Leave | Self::ApplicationKilled => false,
         }
     }
 
@@ -70,6 +86,7 @@ impl Fault {
             Self::Frozen => lab.freeze(victim),
             Self::Killed => lab.kill_farmd(victim),
             Self::Leave => lab.terminate_farmd(victim),
+            Self::ApplicationKilled => app::die(lab, WEB_MODULE, victim),
         }
     }
 
@@ -78,6 +95,8 @@ impl Fault {
             Self::FollowerCut | Self::LeaderCut => lab.heal(victim),
             Self::Frozen => lab.thaw(victim),
             Self::Killed | Self::Leave => lab.start_farmd(victim).map(drop),
+            // Its node starts it again.
+            Self::ApplicationKilled => Ok(()),
         }
     }
 }

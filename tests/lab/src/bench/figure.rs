@@ -66,6 +66,11 @@ impl Budget {
         Self { mean: Some(mean), p99: Some(p99), ..Self::NONE }
     }
 
+    /// A bound for the 99th percentile.
+    pub(super) const fn p99(p99: f64) -> Self {
+        Self { p99: Some(p99), ..Self::NONE }
+    }
+
     /// No value is larger.
     pub(super) const fn at_most(limit: f64) -> Self {
         Self { max: Some(limit), ..Self::NONE }

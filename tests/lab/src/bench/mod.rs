@@ -26,8 +26,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::app::App;
 use crate::lab::{Lab, Mode, Spec};
 use crate::names::LabName;
+use crate::{FIRST_VIP, WEB_MODULE, WEB_PORT};
 pub use figure::{Budget, Figure};
 use group::Group;
 pub use group::commands;
@@ -56,7 +58,7 @@ pub struct Plan {
 /// # Errors
 /// A lab does not come up or go down, or `note` fails.
 pub fn run(plan: &Plan, note: impl Fn(&Report) -> Result<()>) -> Result<Report> {
-    let mut stage = Stage { plan, begin: Instant::now(), lab: None };
+    let mut stage = Stage { plan, begin: Instant::now(), lab: None, cared_for: false };
     let mut report = Report::begin()?;
     for group in Group::all().filter(|group| plan.wants(*group)) {
         report.figures.extend(stage.measure(group)?);
@@ -73,11 +75,26 @@ impl Plan {
     }
 }
 
+/// A farm with the project's module for nginx, which is helped as often as it dies.
+fn application(spec: Spec) -> Result<Lab> {
+    let (lab, app) = (Lab::build(spec)?, App::nginx(WEB_MODULE, FIRST_VIP, WEB_PORT)?);
+    let mode = format!("mode = \"{}\"", lab.spec().mode.name());
+    app.edit("module.toml", |text| {
+        text.replace("kind = \"farm\"", "kind = \"farm\"\nloop_interval = \"0s\"")
+            .replace("mode = \"directed\"", &mode)
+    })?;
+    lab.run_cluster()?;
+    app.run(&lab)?;
+    Ok(lab)
+}
+
 /// Where is measured: on one lab as long as it is sound and of the right mode.
 struct Stage<'a> {
     plan: &'a Plan,
     begin: Instant,
     lab: Option<Lab>,
+    /// Are the web servers of that lab an application in the farm's care?
+    cared_for: bool,
 }
 
 impl Stage<'_> {
@@ -120,12 +137,18 @@ impl Stage<'_> {
     }
 
     fn lab(&mut self, mode: Mode) -> Result<&Lab> {
-        if self.lab.as_ref().is_some_and(|lab| lab.spec().mode != mode) {
+        self.lab_with(mode, false)
+    }
+
+    /// A lab whose web servers the farm keeps alive, if they are `cared_for`.
+    fn lab_with(&mut self, mode: Mode, cared_for: bool) -> Result<&Lab> {
+        if self.lab.as_ref().is_some_and(|lab| (lab.spec().mode, self.cared_for) != (mode, cared_for)) {
             self.clear()?;
         }
         if self.lab.is_none() {
             let spec = Spec::new(self.plan.name.clone(), NODES).mode(mode);
-            self.lab = Some(Lab::up(spec).context("the lab")?);
+            let lab = if cared_for { application(spec) } else { Lab::up(spec) };
+            (self.lab, self.cared_for) = (Some(lab.context("the lab")?), cared_for);
         }
         self.lab.as_ref().context("made above")
     }

@@ -25,7 +25,8 @@ impl Stage<'_> {
                 self.clear()?;
             }
             self.say(&format!("{group}: run {} of {count}", run + 1));
-            match failover::run(self.lab(group.mode())?, fault, run) {
+            let lab = self.lab_with(group.mode(), fault.is_of_application())?;
+            match failover::run(lab, fault, run) {
                 Ok(found) => samples.extend(found),
                 Err(e) => {
                     self.gave_up(group, &e)?;
