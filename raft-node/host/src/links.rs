@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
@@ -97,14 +97,7 @@ pub enum LinkEvent {
 /// [`Error::System`] when a netlink dump is refused.
 pub async fn list(netlink: &Netlink) -> Result<Vec<LinkInfo>, Error> {
     let mut addresses = addresses_by_link(netlink).await?;
-    let messages: Vec<LinkMessage> = netlink
-        .handle(list_action)?
-        .link()
-        .get()
-        .execute()
-        .try_collect()
-        .await
-        .map_err(|e| Error::rtnetlink(list_action(), e))?;
+    let messages = netlink.dump(list_action, |handle| handle.link().get().execute()).await?;
     let mut links = messages
         .iter()
         .map(|m| link_info(m, addresses.remove(&m.header.index).unwrap_or_default()))
@@ -283,10 +276,7 @@ fn kind(message: &LinkMessage) -> Option<String> {
 
 async fn addresses_by_link(netlink: &Netlink) -> Result<BTreeMap<u32, Vec<IpNet>>, Error> {
     let mut by_link: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
-    let mut messages = netlink.handle(addresses_action)?.address().get().execute();
-    while let Some(message) =
-        messages.try_next().await.map_err(|e| Error::rtnetlink(addresses_action(), e))?
-    {
+    for message in netlink.dump(addresses_action, |handle| handle.address().get().execute()).await? {
         by_link.entry(message.header.index).or_default().extend(address(&message));
     }
     Ok(by_link)

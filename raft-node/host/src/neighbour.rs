@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::MulticastGroup;
+use rtnetlink::{Handle, MulticastGroup};
 
 use crate::watch::{Notice, Watch};
 use crate::{Error, Mac, Netlink};
@@ -28,15 +28,9 @@ pub struct Neighbour {
 /// # Errors
 /// [`Error::System`] when the dump is refused.
 pub async fn lookup(netlink: &Netlink, ifindex: u32, ip: IpAddr) -> Result<Option<Neighbour>, Error> {
-    let action = || format!("look up the neighbour {ip}");
-    let request = netlink.handle(action)?.neighbours().get().set_address_family(family(ip));
-    let mut entries = request.execute();
-    let mut found = None;
-    // Read to the end even after a hit, so that the answer leaves nothing behind.
-    while let Some(entry) = entries.try_next().await.map_err(|e| Error::rtnetlink(action(), e))? {
-        found = found.or_else(|| reachable(&entry, ifindex, ip));
-    }
-    Ok(found)
+    let entries = move |handle: &Handle| handle.neighbours().get().set_address_family(family(ip)).execute();
+    let entries = netlink.dump(|| "list the neighbours".into(), entries).await?;
+    Ok(entries.iter().find_map(|entry| reachable(entry, ifindex, ip)))
 }
 
 /// The entry for `ip` on link `ifindex`; if there is none, makes the kernel ask on the wire and

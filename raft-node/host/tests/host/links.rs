@@ -1,6 +1,7 @@
 //! Interfaces, their events, and neighbours.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use farm_host::links::{self, LinkEvent, LinkWatch};
@@ -25,6 +26,29 @@ fn links_are_listed_with_all_that_matters() {
         assert!(cable.up && cable.carrier);
         assert!(cable.addresses.contains(&net("192.0.2.1/24")), "{:?}", cable.addresses);
         assert_eq!(links::by_name(&netlink, CABLE).await.unwrap(), *cable);
+    });
+}
+
+#[test]
+fn many_list_at_once_and_some_are_not_waited_for() {
+    let lab = Lab::new();
+    // More than fits one answer of the kernel.
+    for i in 0..20 {
+        lab.node.ip(&format!("link add bridge{i} type bridge"));
+    }
+    run(async {
+        let netlink = Arc::new(Netlink::open().unwrap());
+        let lists: Vec<_> = (0..32)
+            .map(|_| {
+                let netlink = netlink.clone();
+                tokio::spawn(async move { links::list(&netlink).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        lists[0].abort();
+        for list in lists.into_iter().skip(1) {
+            assert_eq!(list.await.unwrap().unwrap().len(), 22);
+        }
     });
 }
 
