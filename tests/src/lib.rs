@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chat;
+pub mod container;
 pub mod download;
 pub mod farm;
 pub mod inner;

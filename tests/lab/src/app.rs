@@ -42,7 +42,7 @@ impl App {
     /// # Errors
     /// It cannot be copied.
     pub fn nginx(name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
-        let app = Self::of("nginx", name, vip, port)?;
+        let app = Self::copy("nginx", name, vip, port)?;
         app.edit("nginx.conf", |text| text.replace("\"nginx\\n\"", "\"@NODE@\\n\""))?;
         app.edit("bin/start_both", |text| {
             text.replace("s|@VAR@|$FARM_VAR|g\"", "s|@VAR@|$FARM_VAR|g\" -e \"s|@NODE@|$FARM_NODE|g\"")
@@ -55,14 +55,13 @@ impl App {
     /// # Errors
     /// As [`App::nginx`].
     pub fn apache(name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
-        let app = Self::of("apache", name, vip, port)?;
+        let app = Self::copy("apache", name, vip, port)?;
         let pages = app.directory.path().to_owned();
         // Apache drops its rights before it reads.
         std::fs::set_permissions(&pages, std::fs::Permissions::from_mode(0o755))?;
         for node in Place::nodes(NODES_MAX) {
-            let of_node = pages.join(node.to_string());
-            std::fs::create_dir(&of_node)?;
-            std::fs::write(of_node.join("index.html"), format!("{node}\n"))?;
+            let index = app.beside(&node.to_string())?.join("index.html");
+            std::fs::write(index, format!("{node}\n"))?;
         }
         let served = format!("{}/${{FARM_NODE}}", pages.display());
         app.edit("apache.conf", |text| text.replace("/var/www/html", &served))?;
@@ -70,15 +69,29 @@ impl App {
     }
 
     /// The project's module for `what`, in a scratch directory, with clients told apart by their ports.
-    fn of(what: &str, name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn copy(what: &str, name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
         let app = Self { name, at: SocketAddr::new(vip, port), directory: tempfile::tempdir()? };
         shell::run(Command::new("cp").arg("-r").arg(template(what)).arg(app.directory()))?;
         app.edit("module.toml", |text| {
             let text = text.replace("192.0.2.10", &vip.to_string());
             let text = text.replace("PORT = \"80\"", &format!("PORT = \"{port}\""));
+            let text = text.replace("PORT = \"8080\"", &format!("PORT = \"{port}\""));
             text.replace("port = \"%PORT%\"", "port = \"%PORT%\"\ncriterion = \"source-port\"")
         })?;
         Ok(app)
+    }
+
+    /// A directory of this name beside it, for what it needs and Farm does not know.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn beside(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(path)
     }
 
     /// Its directory.
