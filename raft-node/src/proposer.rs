@@ -28,7 +28,8 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    /// Returns when `command` is committed and applied; waits for a leader for a while.
+    /// Returns when `command` is committed and applied; waits for a leader for a while. What may be repeated is, where
+    /// a leader dies over it.
     ///
     /// # Errors
     /// [`ProposeError`] when there is none, or the command's fate is unknown.
@@ -39,11 +40,12 @@ impl Proposer {
             match leader {
                 Some(leader) if leader == self.me => match self.propose_here(command.clone()).await {
                     Err(ProposeError::NotLeader { .. }) => {}
+                    Err(ProposeError::Unknown) if command.is_repeatable() => {}
                     done => return done,
                 },
                 Some(leader) => match self.peers.propose(leader, &command).await {
                     Ok(proposed) => return Ok(proposed),
-                    Err(error) if peer::surely_not_proposed(&error) => {}
+                    Err(error) if command.is_repeatable() || peer::surely_not_proposed(&error) => {}
                     Err(_) => return Err(ProposeError::Unknown),
                 },
                 None => {}

@@ -302,6 +302,18 @@ impl Command {
         )
     }
 
+    /// Whether twice, one after the other, is the same as once: who does not know what became of it may ask again.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        matches!(
+            self.body,
+            Body::ModuleApply { .. }
+                | Body::ModuleReadiness { .. }
+                | Body::WeightSet { .. }
+                | Body::DrainSet { .. }
+        )
+    }
+
     /// Whom an elector must not grant below which epoch from the moment this command is in its durable log,
     /// committed or not (DESIGN L2, L7).
     #[must_use]

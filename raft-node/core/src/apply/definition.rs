@@ -30,11 +30,14 @@ impl ClusterState {
         let module = next.modules.get_mut(name).ok_or_else(|| unknown_module(name))?;
         module.weights.clone_from(&outline.weights);
         module.drain = outline.drain;
-        define(module, outline, Revision { number, content: content.clone() });
-        events.push(Event {
-            kind: Kind::ModuleApplied { module: name.clone(), revision: number },
-            cause: None,
-        });
+        // Who did not learn what became of it asks again.
+        if newest(module).is_none_or(|revision| revision.content != *content) {
+            define(module, outline, Revision { number, content: content.clone() });
+            events.push(Event {
+                kind: Kind::ModuleApplied { module: name.clone(), revision: number },
+                cause: None,
+            });
+        }
         *self = next;
         Ok((events, None))
     }
@@ -100,6 +103,10 @@ impl ClusterState {
             Readiness::Closed => happened(Kind::ModuleClosed { module, name: node }),
         }
     }
+}
+
+fn newest(module: &Module) -> Option<&Revision> {
+    module.definition.as_ref()?.revisions.last()
 }
 
 fn define(module: &mut Module, outline: &Outline, revision: Revision) {

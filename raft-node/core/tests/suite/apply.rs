@@ -269,6 +269,10 @@ fn the_last_definitions_are_kept_in_order() {
     let contents: Vec<u8> = definition.revisions.iter().map(|r| r.content[0]).collect();
     assert_eq!(contents, [1, 2, 3, 4]);
     assert!(definition.revisions.is_sorted_by_key(|r| r.number));
+    // Who asks again changes nothing.
+    let before = log.state.clone();
+    log.any(module_apply(outline(&[service(80)]), &[4])).unwrap();
+    assert_eq!(log.state.modules, before.modules);
 }
 
 #[test]
