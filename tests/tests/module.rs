@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::app::App;
-use farm_lab::{Mode, Place, Status};
+use farm_lab::{Mode, Place, Status, shell};
 use farm_tests::farm::{Event, Farm, LIMIT, farmctl_problem};
 
 const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
@@ -202,6 +202,68 @@ fn where_it_fails_alike_everywhere_nothing_oscillates() -> Result<()> {
 }
 
 #[test]
+fn what_is_applied_during_a_failover_is_in_force_everywhere_afterwards() -> Result<()> {
+    let (farm, app) = running("module-push", Mode::Directed)?;
+    let leader = farm.leader()?;
+    let [one, other] = farm.others(leader).try_into().ok().context("three nodes")?;
+    app.edit("bin/start_both", |text| text.replace("$FARM_NODE", "$FARM_NODE-anew"))?;
+    farm.power_off(leader)?;
+    // Nobody leads yet: it is taken up by who leads next.
+    app.apply(&farm, one)?;
+    app.await_served_by(&farm, &[one, other])?;
+    farm.farmctl(other, &["module", "restart", "shop", "--wait", "--node", &one.to_string()])?;
+    farm.farmctl(one, &["module", "restart", "shop", "--wait", "--node", &other.to_string()])?;
+    farm.power_on(leader)?;
+    let anew = || {
+        let texts = app.texts(&farm, Place::Client, 30)?;
+        let all = ALL.iter().all(|node| texts.contains(&format!("{node}-anew")));
+        Ok((all && texts.len() == ALL.len()).then_some(()))
+    };
+    shell::await_value("all nodes serve what was applied", LIMIT, anew)
+}
+
+#[test]
+fn what_scripts_write_is_logged_whatever_it_is() -> Result<()> {
+    let (farm, app) = running("module-bytes", Mode::Directed)?;
+    app.edit("bin/start_both", |text| {
+        text.replace("set -eu", "set -eu\nprintf 'no \\377 text\\n'\nyes flood | head -c 20000000")
+    })?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(ONE, &["module", "restart", "shop", "--wait"])?;
+    app.await_served_by(&farm, &ALL)?;
+    let log = farm.directory(TWO)?.join("data/modules/shop/log");
+    let kept = shell::run(std::process::Command::new("du").arg("-sk").arg(&log))?;
+    let kilobytes: u64 = kept.split_whitespace().next().context("du")?.parse()?;
+    ensure!(kilobytes < 4 * 2_100, "no more than four files of 2 MiB: {kept}");
+    let told = farm.farmctl(ONE, &["module", "log", "shop", "--node", "node2", "--last", "10000"])?;
+    ensure!(told.contains("start_both: no \u{fffd} text"), "{}", &told[..told.len().min(2_000)]);
+    Ok(())
+}
+
+#[test]
+fn thirty_two_of_them_live_side_by_side() -> Result<()> {
+    let farm = Farm::unborn("module-many", Mode::Directed)?;
+    farm.run_cluster()?;
+    let apps = (0..32).map(App::small).collect::<Result<Vec<_>>>()?;
+    for app in &apps {
+        app.apply(&farm, ONE)?;
+        farm.farmctl(ONE, &["module", "start", &app.name])?;
+    }
+    for app in &apps {
+        app.await_served_by(&farm, &ALL)?;
+    }
+    let known = farm.events(TWO)?.len();
+    apps[7].die(&farm, TWO)?;
+    farm.await_event(TWO, "module_opened", known)?;
+    apps[7].await_served_by(&farm, &ALL)?;
+    let events = farm.events(TWO)?;
+    let others = events.iter().skip(known).filter(|e| e.kind.starts_with("module_"));
+    let others: Vec<&Event> = others.filter(|e| e.resource != apps[7].name).collect();
+    ensure!(others.is_empty(), "the others notice nothing: {others:?}");
+    Ok(())
+}
+
+#[test]
 fn what_is_wrong_is_refused_before_anything_is_touched() -> Result<()> {
     let farm = Farm::up("module-bad", Mode::Directed)?;
     let app = App::nginx("shop", VIP, PORT)?;
@@ -216,6 +278,11 @@ fn what_is_wrong_is_refused_before_anything_is_touched() -> Result<()> {
     let refused = farm.farmctl_output(ONE, &["module", "apply", &directory, "--json"])?;
     ensure!(farmctl_problem(&refused)?.code == "vip_taken", "{refused:?}");
     app.edit("module.toml", |text| text.replace("10.77.0.100", &VIP.to_string()))?;
+    app.edit("bin/prestart", |text| format!("{text}{}", "# large\n".repeat(64 * 1024)))?;
+    let refused = farm.farmctl_output(ONE, &["module", "apply", &directory])?;
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    ensure!(!refused.status.success() && said.contains("bin/prestart"), "{refused:?}");
+    app.edit("bin/prestart", |text| text.replace("# large\n", ""))?;
     let rehearsed = farm.farmctl(ONE, &["module", "apply", &directory, "--dry-run"])?;
     ensure!(rehearsed.contains("rehearsal"), "{rehearsed}");
     let list = farm.farmctl(ONE, &["module", "list"])?;

@@ -22,7 +22,7 @@ fn lives(farm: &Farm, app: &App, death: impl Fn() -> Result<()>) -> Result<()> {
     farm.await_event(TWO, "module_closed", known)?;
     farm.await_event(TWO, "module_opened", known)?;
     app.await_served_by(farm, &ALL)?;
-    farm.farmctl(ONE, &["module", "stop", app.name, "--wait"])?;
+    farm.farmctl(ONE, &["module", "stop", &app.name, "--wait"])?;
     for node in ALL {
         ensure!(!app.group(farm, node)?.is_populated()?, "nothing of it is left on {node}");
     }

@@ -1,8 +1,8 @@
 //! Applications of modules, as clients and their nodes see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +21,35 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A client that has no answer within this tries again.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// A module that needs little; what serves ends when its group is killed.
+const SMALL: &str = r#"kind = "farm"
+
+[env]
+PORT = "@PORT@"
+
+[[vip]]
+address = "@VIP@"
+mode = "directed"
+
+[[service]]
+protocol = "tcp"
+port = @PORT@
+criterion = "source-port"
+
+[[process]]
+name = "httpd"
+regex = "^busybox httpd"
+"#;
+/// The scripts of [`SMALL`].
+const SMALL_SCRIPTS: [(&str, &str); 2] = [
+    (
+        "start_both",
+        "#!/bin/sh\nset -eu\nmkdir -p $FARM_VAR/www\necho $FARM_NODE >$FARM_VAR/www/index.html\n\
+         exec busybox httpd -p $PORT -h $FARM_VAR/www\n",
+    ),
+    ("stop_both", "#!/bin/sh\nexit 0\n"),
+];
+
 /// Where the project has its module for `what`.
 #[must_use]
 pub fn template(what: &str) -> PathBuf {
@@ -30,7 +59,7 @@ pub fn template(what: &str) -> PathBuf {
 /// A module in a scratch directory, by name.
 pub struct App {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Where clients find it.
     pub at: SocketAddr,
     directory: tempfile::TempDir,
@@ -41,7 +70,7 @@ impl App {
     ///
     /// # Errors
     /// It cannot be copied.
-    pub fn nginx(name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
+    pub fn nginx(name: &str, vip: IpAddr, port: u16) -> Result<Self> {
         let app = Self::copy("nginx", name, vip, port)?;
         app.edit("nginx.conf", |text| text.replace("\"nginx\\n\"", "\"@NODE@\\n\""))?;
         app.edit("bin/start_both", |text| {
@@ -54,7 +83,7 @@ impl App {
     ///
     /// # Errors
     /// As [`App::nginx`].
-    pub fn apache(name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
+    pub fn apache(name: &str, vip: IpAddr, port: u16) -> Result<Self> {
         let app = Self::copy("apache", name, vip, port)?;
         let pages = app.directory.path().to_owned();
         // Apache drops its rights before it reads.
@@ -68,12 +97,34 @@ impl App {
         Ok(app)
     }
 
+    /// The smallest that answers, one of many: each has a virtual IP and a port of its own.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn small(number: u8) -> Result<Self> {
+        let (vip, port) = (Ipv4Addr::new(10, 77, 0, 60 + number), 9_000 + u16::from(number));
+        let (name, at) = (format!("small{number}"), SocketAddr::new(vip.into(), port));
+        let app = Self { name, at, directory: tempfile::tempdir()? };
+        let scripts = app.directory().join("bin");
+        std::fs::create_dir_all(&scripts)?;
+        std::fs::write(
+            app.directory().join("module.toml"),
+            SMALL.replace("@VIP@", &vip.to_string()).replace("@PORT@", &port.to_string()),
+        )?;
+        for (script, text) in SMALL_SCRIPTS {
+            std::fs::write(scripts.join(script), text)?;
+            std::fs::set_permissions(scripts.join(script), std::fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(app)
+    }
+
     /// The project's module for `what`, in a scratch directory, with clients told apart by their ports.
     ///
     /// # Errors
     /// It cannot be copied.
-    pub fn copy(what: &str, name: &'static str, vip: IpAddr, port: u16) -> Result<Self> {
-        let app = Self { name, at: SocketAddr::new(vip, port), directory: tempfile::tempdir()? };
+    pub fn copy(what: &str, name: &str, vip: IpAddr, port: u16) -> Result<Self> {
+        let app =
+            Self { name: name.to_owned(), at: SocketAddr::new(vip, port), directory: tempfile::tempdir()? };
         shell::run(Command::new("cp").arg("-r").arg(template(what)).arg(app.directory()))?;
         app.edit("module.toml", |text| {
             let text = text.replace("192.0.2.10", &vip.to_string());
@@ -97,7 +148,7 @@ impl App {
     /// Its directory.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.directory.path().join(self.name)
+        self.directory.path().join(&self.name)
     }
 
     /// Changes one of its files.
@@ -126,7 +177,7 @@ impl App {
     pub fn run(&self, lab: &Lab) -> Result<()> {
         let first = Place::Node(1);
         self.apply(lab, first)?;
-        lab.farmctl(first, &["module", "start", self.name, "--wait"])?;
+        lab.farmctl(first, &["module", "start", &self.name, "--wait"])?;
         self.await_served_by(lab, &lab.nodes().collect::<Vec<_>>())
     }
 
@@ -141,6 +192,15 @@ impl App {
             *answers.entry(by.and_then(|text| place(&text))).or_default() += 1;
         }
         Ok(answers)
+    }
+
+    /// What `count` new connections of the client are answered, each different text once.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn texts(&self, lab: &Lab, from: Place, count: usize) -> Result<BTreeSet<String>> {
+        let ask = || lab.namespace(from).run(|| Ok(ask(self.at).unwrap_or_default()));
+        (0..count).map(|_| ask()).collect()
     }
 
     /// Waits until clients are answered by exactly `places`.
@@ -160,7 +220,7 @@ impl App {
     /// # Errors
     /// There is none.
     pub fn group(&self, lab: &Lab, node: Place) -> Result<Cgroup> {
-        group(lab, self.name, node)
+        group(lab, &self.name, node)
     }
 
     /// See [`die`].
@@ -168,7 +228,7 @@ impl App {
     /// # Errors
     /// As [`die`].
     pub fn die(&self, lab: &Lab, node: Place) -> Result<()> {
-        die(lab, self.name, node)
+        die(lab, &self.name, node)
     }
 }
 
