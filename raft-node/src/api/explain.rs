@@ -1,6 +1,7 @@
 //! `explain`: who serves a client, and why; asked of the pure function and of the loaded program.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use farm_common::decide::Given;
 use farm_common::judge::{Ingress, judge};
@@ -24,10 +25,34 @@ use crate::wire::Wire;
 /// Source of the synthetic frame: any unicast MAC that is no node's.
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
-/// Answers for one client and one service.
+/// A filter follows within milliseconds; this is for one that does not.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile: the lease thread tells nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Answers for one client and one service; where pure function and program differ, once the filter works with the state
+/// that was asked, or after a while.
 pub(super) async fn explain(
     member: &Member,
     request: v1::ExplainRequest,
+) -> Result<v1::ExplainResponse, Status> {
+    let begin = Instant::now();
+    loop {
+        let snapshot = member.snapshot();
+        let answer = answer(member, &snapshot.state, &request)?;
+        let same = member.lease.applied() == snapshot.state.epoch
+            && member.snapshot().state.epoch == snapshot.state.epoch;
+        if answer.agree != Some(false) || same || begin.elapsed() >= FOLLOWS_WITHIN {
+            return Ok(answer);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn answer(
+    member: &Member,
+    state: &ClusterState,
+    request: &v1::ExplainRequest,
 ) -> Result<v1::ExplainResponse, Status> {
     let client: IpAddr = parse("client", &request.client)?;
     let vip = VirtualIp { ip: parse("service", &request.vip)?, vlan: parse_vlan(&request.vlan)? };
@@ -36,28 +61,27 @@ pub(super) async fn explain(
     })?;
     let port = u16::try_from(request.port).unwrap_or(0);
     let client = SocketAddr::new(client, u16::try_from(request.client_port).unwrap_or(0));
-    let snapshot = member.snapshot();
-    let found = find(&snapshot.state, vip, protocol, port)?;
-    let bucket = bucket_of(&snapshot.state, client, found.criterion).index();
-    let Some(state) = snapshot.state.modules.get(&found.module).and_then(|m| m.assignment.get(bucket)) else {
+    let found = find(state, vip, protocol, port)?;
+    let bucket = bucket_of(state, client, found.criterion).index();
+    let Some(assigned) = state.modules.get(&found.module).and_then(|m| m.assignment.get(bucket)) else {
         return Err(invalid(
             "no_assignment",
             format!("module {} has no buckets yet", found.module),
             "farmctl cluster status",
         ));
     };
-    let verdicts = verdicts(member, &snapshot.state, client, (vip, port), protocol)?;
+    let verdicts = verdicts(member, state, client, (vip, port), protocol)?;
     Ok(v1::ExplainResponse {
         module: found.module.0.clone(),
         bucket: u32::try_from(bucket).unwrap_or(u32::MAX),
-        owner: state.current.map_or(0, |n| n.0),
-        previous: state.previous.map_or(0, |n| n.0),
-        phase: state.phase.to_wire(),
-        epoch: snapshot.state.epoch.0,
+        owner: assigned.current.map_or(0, |n| n.0),
+        previous: assigned.previous.map_or(0, |n| n.0),
+        phase: assigned.phase.to_wire(),
+        epoch: state.epoch.0,
         agree: verdicts.map(|v| v.decided == v.program),
         decided: verdicts.map(|v| v.decided.name().into()),
         program: verdicts.map(|v| v.program.name().into()),
-        why: why(&snapshot.state, state) + preserved(member, SocketAddr::new(vip.ip, port), protocol),
+        why: why(state, assigned) + preserved(member, SocketAddr::new(vip.ip, port), protocol),
         answered_by: member.me.0,
     })
 }
