@@ -189,6 +189,7 @@ view! {
         resources: Vec<Resource> = each(&m.resources),
         wanted: bool = m.wanted,
         revision: u64 = m.revision,
+        failed: bool = m.failed,
     }
 }
 view! {

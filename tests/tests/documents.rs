@@ -21,8 +21,8 @@ const INSTEAD: [(&str, Instead); 14] = [
     // It would change this machine.
     ("sysctl --system", Instead::Nothing),
     ("systemctl daemon-reload", Instead::Nothing),
-    ("systemctl enable --now farmd", Instead::Start),
-    ("systemctl disable --now farmd", Instead::Stop),
+    ("systemctl enable --now farmd farm-applications", Instead::Start),
+    ("systemctl disable --now farmd farm-applications", Instead::Stop),
     // The nodes of a lab have one file.
     ("scp /etc/farm/secret ", Instead::Nothing),
     // As one would who reads what the templates say.

@@ -29,6 +29,8 @@ const KEYS: [(&str, &[&str]); 3] = [
             "Type",
             "ExecStart",
             "ExecReload",
+            "ExecStop",
+            "RemainAfterExit",
             "Restart",
             "RestartSec",
             "KillMode",
@@ -63,8 +65,12 @@ fn said(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn systemd_knows_every_key_of_the_unit() -> Result<()> {
-    let unit = conf("farmd.service")?;
+fn systemd_knows_every_key_of_the_units() -> Result<()> {
+    ["farmd.service", "farm-applications.service"].into_iter().try_for_each(check_unit)
+}
+
+fn check_unit(name: &str) -> Result<()> {
+    let unit = conf(name)?;
     let (mut section, mut seen) = (None, BTreeSet::new());
     for line in said(&unit) {
         if line.starts_with('[') {
@@ -121,11 +127,16 @@ fn make_install_puts_everything_where_the_system_looks() -> Result<()> {
         for path in files.map(at) {
             ensure!(path.is_file(), "{} is missing", path.display());
         }
-        let unit = fs::read_to_string(at("lib/systemd/system/farmd.service"))?;
-        ensure!(
-            unit.contains(&format!("\nExecStart={prefix}/bin/farmd ")),
-            "the unit starts what was installed"
-        );
+        for (unit, starts) in [("farmd", "ExecStart=@/farmd "), ("farm-applications", "ExecStop=@/farmctl ")]
+        {
+            let text = fs::read_to_string(at(&format!("lib/systemd/system/{unit}.service")))?;
+            let starts = starts.replace('@', &format!("{prefix}/bin"));
+            ensure!(text.contains(&format!("\n{starts}")), "{unit} starts what was installed");
+            ensure!(
+                unit == "farmd" || text.contains("\nExecStart=/usr/bin/true\n"),
+                "and what the system has"
+            );
+        }
     }
     let nothing =
         install(scratch.path(), &scratch.path().join("empty"), "/usr").expect_err("nothing was built");

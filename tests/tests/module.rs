@@ -88,11 +88,19 @@ fn the_fourth_death_stops_it_there_and_the_others_carry_on() -> Result<()> {
         await_place(&farm, TWO, "up ready")?;
     }
     app.die(&farm, TWO)?;
-    await_place(&farm, TWO, "stop not-ready")?;
+    let status = await_place(&farm, TWO, "stop not-ready")?;
+    let told =
+        status.conditions.iter().find(|c| c.code == "application_stopped").context("it is not green")?;
+    ensure!(
+        told.resource == "shop" && told.cause.contains("node2") && told.cause.contains("3 times"),
+        "{told:?}"
+    );
     app.await_served_by(&farm, &[ONE, ALL[2]])?;
     // Somebody acts by hand: it may be helped again.
     farm.farmctl(ONE, &["module", "start", "shop", "--node", "node2", "--wait"])?;
-    app.await_served_by(&farm, &ALL)
+    app.await_served_by(&farm, &ALL)?;
+    ensure!(farm.status(ONE)?.conditions.iter().all(|c| c.code != "application_stopped"), "and all is green");
+    Ok(())
 }
 
 #[test]
@@ -181,6 +189,25 @@ fn a_node_that_loses_its_power_starts_it_again() -> Result<()> {
     farm.power_off(TWO)?;
     app.await_served_by(&farm, &[ONE, ALL[2]])?;
     ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    farm.power_on(TWO)?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn a_machine_that_goes_down_stops_it_in_order_and_starts_it_with_the_next_boot() -> Result<()> {
+    let (farm, app) = running("module-shut", Mode::Directed)?;
+    let mark = farm.directory(TWO)?.join("stopped");
+    app.edit("bin/stop_both", |text| {
+        text.replace("set -eu", &format!("set -eu\ndate >>{}-$FARM_NODE", mark.display()))
+    })?;
+    app.apply(&farm, ONE)?;
+    let said = farm.farmctl(TWO, &["node", "shutdown"])?;
+    ensure!(said == "stopped: shop\n", "{said}");
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    ensure!(mark.with_file_name("stopped-node2").exists(), "by its script");
+    app.await_served_by(&farm, &[ONE, ALL[2]])?;
+    ensure!(farm.farmctl(TWO, &["node", "shutdown"])? == "no application runs here\n");
+    farm.power_off(TWO)?;
     farm.power_on(TWO)?;
     app.await_served_by(&farm, &ALL)
 }

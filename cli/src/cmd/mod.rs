@@ -11,6 +11,7 @@ pub mod node;
 mod restart;
 pub mod script;
 pub mod service;
+mod shutdown;
 pub mod version;
 pub mod watch;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 use farm_proto::v1;
 
-use super::{ask_status, done, drain, names, restart};
+use super::{ask_status, done, drain, names, restart, shutdown};
 use crate::args::Global;
 use crate::client::{Daemon, LONG, ORDINARY};
 use crate::error::{Error, Problem};
@@ -48,6 +48,9 @@ pub enum Node {
         #[arg(long)]
         all: bool,
     },
+    /// Stop the applications of the node that is asked, as before its machine goes down; what ran starts again with
+    /// the machine, where `boot` says so
+    Shutdown,
     /// Keep a node free of clients while somebody works on it
     #[command(subcommand)]
     Maintenance(Maintenance),
@@ -103,6 +106,7 @@ pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) ->
         Node::Leave { name } => leave(name, global, out).await,
         Node::Drain { name, terms } => drain::run(name, terms, global, out).await,
         Node::Restart { name, all } => restart::run(name, all, global, out).await,
+        Node::Shutdown => shutdown::run(global, out).await,
         Node::Maintenance(Maintenance::On { name, terms }) => maintenance_on(name, terms, global, out).await,
         Node::Maintenance(Maintenance::Off { name }) => maintenance_off(name, global, out).await,
         Node::List => list(global, out).await,

@@ -44,6 +44,7 @@ pub fn controlled(module: &str, action: ModuleAction, answer: &v1::ModuleControl
         ModuleAction::Stop => "stop",
         ModuleAction::Restart => "restart",
         ModuleAction::Stopstart => "stopstart",
+        ModuleAction::Shutdown => "shutdown",
         ModuleAction::Unspecified => "nothing",
     };
     let line = |node: &v1::ModuleControlled| match node.failed.as_str() {

@@ -16,6 +16,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::Streamed;
+use crate::journal::now_ms;
 use crate::member::{Member, SILENT};
 use crate::wire::{Wire, maintenance_to_wire};
 
@@ -70,7 +71,7 @@ async fn of(member: &Member) -> v1::StatusResponse {
         modules: state.modules.iter().map(|(name, m)| module(state, name, m, &looks)).collect(),
         electors: state.electors.all().iter().map(|n| n.0).collect(),
         voters: role.voters.iter().map(|n| n.0).collect(),
-        conditions: member.conditions(),
+        conditions: member.conditions().into_iter().chain(failed(state, &looks)).collect(),
         member: true,
     }
 }
@@ -126,6 +127,22 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module, looks: &Look
         sockets_draining: sockets_draining(name, module, looks),
         lives: lives.cloned().collect(),
     }
+}
+
+/// Applications that are stopped, and nobody asked for that.
+fn failed(state: &ClusterState, looks: &Looks) -> Vec<v1::Condition> {
+    let stopped = looks.values().flat_map(|look| &look.lives).filter(|life| life.failed);
+    let condition = |life: &v1::ModuleLife| {
+        let (module, node) = (&life.module, state.name_of(NodeId(life.node)));
+        v1::Condition {
+            code: "application_stopped".into(),
+            resource: module.clone(),
+            since_ms: now_ms().saturating_sub(life.since_ms),
+            cause: format!("{module} is stopped on {node}: {}", life.cause),
+            next: format!("farmctl module log {module} --node {node}"),
+        }
+    };
+    stopped.map(condition).collect()
 }
 
 /// Sockets of `name` on nodes that its buckets have not left yet; `None` when one of those did not tell.

@@ -62,6 +62,8 @@ struct Kept {
     why: String,
     /// The cluster has it no more.
     gone: bool,
+    /// It was to run when the machine began to go down.
+    shut: bool,
 }
 
 /// What scripts are run from.
@@ -202,7 +204,7 @@ impl Kept {
         let wanted = watch::channel(readiness).0;
         let gate = Gate { member: keeper.member.clone(), name: keeper.name.clone(), wanted };
         let shown = (life.state(), life.cause());
-        let (since_ms, why, gone) = (now_ms(), String::new(), false);
+        let (since_ms, why, gone, shut) = (now_ms(), String::new(), false, false);
         let remembered = memory;
         Self {
             keeper,
@@ -217,6 +219,7 @@ impl Kept {
             since_ms,
             why,
             gone,
+            shut,
         }
     }
 
@@ -272,7 +275,14 @@ impl Kept {
 
     fn take(&mut self, call: Call) {
         match call {
-            Call::Ask(request, by) => self.handle(Input::Ask(request, by)),
+            Call::Ask(request) => {
+                self.shut = false;
+                self.handle(Input::Ask(request, By::Hand));
+            }
+            Call::ShutDown => {
+                self.shut = self.remembered.wanted;
+                self.handle(Input::Ask(Request::Stop, By::Hand));
+            }
             Call::Script(verb, answer) => self.said(verb, answer),
         }
     }
@@ -347,7 +357,7 @@ impl Kept {
             self.shown = now;
         }
         let rests = self.life.state() == State::STOP && self.life.step().is_none();
-        let memory = Memory::now(!rests, self.life.is_open(), self.life.loops());
+        let memory = Memory::now(!rests || self.shut, self.life.is_open(), self.life.loops());
         if memory != self.remembered {
             if let Err(error) = memory.save(&self.keeper.home.memory()) {
                 self.keeper
@@ -413,6 +423,8 @@ impl Kept {
             resources: self.supervision.resources(),
             wanted: self.remembered.wanted,
             revision: self.program.revision,
+            failed: self.life.state() == State::STOP
+                && !matches!(self.life.cause(), None | Some(Cause::Asked(_, By::Hand))),
         }
     }
 

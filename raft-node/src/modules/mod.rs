@@ -14,12 +14,13 @@ mod supervision;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use farm_core::life::{By, Request};
+use farm_core::life::Request;
 use farm_core::model::{Module, ModuleName};
 use farm_proto::v1;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 pub use home::Home;
 use keeper::Keeper;
@@ -31,10 +32,15 @@ use crate::problem::Problem;
 /// Calls that may wait for a keeper: it takes them between two steps of at most milliseconds.
 const CALLS_MAX: usize = 32;
 
+/// Pause before a keeper that panicked begins anew: one that does so at once must not spin.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 /// What a keeper is asked.
 pub enum Call {
-    /// Somebody wants something of the module.
-    Ask(Request, By),
+    /// A person wants something of the module.
+    Ask(Request),
+    /// It is stopped because the machine goes down.
+    ShutDown,
     /// A script of the module says something.
     Script(Verb, oneshot::Sender<v1::ScriptResponse>),
 }
@@ -79,17 +85,17 @@ impl Modules {
         self.lock().values().map(|kept| kept.life.clone()).collect()
     }
 
-    /// Asks for something by hand.
+    /// Asks for something.
     ///
     /// # Errors
     /// `no_application` when nothing of that name can be started here, `node_busy` when its keeper does not answer.
-    pub async fn ask(&self, name: &ModuleName, request: Request) -> Result<(), Problem> {
+    pub async fn ask(&self, name: &ModuleName, call: Call) -> Result<(), Problem> {
         let calls = self.lock().get(name).map(|kept| kept.calls.clone());
         let calls = calls.ok_or_else(|| {
             let fact = format!("{name} has no scripts: there is nothing to start or stop");
             Problem::new("no_application", fact, format!("farmctl module show {name}"))
         })?;
-        calls.send(Call::Ask(request, By::Hand)).await.map_err(|_| {
+        calls.send(call).await.map_err(|_| {
             let fact = format!("the keeper of {name} has ended");
             Problem::new("module_gone", fact, format!("farmctl module show {name}"))
         })
@@ -100,17 +106,18 @@ impl Modules {
     /// # Errors
     /// As [`Modules::ask`]; `bad_request` for what is no action.
     pub async fn control(&self, name: &ModuleName, action: i32) -> Result<(), Problem> {
-        let request = match v1::ModuleAction::try_from(action) {
-            Ok(v1::ModuleAction::Start) => Request::Start,
-            Ok(v1::ModuleAction::Stop) => Request::Stop,
-            Ok(v1::ModuleAction::Restart) => Request::Restart,
-            Ok(v1::ModuleAction::Stopstart) => Request::StopStart,
+        let call = match v1::ModuleAction::try_from(action) {
+            Ok(v1::ModuleAction::Start) => Call::Ask(Request::Start),
+            Ok(v1::ModuleAction::Stop) => Call::Ask(Request::Stop),
+            Ok(v1::ModuleAction::Restart) => Call::Ask(Request::Restart),
+            Ok(v1::ModuleAction::Stopstart) => Call::Ask(Request::StopStart),
+            Ok(v1::ModuleAction::Shutdown) => Call::ShutDown,
             Ok(v1::ModuleAction::Unspecified) | Err(_) => {
                 let fact = format!("{action} is no action of a module");
                 return Err(Problem::new("bad_request", fact, "farmctl module --help"));
             }
         };
-        self.ask(name, request).await
+        self.ask(name, call).await
     }
 
     /// Takes what a script says.
@@ -131,7 +138,8 @@ impl Modules {
     /// Keeps a module for as long as the state has it, with its application.
     pub async fn run(self: Arc<Self>, member: Arc<Member>) {
         let mut states = member.states();
-        let mut keepers = JoinSet::new();
+        let (mut keepers, mut names) = (JoinSet::new(), BTreeMap::new());
+        let mut pause = Duration::ZERO;
         loop {
             let wanted: Vec<ModuleName> = {
                 let snapshot = states.borrow_and_update().clone();
@@ -142,35 +150,50 @@ impl Modules {
                 modules.map(|(name, _)| name.clone()).collect()
             };
             for name in wanted {
-                if !self.lock().contains_key(&name) {
-                    self.keep(&member, name, &mut keepers);
+                if self.lock().contains_key(&name) {
+                    continue;
+                }
+                if let Some(keeper) = self.keeper(&member, &name) {
+                    let id = keepers.spawn(async move {
+                        tokio::time::sleep(pause).await;
+                        keeper.await;
+                    });
+                    names.insert(id.id(), name);
                 }
             }
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
-                Some(ended) = keepers.join_next() => match ended {
-                    Ok(name) => drop(self.lock().remove(&name)),
-                    // A keeper that panicked leaves its application alone; a new one would find it.
-                    Err(error) => tracing::error!(%error, "a keeper ended"),
-                },
+                Some(ended) = keepers.join_next_with_id() => {
+                    let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+                    // One that panicked leaves its application alone, and the next finds it.
+                    pause = if ended.is_ok() { Duration::ZERO } else { AFTER_PANIC };
+                    if let Some(name) = names.remove(&id) {
+                        if let Err(error) = ended {
+                            let fact = format!("the keeper of {name} failed, and begins anew: {error}");
+                            member.journal.note(member.me.0, "keeper_failed", &name.0, fact, "");
+                        }
+                        self.lock().remove(&name);
+                    }
+                }
             }
         }
     }
 
-    fn keep(self: &Arc<Self>, member: &Arc<Member>, name: ModuleName, keepers: &mut JoinSet<ModuleName>) {
+    /// What keeps the module; `None` where the machine gives no random numbers.
+    fn keeper(
+        self: &Arc<Self>,
+        member: &Arc<Member>,
+        name: &ModuleName,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let mut token = Token::default();
         if let Err(error) = getrandom::fill(&mut token) {
             tracing::error!(%error, %name, "no token for scripts");
-            return;
+            return None;
         }
         let (calls, called) = mpsc::channel(CALLS_MAX);
         let life = v1::ModuleLife { module: name.0.clone(), node: member.me.0, ..v1::ModuleLife::default() };
         self.lock().insert(name.clone(), Kept { calls, token, life });
-        let (modules, member) = (self.clone(), member.clone());
-        keepers.spawn(async move {
-            Keeper::new(member, name.clone(), token, modules).run(called).await;
-            name
-        });
+        Some(Keeper::new(member.clone(), name.clone(), token, self.clone()).run(called))
     }
 
     fn show(&self, name: &ModuleName, life: v1::ModuleLife) {
