@@ -253,7 +253,7 @@ fn what_is_applied_during_a_failover_is_in_force_everywhere_afterwards() -> Resu
 fn what_scripts_write_is_logged_whatever_it_is() -> Result<()> {
     let (farm, app) = running("module-bytes", Mode::Directed)?;
     app.edit("bin/start_both", |text| {
-        text.replace("set -eu", "set -eu\nprintf 'no \\377 text\\n'\nyes flood | head -c 20000000")
+        text.replace("set -eu", "set -eu\nprintf 'no \\377 text\\n'\nyes flood | head -c 20000000\nsetsid sh -c 'trap \"\" TERM HUP; exec sleep 1000' &")
     })?;
     app.apply(&farm, ONE)?;
     farm.farmctl(ONE, &["module", "restart", "shop", "--wait"])?;
@@ -264,6 +264,28 @@ fn what_scripts_write_is_logged_whatever_it_is() -> Result<()> {
     ensure!(kilobytes < 4 * 2_100, "no more than four files of 2 MiB: {kept}");
     let told = farm.farmctl(ONE, &["module", "log", "shop", "--node", "node2", "--last", "10000"])?;
     ensure!(told.contains("start_both: no \u{fffd} text"), "{}", &told[..told.len().min(2_000)]);
+    // What it has left behind, and what wants to stay, goes with it.
+    farm.farmctl(ONE, &["module", "stop", "shop", "--wait"])?;
+    for node in ALL {
+        ensure!(!app.group(&farm, node)?.is_populated()?, "nothing of it is left on {node}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_light_one_is_kept_alive_without_an_address() -> Result<()> {
+    let farm = Farm::up("module-light", Mode::Directed)?;
+    let app = App::light("batch")?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(ONE, &["module", "start", "batch", "--wait"])?;
+    let before = app.group(&farm, TWO)?.processes()?;
+    let known = farm.events(TWO)?.len();
+    app.die(&farm, TWO)?;
+    farm.await_event(TWO, "module_opened", known)?;
+    let after = app.group(&farm, TWO)?.processes()?;
+    ensure!(!after.is_empty() && before != after, "{before:?}, then {after:?}");
+    farm.farmctl(ONE, &["module", "stop", "batch", "--wait"])?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
     Ok(())
 }
 

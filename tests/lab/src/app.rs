@@ -40,15 +40,13 @@ criterion = "source-port"
 name = "httpd"
 regex = "^busybox httpd"
 "#;
-/// The scripts of [`SMALL`].
-const SMALL_SCRIPTS: [(&str, &str); 2] = [
-    (
-        "start_both",
-        "#!/bin/sh\nset -eu\nmkdir -p $FARM_VAR/www\necho $FARM_NODE >$FARM_VAR/www/index.html\n\
-         exec busybox httpd -p $PORT -h $FARM_VAR/www\n",
-    ),
-    ("stop_both", "#!/bin/sh\nexit 0\n"),
-];
+/// One without clients.
+const LIGHT: &str = r#"kind = "light"
+
+[[process]]
+name = "sleeper"
+command = "sleep"
+"#;
 
 /// Where the project has its module for `what`.
 #[must_use]
@@ -103,15 +101,29 @@ impl App {
     /// It cannot be written.
     pub fn small(number: u8) -> Result<Self> {
         let (vip, port) = (Ipv4Addr::new(10, 77, 0, 60 + number), 9_000 + u16::from(number));
-        let (name, at) = (format!("small{number}"), SocketAddr::new(vip.into(), port));
+        let definition = SMALL.replace("@VIP@", &vip.to_string()).replace("@PORT@", &port.to_string());
+        let serve = "mkdir -p $FARM_VAR/www\necho $FARM_NODE >$FARM_VAR/www/index.html\n\
+                     exec busybox httpd -p $PORT -h $FARM_VAR/www\n";
+        Self::write(format!("small{number}"), SocketAddr::new(vip.into(), port), &definition, serve)
+    }
+
+    /// One that does something for itself, without clients.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn light(name: &str) -> Result<Self> {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Self::write(name.into(), nowhere, LIGHT, "sleep 1000000 &\n")
+    }
+
+    /// What serves, and ends when its group is killed.
+    fn write(name: String, at: SocketAddr, definition: &str, start: &str) -> Result<Self> {
         let app = Self { name, at, directory: tempfile::tempdir()? };
         let scripts = app.directory().join("bin");
         std::fs::create_dir_all(&scripts)?;
-        std::fs::write(
-            app.directory().join("module.toml"),
-            SMALL.replace("@VIP@", &vip.to_string()).replace("@PORT@", &port.to_string()),
-        )?;
-        for (script, text) in SMALL_SCRIPTS {
+        std::fs::write(app.directory().join("module.toml"), definition)?;
+        let start = format!("#!/bin/sh\nset -eu\n{start}");
+        for (script, text) in [("start_both", start.as_str()), ("stop_both", "#!/bin/sh\nexit 0\n")] {
             std::fs::write(scripts.join(script), text)?;
             std::fs::set_permissions(scripts.join(script), std::fs::Permissions::from_mode(0o755))?;
         }
