@@ -329,7 +329,11 @@ impl Kept {
                 self.life.set_limit(limit(&program.definition));
                 let keep: Vec<u64> = definition.revisions.iter().map(|r| r.number).collect();
                 self.keeper.home.tidy(&keep);
-                self.program = program;
+                let before = std::mem::replace(&mut self.program, program);
+                // Others are watched at once, unless it is being taken down.
+                if before.definition.processes != self.program.definition.processes && self.life.is_open() {
+                    self.supervision.start(&self.program.definition);
+                }
             }
             Err(why) => self.keeper.note("module_unusable", &why),
         }
