@@ -64,7 +64,8 @@ impl Cgroup {
                 Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error),
             };
-            found.extend(listed.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+            // 0 stands for those of a PID namespace that is not visible here, and for kill(2) it is the caller's group.
+            found.extend(listed.lines().filter_map(|pid| pid.parse::<u32>().ok()).filter(|pid| *pid != 0));
         }
         Ok(found)
     }

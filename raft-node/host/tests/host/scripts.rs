@@ -201,6 +201,14 @@ fn where_a_group_cannot_be_killed_at_once_its_processes_are_killed_one_by_one() 
     assert!(!made);
 }
 
+/// As the kernel lists those of another PID namespace. To kill 0 would be to kill this test, and who started it.
+#[test]
+fn a_process_without_a_number_is_none() {
+    let group = tempfile::tempdir().unwrap();
+    fs::write(group.path().join("cgroup.procs"), "0\n42\n0\n").unwrap();
+    assert_eq!(Cgroup::at(group.path()).processes().unwrap(), [42]);
+}
+
 /// The controller comes down from the root only by every group in between.
 #[test]
 fn the_processor_is_shared_out_from_the_first_group_that_can() {
