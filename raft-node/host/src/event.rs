@@ -11,6 +11,7 @@ pub(crate) trait Owner: AsRawFd {}
 
 impl Owner for std::fs::File {}
 impl Owner for std::os::fd::OwnedFd {}
+impl Owner for socket2::Socket {}
 
 /// Registers `owner` with the runtime of the calling task.
 #[allow(unsafe_code, reason = "tokio cannot know that a type keeps its descriptor")]

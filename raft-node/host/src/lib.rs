@@ -1,6 +1,6 @@
 //! What Farm does to the machine it runs on. To its network: links, addresses, kernel settings, neighbours, ARP and
 //! neighbour discovery on the wire, and the list of TCP sockets. To its processes: scripts, the groups that they run in,
-//! their logs, and whether they are alive.
+//! their logs, and whether they are alive. And what it asks of others and of itself to tell whether all is well: checks.
 //!
 //! Everything acts in the network namespace of the thread that opens the handle ([`Netlink`],
 //! [`Announcer`](announce::Announcer), [`SockDiag`](sockets::SockDiag)) or makes the call. No
@@ -22,6 +22,7 @@ pub mod address;
 pub mod announce;
 pub mod applog;
 pub mod cgroup;
+pub mod check;
 pub mod claim;
 pub mod fdb;
 pub mod links;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::{Stream, StreamExt};
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage,
 };
@@ -50,6 +50,28 @@ pub struct Tag {
     pub below: u32,
     /// The VLAN.
     pub id: u16,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Configured {
+    /// The link.
+    pub ifindex: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// Whether the kernel answers for it.
+    pub usability: Usability,
+}
+
+/// What became of the search for others with the same address (RFC 4862 §5.4). An IPv4 address is always ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usability {
+    /// It can be used.
+    Ready,
+    /// The kernel still asks whether somebody else has it (`tentative`).
+    Tentative,
+    /// Somebody else has it, and the kernel does not use it (`dadfailed`).
+    Duplicate,
 }
 
 /// A change of a link or of an address, in the order in which the kernel made it.
@@ -104,6 +126,26 @@ pub async fn list(netlink: &Netlink) -> Result<Vec<LinkInfo>, Error> {
         .collect::<Result<Vec<_>, _>>()?;
     links.sort_by_key(|link| link.ifindex);
     Ok(links)
+}
+
+/// All addresses of all links, the link-local ones too.
+///
+/// # Errors
+/// [`Error::System`] when a netlink dump is refused.
+pub async fn addresses(netlink: &Netlink) -> Result<Vec<Configured>, Error> {
+    let messages = netlink.dump(addresses_action, |handle| handle.address().get().execute()).await?;
+    let configured = |message: &AddressMessage| {
+        let (ip, flags) = (address(message)?.addr(), message.header.flags);
+        let usability = match () {
+            () if flags.contains(AddressHeaderFlags::Dadfailed) => Usability::Duplicate,
+            // An optimistic one is used meanwhile (RFC 4429).
+            () if flags.contains(AddressHeaderFlags::Optimistic) => Usability::Ready,
+            () if flags.contains(AddressHeaderFlags::Tentative) => Usability::Tentative,
+            () => Usability::Ready,
+        };
+        Some(Configured { ifindex: message.header.index, ip, usability })
+    };
+    Ok(messages.iter().filter_map(configured).collect())
 }
 
 /// The link with this name.

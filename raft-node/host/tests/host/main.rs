@@ -1,6 +1,7 @@
 //! The host functions against the real kernel, in network namespaces and control groups of their own. Needs root.
 
 mod addresses;
+mod checks;
 mod discovery;
 mod links;
 mod namespace;
