@@ -4,7 +4,7 @@
 //! daemon dies must have somebody who reads. Several may write into one directory; a line is one append.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +14,9 @@ use nix::fcntl::{Flock, FlockArg};
 const FILE: &str = "log";
 /// Stands where a line was cut.
 const CUT: &str = " …";
+
+/// How much of a log is read, in bytes: more than an operator reads, though its lines may be as long as they like.
+const TAIL_BYTES: u64 = 8 << 20;
 
 /// How much may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +104,8 @@ pub fn append(directory: &Path, label: &str, text: &str, limits: &Limits) -> io:
     file.write_all(line.as_bytes())
 }
 
-/// The last lines, oldest first, over as many files as that takes.
+/// The last lines, oldest first, over as many files as that takes, but no more than 8 MiB. A line that begins before
+/// that is cut at its beginning.
 ///
 /// # Errors
 /// Of the file system; a log that was never written is empty.
@@ -112,18 +116,52 @@ pub fn tail(directory: &Path, lines: usize) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         locked => locked?,
     };
+    let mut left = TAIL_BYTES;
     for number in numbers(directory)? {
-        let text = fs::read(file(directory, number))?;
-        let older = String::from_utf8_lossy(&text);
-        let wanted = lines - found.len();
-        let older: Vec<String> = older.lines().rev().take(wanted).map(str::to_owned).collect();
-        found.extend(older);
-        if found.len() >= lines {
+        if found.len() >= lines || left == 0 {
             break;
         }
+        let end = read_end(&file(directory, number), left)?;
+        left -= end.text.len() as u64;
+        found.extend(end.lines().take(lines - found.len()));
     }
     found.reverse();
     Ok(found)
+}
+
+/// The last bytes of a file.
+struct End {
+    text: Vec<u8>,
+    /// Whether the first line has begun before.
+    cut: bool,
+}
+
+impl End {
+    /// Last line first.
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let lines = self.text.strip_suffix(b"\n").unwrap_or(&self.text).split(|byte| *byte == b'\n');
+        // Of an empty file that is one empty line.
+        let mut first = lines.clone().count().min(self.text.len());
+        lines.rev().take(first).map(move |line| {
+            first -= 1;
+            let line = String::from_utf8_lossy(line);
+            if self.cut && first == 0 { format!("{}{line}", CUT.trim_start()) } else { line.into_owned() }
+        })
+    }
+}
+
+/// What grows meanwhile is not read. The byte before the end tells whether a line was cut.
+fn read_end(file: &Path, most: u64) -> io::Result<End> {
+    let mut file = File::open(file)?;
+    let skipped = file.metadata()?.len().saturating_sub(most);
+    let mut before = [b'\n'];
+    if let Some(at) = skipped.checked_sub(1) {
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut before)?;
+    }
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text)?;
+    Ok(End { text, cut: before != *b"\n" })
 }
 
 fn file(directory: &Path, number: u32) -> PathBuf {

@@ -388,6 +388,29 @@ fn the_older_files_are_read_though_the_newest_was_not_begun() {
     assert_eq!(applog::tail(scratch.path(), 5).unwrap(), ["older"]);
 }
 
+/// However long its lines are: not all is read of what a program may have written into it.
+#[test]
+fn no_more_than_a_bounded_part_of_a_log_is_read() {
+    const MIB: usize = 1 << 20;
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &[&str]| fs::write(scratch.path().join(name), text.concat()).unwrap();
+    write("log", &[&"x".repeat(20 * MIB), "\n\nend\n"]);
+    write("log.1", &["older\n"]);
+    let lines = applog::tail(scratch.path(), usize::MAX).unwrap();
+    assert_eq!(lines[1..], ["", "end"]);
+    let xs = 8 * MIB - "\n\nend\n".len();
+    assert!(lines[0] == format!("…{}", "x".repeat(xs)), "{} bytes", lines[0].len());
+    assert_eq!(applog::tail(scratch.path(), 1).unwrap(), ["end"]);
+    // A line that begins just there is not cut, and what is left is for the older file.
+    write("log", &["cut\n", &"x".repeat(8 * MIB - 1), "\n"]);
+    assert_eq!(applog::tail(scratch.path(), 9).unwrap(), ["x".repeat(8 * MIB - 1)]);
+    write("log", &[&"x".repeat(8 * MIB - 3), "\n"]);
+    let lines = applog::tail(scratch.path(), 9).unwrap();
+    assert_eq!((lines.len(), lines[0].as_str()), (2, "…r"));
+    write("log", &[]);
+    assert_eq!(applog::tail(scratch.path(), 9).unwrap(), ["older"]);
+}
+
 #[test]
 fn what_a_script_says_in_several_lines_is_one_of_the_log() {
     let scratch = tempfile::tempdir().unwrap();
