@@ -13,6 +13,7 @@ mod arp;
 mod error;
 mod ethtool;
 mod event;
+mod helper;
 mod ndp;
 mod netlink;
 mod packet;

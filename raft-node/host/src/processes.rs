@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,9 +17,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
 use crate::cgroup::Cgroup;
+use crate::helper::{SHOW, is_helper};
 
 /// How often processes are looked for that nobody tells of: new ones.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a death of one among several is doubted: a parent replaces a worker that it recycles within an instant.
+const DOUBT: Duration = Duration::from_millis(50);
+/// How often is looked for the new one meanwhile, of which nobody tells.
+const DOUBT_EVERY: Duration = Duration::from_millis(10);
 /// How long systemd may take to say what it knows; it mostly takes a few milliseconds. Meanwhile no death is seen.
 const SYSTEMD_LIMIT: Duration = Duration::from_secs(3);
 
@@ -30,7 +35,7 @@ pub enum What {
     Command(String),
     /// By the whole command line, arguments separated by blanks.
     CommandLine(Regex),
-    /// The main process of a systemd unit.
+    /// A systemd unit: its main process; where it has none, the unit as a whole counts as one.
     Unit(String),
 }
 
@@ -71,6 +76,28 @@ pub struct Watch {
     spec: Spec,
     told: Option<Verdict>,
     found: Vec<Found>,
+    /// The unit, where it runs without a main process.
+    unit: Option<Group>,
+    /// Since when there are too few, and that is not told.
+    doubted: Option<Instant>,
+    /// Whom to ask about units.
+    systemctl: PathBuf,
+}
+
+/// A unit that runs without a main process: the group of its processes, if it has any.
+#[derive(Debug, PartialEq, Eq)]
+struct Group(Option<Cgroup>);
+
+/// What runs of a unit.
+#[derive(Debug, PartialEq, Eq)]
+enum Unit {
+    /// Its main process.
+    Main(u32),
+    /// Processes of which none is the main one (`Type=forking` without `PIDFile=`), or none at all, by intent
+    /// (`Type=oneshot` with `RemainAfterExit=yes`).
+    Whole(Group),
+    /// Nothing.
+    Nothing,
 }
 
 /// A process, held so that its number cannot become another one's unnoticed.
@@ -84,30 +111,58 @@ impl Watch {
     /// Nothing is looked for before [`Watch::changed`].
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self { spec, told: None, found: Vec::new() }
+        let systemctl = "systemctl".into();
+        Self { spec, told: None, found: Vec::new(), unit: None, doubted: None, systemctl }
     }
 
-    /// The verdict: the first one at once, later ones when they differ from the last. Cancel-safe.
+    /// The verdict: the first one at once, later ones when they differ from the last. That some are left, but too few, is
+    /// told after [`DOUBT`] only; that none is left, at once. Cancel-safe.
     pub async fn changed(&mut self) -> Verdict {
         loop {
             let verdict = self.look().await;
-            if self.told.as_ref() != Some(&verdict) {
+            let pause = if self.told.as_ref() == Some(&verdict) {
+                self.doubted = None;
+                LOOK_EVERY
+            } else if self.is_doubtful(Instant::now()) {
+                DOUBT_EVERY
+            } else {
+                self.doubted = None;
                 self.told = Some(verdict.clone());
                 return verdict;
-            }
+            };
             tokio::select! {
                 () = self.death() => {}
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
-    /// Returns when one of the processes that were found has ended.
+    /// Whether there may be enough again at once: all was well, and some are left. The doubt outlives a call that is
+    /// cancelled; otherwise one who is busy would never be told.
+    fn is_doubtful(&mut self, now: Instant) -> bool {
+        let count = self.count();
+        let lacks_some = count > 0 && count < usize::try_from(self.spec.at_least).unwrap_or(usize::MAX);
+        let began = *self.doubted.get_or_insert(now);
+        lacks_some && self.told == Some(Verdict::Up) && now.saturating_duration_since(began) < DOUBT
+    }
+
+    /// Returns when one of the processes that were found has ended, or the last of a unit's.
     async fn death(&self) {
-        if self.found.is_empty() {
-            return std::future::pending().await;
+        match &self.unit {
+            Some(Group(Some(group))) => {
+                // Where it cannot be watched, the unit is looked at anew as often as anything.
+                if group.emptied().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Some(Group(None)) => std::future::pending().await,
+            None if self.found.is_empty() => std::future::pending().await,
+            None => first_end(&self.found).await,
         }
-        first_end(&self.found).await;
+    }
+
+    fn count(&self) -> usize {
+        self.found.len() + usize::from(self.unit.is_some())
     }
 
     async fn look(&mut self) -> Verdict {
@@ -115,13 +170,14 @@ impl Watch {
             Ok(listed) => self.take(listed),
             Err(error) => {
                 self.found.retain(|found| !found.has_ended());
+                self.unit.take_if(|unit| !unit.has_processes());
                 // Those that are held do run, though nobody else can be looked for: systemd is being exchanged.
-                if self.found.is_empty() {
+                if self.count() == 0 {
                     return Verdict::Down(error.to_string());
                 }
             }
         }
-        judge(&self.spec, self.found.len())
+        judge(&self.spec, self.count())
     }
 
     fn take(&mut self, listed: Vec<u32>) {
@@ -135,9 +191,18 @@ impl Watch {
         }
     }
 
-    async fn list(&self) -> io::Result<Vec<u32>> {
+    async fn list(&mut self) -> io::Result<Vec<u32>> {
         let all = match (&self.spec.what, &self.spec.scope) {
-            (What::Unit(unit), _) => return Ok(main_process(unit).await?.into_iter().collect()),
+            (What::Unit(name), _) => {
+                let unit = look_at(&self.systemctl, name).await?;
+                let (main, whole) = match unit {
+                    Unit::Main(pid) => (vec![pid], None),
+                    Unit::Whole(group) => (Vec::new(), Some(group)),
+                    Unit::Nothing => (Vec::new(), None),
+                };
+                self.unit = whole;
+                return Ok(main);
+            }
             (_, Scope::Cgroup(path)) => Cgroup::at(path).processes()?,
             (_, Scope::Host) => host_processes()?,
         };
@@ -207,12 +272,17 @@ fn hold(pid: u32) -> Option<Found> {
     Some(Found { pid, descriptor })
 }
 
-/// Whether `pid` is one of those that are meant, and alive: a zombie only waits to be reaped.
+/// Whether `pid` is one of those that are meant, and alive: a zombie only waits to be reaped. Farm's own helpers are
+/// never meant, though module and script are in their command lines.
 fn matches(what: &What, pid: u32) -> bool {
     let Some(stat) = alive(pid) else { return false };
     match what {
-        What::Command(wanted) => *wanted == stat.command,
-        What::CommandLine(regex) => command_line(pid).is_some_and(|line| regex.is_match(&line)),
+        What::Command(wanted) => {
+            *wanted == stat.command && command_line(pid).is_some_and(|line| !line.is_helper())
+        }
+        What::CommandLine(regex) => {
+            command_line(pid).is_some_and(|line| regex.is_match(&line.text()) && !line.is_helper())
+        }
         What::Unit(_) => true,
     }
 }
@@ -235,10 +305,22 @@ fn alive(pid: u32) -> Option<Stat> {
     (!matches!(state, "Z" | "X" | "x")).then_some(Stat { command, group })
 }
 
-fn command_line(pid: u32) -> Option<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line: Vec<u8> = line.into_iter().map(|byte| if byte == 0 { b' ' } else { byte }).collect();
-    Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+/// Arguments, each ended by a zero byte (proc_pid_cmdline(5)).
+struct CommandLine(Vec<u8>);
+
+impl CommandLine {
+    fn text(&self) -> String {
+        let line: Vec<u8> = self.0.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    fn is_helper(&self) -> bool {
+        is_helper(&self.0.split(|byte| *byte == 0).collect::<Vec<_>>())
+    }
+}
+
+fn command_line(pid: u32) -> Option<CommandLine> {
+    fs::read(format!("/proc/{pid}/cmdline")).ok().map(CommandLine)
 }
 
 fn host_processes() -> io::Result<Vec<u32>> {
@@ -246,11 +328,16 @@ fn host_processes() -> io::Result<Vec<u32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The main process of a unit that is active.
-async fn main_process(unit: &str) -> io::Result<Option<u32>> {
-    let mut systemctl = tokio::process::Command::new("systemctl");
-    systemctl.args(["show", "--property=MainPID,ActiveState", "--", unit]);
-    systemctl.stdin(Stdio::null()).kill_on_drop(true);
+impl Group {
+    fn has_processes(&self) -> bool {
+        self.0.as_ref().is_some_and(|group| group.is_populated().unwrap_or(false))
+    }
+}
+
+/// What runs of a unit, by the word of systemd.
+async fn look_at(systemctl: &Path, unit: &str) -> io::Result<Unit> {
+    let mut systemctl = tokio::process::Command::new(systemctl);
+    systemctl.args(SHOW).arg(unit).stdin(Stdio::null()).kill_on_drop(true);
     let failed = |why: &str| io::Error::other(format!("systemd cannot be asked about {unit}: {why}"));
     let output = match timeout(SYSTEMD_LIMIT, systemctl.output()).await {
         Ok(output) => output.map_err(|error| failed(&format!("systemctl: {error}")))?,
@@ -260,18 +347,36 @@ async fn main_process(unit: &str) -> io::Result<Option<u32>> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(failed(said.lines().next().unwrap_or("systemctl failed")));
     }
-    Ok(running_main(&String::from_utf8_lossy(&output.stdout)))
+    Ok(running(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// The main process in what systemctl says. A unit that reloads its configuration serves meanwhile (systemctl(1)).
-fn running_main(said: &str) -> Option<u32> {
+/// What runs, in what systemctl says. A unit that reloads its configuration serves meanwhile (systemctl(1)).
+fn running(said: &str) -> Unit {
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let runs = matches!(value("ActiveState"), Some("active" | "reloading" | "refreshing"));
-    value("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| runs && *pid != 0)
+    match value("MainPID").and_then(|pid| pid.parse().ok()) {
+        Some(pid) if runs && pid != 0 => Unit::Main(pid),
+        Some(_) if runs => whole(value("ControlGroup"), value("SubState") == Some("exited")),
+        _ => Unit::Nothing,
+    }
+}
+
+/// A unit without a main process. Where its last process has just ended systemd does not know yet, but for one that is to
+/// be active without (`exited`).
+fn whole(group: Option<&str>, may_be_empty: bool) -> Unit {
+    let group = group.and_then(|name| Cgroup::existing(name.trim_matches('/')).ok()).map(Some).map(Group);
+    match group {
+        Some(group) if group.has_processes() => Unit::Whole(group),
+        Some(_) if !may_be_empty => Unit::Nothing,
+        // Without a group that can be seen, systemd alone knows.
+        Some(_) | None => Unit::Whole(Group(None)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     struct Sleep(std::process::Child);
@@ -292,7 +397,7 @@ mod tests {
     fn watch(scope: Scope, found: Found) -> Watch {
         let what = What::CommandLine(Regex::new("sleep 600").unwrap());
         let spec = Spec { what, scope, at_least: 1, at_most: None };
-        Watch { spec, told: None, found: vec![found] }
+        Watch { found: vec![found], ..Watch::new(spec) }
     }
 
     /// The old one's descriptor would tell of a death at once, for ever.
@@ -324,10 +429,96 @@ mod tests {
 
     #[test]
     fn a_unit_runs_while_it_reloads_and_not_while_it_starts_or_stops() {
-        let main = |state: &str| running_main(&format!("MainPID=42\nActiveState={state}\n"));
-        assert_eq!(["active", "reloading", "refreshing"].map(main), [Some(42); 3]);
-        assert_eq!(["activating", "deactivating", "failed", "inactive"].map(main), [None; 4]);
-        assert_eq!(running_main("MainPID=0\nActiveState=active\n"), None);
-        assert_eq!(running_main(""), None);
+        let main = |state: &str| running(&format!("MainPID=42\nActiveState={state}\n"));
+        for runs in ["active", "reloading", "refreshing"] {
+            assert_eq!(main(runs), Unit::Main(42), "{runs}");
+        }
+        for rests in ["activating", "deactivating", "failed", "inactive"] {
+            assert_eq!(main(rests), Unit::Nothing, "{rests}");
+        }
+        assert_eq!(running(""), Unit::Nothing);
+        assert_eq!(running("MainPID=0\nActiveState=failed\nControlGroup=\n"), Unit::Nothing);
+    }
+
+    /// A group, and a `systemctl` that says of a unit in it what is in a file.
+    struct Units {
+        directory: tempfile::TempDir,
+        name: String,
+        group: Cgroup,
+    }
+
+    impl Units {
+        fn new() -> Self {
+            let name = format!("farm-test-unit-{}", std::process::id());
+            let units =
+                Self { directory: tempfile::tempdir().unwrap(), group: Cgroup::open(&name).unwrap(), name };
+            let text = format!("#!/bin/sh\nexec cat {}\n", units.directory.path().join("said").display());
+            fs::write(units.systemctl(), text).unwrap();
+            fs::set_permissions(units.systemctl(), fs::Permissions::from_mode(0o755)).unwrap();
+            units
+        }
+
+        fn systemctl(&self) -> PathBuf {
+            self.directory.path().join("systemctl")
+        }
+
+        fn say(&self, state: &str, detail: &str) {
+            let group = &self.name;
+            let said = format!("MainPID=0\nActiveState={state}\nSubState={detail}\nControlGroup=/{group}\n");
+            fs::write(self.directory.path().join("said"), said).unwrap();
+        }
+
+        fn watch(&self) -> Watch {
+            let what = What::Unit("web.service".into());
+            let spec = Spec { what, scope: Scope::Host, at_least: 1, at_most: Some(1) };
+            Watch { systemctl: self.systemctl(), ..Watch::new(spec) }
+        }
+    }
+
+    impl Drop for Units {
+        fn drop(&mut self) {
+            let _ = self.group.remove();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unit_without_a_main_process_runs_as_long_as_any_of_its_processes() {
+        let units = Units::new();
+        let mut workers = [Sleep::new(), Sleep::new()];
+        for worker in &workers {
+            fs::write(units.group.path().join("cgroup.procs"), worker.0.id().to_string()).unwrap();
+        }
+        units.say("active", "running");
+        let mut watch = units.watch();
+        assert_eq!(watch.changed().await, Verdict::Up);
+        for worker in &mut workers {
+            assert_eq!(watch.look().await, Verdict::Up);
+            worker.0.kill().unwrap();
+            worker.0.wait().unwrap();
+        }
+        // systemd does not say so yet, but nothing is left.
+        assert_eq!(watch.changed().await, Verdict::Down("no process of web.service runs".into()));
+        // As `Type=oneshot` with `RemainAfterExit=yes`.
+        units.say("active", "exited");
+        assert_eq!(watch.changed().await, Verdict::Up);
+        units.say("inactive", "dead");
+        assert_eq!(watch.changed().await, Verdict::Down("no process of web.service runs".into()));
+    }
+
+    #[tokio::test]
+    async fn only_that_some_are_left_is_doubted_and_not_for_long() {
+        let two = [Sleep::new(), Sleep::new()];
+        let mut watch = watch(Scope::Host, hold(two[0].0.id()).unwrap());
+        watch.spec.at_least = 2;
+        let now = Instant::now();
+        assert!(!watch.is_doubtful(now), "the first verdict");
+        (watch.told, watch.doubted) = (Some(Verdict::Up), None);
+        assert!(watch.is_doubtful(now));
+        assert!(watch.is_doubtful(now + DOUBT - Duration::from_millis(1)));
+        assert!(!watch.is_doubtful(now + DOUBT), "it lasts");
+        (watch.found, watch.doubted) = (Vec::new(), None);
+        assert!(!watch.is_doubtful(now), "none is left");
+        (watch.found, watch.doubted) = (two.iter().filter_map(|one| hold(one.0.id())).collect(), None);
+        assert!(!watch.is_doubtful(now), "enough are left");
     }
 }

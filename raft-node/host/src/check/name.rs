@@ -8,9 +8,10 @@ use std::process::{Output, Stdio};
 use tokio::process::Command;
 
 use super::{Found, Limit, bad, unknown, words};
+use crate::helper::LOOKUP;
 
 /// Of the C library's own package; asks for all addresses, best first (RFC 6724), and prints each for every socket type.
-const LOOKUP: &str = "getent";
+const PROGRAM: &str = "getent";
 /// No check has the time for more.
 const ADDRESSES: usize = 16;
 /// Exit status where there is no such name (getent(1)).
@@ -18,12 +19,12 @@ const NONE: i32 = 2;
 
 /// The addresses of `name`, at least one.
 pub(super) async fn lookup(name: &str, limit: Limit) -> Found<Vec<IpAddr>> {
-    lookup_by(LOOKUP.as_ref(), name, limit).await
+    lookup_by(PROGRAM.as_ref(), name, limit).await
 }
 
 async fn lookup_by(program: &OsStr, name: &str, limit: Limit) -> Found<Vec<IpAddr>> {
     let mut command = Command::new(program);
-    command.args(["ahosts", "--", name]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.args(LOOKUP).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let asked = async {
         let failed = |error| format!("{name} cannot be looked up: {}: {}", program.display(), words(&error));
         command.output().await.or_else(|error| unknown(failed(error)))
@@ -46,7 +47,7 @@ fn read(name: &str, output: &Output) -> Found<Vec<IpAddr>> {
     match (output.status.code(), addresses.is_empty()) {
         (Some(0), false) => Ok(addresses),
         (Some(0 | NONE), _) => bad(format!("the name {name} has no address, or no name server knows")),
-        _ => unknown(format!("{name} cannot be looked up: {LOOKUP} ended with {}", output.status)),
+        _ => unknown(format!("{name} cannot be looked up: {PROGRAM} ended with {}", output.status)),
     }
 }
 
