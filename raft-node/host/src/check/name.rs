@@ -1,7 +1,6 @@
 //! Looks names up as the C library does, in a process of its own: that call blocks for as long as name servers are
 //! silent, and only a process can be ended meanwhile.
 
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::process::{Output, Stdio};
 
@@ -19,14 +18,13 @@ const NONE: i32 = 2;
 
 /// The addresses of `name`, at least one.
 pub(super) async fn lookup(name: &str, limit: Limit) -> Found<Vec<IpAddr>> {
-    lookup_by(PROGRAM.as_ref(), name, limit).await
+    lookup_by(Command::new(PROGRAM), name, limit).await
 }
 
-async fn lookup_by(program: &OsStr, name: &str, limit: Limit) -> Found<Vec<IpAddr>> {
-    let mut command = Command::new(program);
+async fn lookup_by(mut command: Command, name: &str, limit: Limit) -> Found<Vec<IpAddr>> {
     command.args(LOOKUP).arg(name).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let asked = async {
-        let failed = |error| format!("{name} cannot be looked up: {}: {}", program.display(), words(&error));
+        let failed = |error| format!("{name} cannot be looked up: {PROGRAM}: {}", words(&error));
         command.output().await.or_else(|error| unknown(failed(error)))
     };
     let output = limit.of(asked, || format!("the name {name} was not resolved within {limit}")).await?;
@@ -54,8 +52,6 @@ fn read(name: &str, output: &Output) -> Found<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
     use std::time::Duration;
 
     use nix::errno::Errno;
@@ -65,16 +61,14 @@ mod tests {
     use super::super::Finding;
     use super::*;
 
-    fn program(directory: &tempfile::TempDir, text: &str) -> PathBuf {
-        let path = directory.path().join("lookup");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
+    fn shell(text: &str) -> Command {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", text]);
+        shell
     }
 
     async fn asked(text: &str, limit: Duration) -> Found<Vec<IpAddr>> {
-        let directory = tempfile::tempdir().unwrap();
-        lookup_by(program(&directory, text).as_os_str(), "db", Limit::new(limit)).await
+        lookup_by(shell(text), "db", Limit::new(limit)).await
     }
 
     #[tokio::test]
@@ -91,7 +85,7 @@ mod tests {
         assert!(matches!(asked("exit 2", Limit::LONGEST).await, Err(Finding::Bad(_))));
         assert!(matches!(asked("exit 0", Limit::LONGEST).await, Err(Finding::Bad(_))));
         assert!(matches!(asked("echo 192.0.2.1; exit 1", Limit::LONGEST).await, Err(Finding::Unknown(_))));
-        let missing = lookup_by("/no/such/program".as_ref(), "db", Limit::new(Limit::LONGEST)).await;
+        let missing = lookup_by(Command::new("/no/such/program"), "db", Limit::new(Limit::LONGEST)).await;
         assert!(matches!(missing, Err(Finding::Unknown(_))), "{missing:?}");
     }
 
@@ -100,10 +94,9 @@ mod tests {
     async fn a_lookup_that_hangs_is_ended_with_the_limit() {
         let directory = tempfile::tempdir().unwrap();
         let pid = directory.path().join("pid");
-        let program = program(&directory, &format!("echo $$ > {}; exec sleep 600", pid.display()));
-        let limit = Limit::new(Duration::from_millis(500));
-        let late = lookup_by(program.as_os_str(), "db", limit).await;
-        assert_eq!(late, bad("the name db was not resolved within 500ms"));
+        let text = format!("echo $$ > {}; exec sleep 600", pid.display());
+        let late = asked(&text, Duration::from_secs(2)).await;
+        assert_eq!(late, bad("the name db was not resolved within 2s"));
         let pid = Pid::from_raw(fs::read_to_string(pid).unwrap().trim().parse().unwrap());
         // Killed with the future, and reaped by the runtime at its next turn.
         while kill(pid, None) != Err(Errno::ESRCH) {

@@ -39,8 +39,9 @@ async fn connect_to(ip: IpAddr, port: u16, limit: Limit) -> Found<TcpStream> {
     let open = async { TcpStream::connect(to).await.map_err(|error| unreachable(to, &error)) };
     let stream = limit.of(open, || format!("no answer from {to} within {limit}")).await?;
     if is_own(&stream) {
-        // In order, it would hold the port for a minute (TIME-WAIT) and keep the service from starting.
-        let _ = stream.set_zero_linger();
+        // Closed in order, it would hold the port for a minute (TIME-WAIT) and keep the service from starting. This ends it
+        // at once, even where a process that is just being forked has the descriptor too (connect(2), `AF_UNSPEC`).
+        let _ = rustix::net::connect_unspec(&stream);
         return bad(format!("nobody listens on {to}: the connection met itself"));
     }
     Ok(stream)
