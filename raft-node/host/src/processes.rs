@@ -375,7 +375,7 @@ fn whole(group: Option<&str>, may_be_empty: bool) -> Unit {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use futures::FutureExt;
 
     use super::*;
 
@@ -383,7 +383,21 @@ mod tests {
 
     impl Sleep {
         fn new() -> Self {
-            Self(std::process::Command::new("sleep").arg("600").spawn().unwrap())
+            Self::of("600")
+        }
+
+        /// The kernel says that it is executed an instant before its command line is there.
+        fn of(seconds: &str) -> Self {
+            let sleep = Self(std::process::Command::new("sleep").arg(seconds).spawn().unwrap());
+            while command_line(sleep.0.id()).is_none_or(|line| line.text() != format!("sleep {seconds}")) {
+                std::thread::yield_now();
+            }
+            sleep
+        }
+
+        fn end(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
         }
     }
 
@@ -452,9 +466,11 @@ mod tests {
             let name = format!("farm-test-unit-{}", std::process::id());
             let units =
                 Self { directory: tempfile::tempdir().unwrap(), group: Cgroup::open(&name).unwrap(), name };
-            let text = format!("#!/bin/sh\nexec cat {}\n", units.directory.path().join("said").display());
-            fs::write(units.systemctl(), text).unwrap();
-            fs::set_permissions(units.systemctl(), fs::Permissions::from_mode(0o755)).unwrap();
+            // Written by another process: one that a test forks meanwhile would keep the file busy.
+            let write = "echo '#!/bin/sh\nexec cat \"${0%/*}/said\"' > \"$0\" && chmod 755 \"$0\"";
+            let written =
+                std::process::Command::new("/bin/sh").args(["-c", write]).arg(units.systemctl()).status();
+            assert!(written.unwrap().success());
             units
         }
 
@@ -503,6 +519,25 @@ mod tests {
         assert_eq!(watch.changed().await, Verdict::Up);
         units.say("inactive", "dead");
         assert_eq!(watch.changed().await, Verdict::Down("no process of web.service runs".into()));
+    }
+
+    /// Each step is looked at while the watch waits for the next.
+    #[tokio::test]
+    async fn a_worker_that_is_recycled_is_not_missing() {
+        let own = format!("600.{}", std::process::id());
+        let what = What::CommandLine(Regex::new(&format!("^sleep {own}$")).unwrap());
+        let mut workers = [Sleep::of(&own), Sleep::of(&own)];
+        let mut watch = Watch::new(Spec { what, scope: Scope::Host, at_least: 2, at_most: None });
+        assert_eq!(watch.changed().await, Verdict::Up);
+        workers[0].end();
+        assert_eq!(watch.changed().now_or_never(), None);
+        assert!(watch.doubted.is_some(), "the death was not seen");
+        workers[0] = Sleep::of(&own);
+        assert_eq!(watch.changed().now_or_never(), None);
+        assert_eq!(watch.doubted, None, "the new one was not seen");
+        workers[0].end();
+        let missing = format!("1 processes like ^sleep {own}$ run, 2 should");
+        assert_eq!(watch.changed().await, Verdict::Down(missing));
     }
 
     #[tokio::test]

@@ -93,55 +93,6 @@ async fn a_unit_where_there_is_no_systemd_says_so() {
     }
 }
 
-/// The parent of each has another one at once. One that is not replaced is missing.
-#[tokio::test]
-async fn a_worker_that_is_recycled_is_not_missing() {
-    let place = Place::new("recycled");
-    let text = "for i in 1 2 3; do (while :; do sleep 600; done) & done; exit 0";
-    assert_eq!(place.run(text, LONG).await, Outcome::Exited(0));
-    let mut watch = Watch::new(spec(&place, What::Command("sleep".into()), 3, None));
-    while watch.changed().await != Verdict::Up {}
-    let recycled = async {
-        for _ in 0..20 {
-            end(three(&place).await[0]);
-        }
-        three(&place).await;
-    };
-    tokio::select! { verdict = watch.changed() => panic!("{verdict:?}"), () = recycled => {} }
-    let gone = three(&place).await[0];
-    end(parent(gone));
-    end(gone);
-    assert_eq!(watch.changed().await, Verdict::Down("2 processes sleep run, 3 should".into()));
-}
-
-fn stat(pid: u32) -> Option<(String, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (before, after) = stat.rsplit_once(") ")?;
-    let mut fields = after.split(' ');
-    let runs = fields.next() != Some("Z");
-    runs.then_some((before.split_once('(')?.1.to_owned(), fields.next()?.parse().ok()?))
-}
-
-fn parent(pid: u32) -> u32 {
-    stat(pid).unwrap().1
-}
-
-fn end(pid: u32) {
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
-}
-
-/// The sleeps, when there are three.
-async fn three(place: &Place) -> Vec<u32> {
-    loop {
-        let mut sleeps = place.group.processes().unwrap();
-        sleeps.retain(|pid| stat(*pid).is_some_and(|(command, _)| command == "sleep"));
-        if sleeps.len() == 3 {
-            return sleeps;
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Who writes the log bears the name of the module; the shell that is about to become a script, even that of the script.
 #[tokio::test]
 async fn helpers_are_not_the_application() {

@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use farm_host::applog::{self, Limits};
@@ -31,11 +31,13 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    /// Writes a script.
+    /// Writes a script. By another process: one that another test forks meanwhile would keep the file open for writing,
+    /// and who executes it would hear that it is busy.
     pub fn program(&self, text: &str) -> PathBuf {
         let path = self.file("script");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let written = Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
+        assert!(written.unwrap().success());
         path
     }
 
