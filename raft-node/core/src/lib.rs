@@ -34,7 +34,9 @@ pub mod model;
 pub mod planner;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod resource;
 pub mod restart;
+pub mod rule;
 pub mod state;
 pub mod table;
 pub mod time;

@@ -10,5 +10,6 @@ mod planner;
 mod planted;
 mod reconcile;
 mod render;
+mod rule;
 mod transcript;
 mod world;
