@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 
 use farm_core::limits;
 use farm_core::model::{Mode, ModuleKind, ModuleName, Service, Weight, is_name};
+use farm_core::resource::Health;
+use farm_core::rule::{self, Condition};
 use farm_core::time::Span;
 
+use crate::action::Action;
+use crate::check::Check;
 use crate::files::{FILE_BYTES, File, Files};
 use crate::finding::{Finding, Findings, SETTINGS, WHOLE};
 use crate::process::Process;
+use crate::rule::Rule;
 use crate::settings;
 use crate::tree::{self, BIN};
 
@@ -83,6 +88,10 @@ pub struct Definition {
     pub weights: BTreeMap<String, Weight>,
     /// Processes that are watched.
     pub processes: Vec<Process>,
+    /// What else is looked at.
+    pub checks: Vec<Check>,
+    /// What follows from how all that is, besides each one's own action.
+    pub rules: Vec<Rule>,
     /// The files, `module.toml` among them.
     pub files: Files,
 }
@@ -97,8 +106,8 @@ impl Definition {
         check_name(name, &mut found);
         tree::check(&files, &mut found);
         let mut definition = Self::empty(name, ModuleKind::Farm);
-        let watches =
-            text(&files, &mut found).is_some_and(|text| settings::read(text, &mut definition, &mut found));
+        let watches = text(&files, &mut found)
+            .and_then(|text| settings::read(text, &files, &mut definition, &mut found));
         tree::check_scripts(&files, watches, &mut found);
         definition.files = files;
         found.or(Some(definition))
@@ -118,6 +127,8 @@ impl Definition {
             services: Vec::new(),
             weights: BTreeMap::new(),
             processes: Vec::new(),
+            checks: Vec::new(),
+            rules: Vec::new(),
             files: Files::default(),
         }
     }
@@ -126,6 +137,24 @@ impl Definition {
     #[must_use]
     pub fn has_application(&self) -> bool {
         self.files.0.keys().any(|path| path.starts_with(BIN))
+    }
+
+    /// All rules: each process's and each check's own, in their order, then those that were written.
+    #[must_use]
+    pub fn all_rules(&self) -> Vec<rule::Rule> {
+        let own = |name: String, action: Action| rule::Rule {
+            condition: Condition::is(&name, Health::Down),
+            name,
+            request: action.request(),
+        };
+        let processes = self.processes.iter().map(|process| own(process.resource(), process.action));
+        let checks = self.checks.iter().map(|check| own(check.resource(), check.action));
+        let written = self.rules.iter().map(|written| rule::Rule {
+            name: written.name.clone(),
+            condition: written.condition.clone(),
+            request: written.action.request(),
+        });
+        processes.chain(checks).chain(written).collect()
     }
 
     /// The script `name` of `bin/`.

@@ -6,10 +6,12 @@ use farm_core::event::{mode_name, protocol_name};
 use farm_core::model::{Criterion, Mode, ModuleKind, Protocol, Service, VirtualIp};
 use farm_core::time::Span;
 
+use crate::check::{Check, Probe, When};
 use crate::definition::{Boot, Definition, Scripts};
 use crate::files::File;
 use crate::finding::SETTINGS;
-use crate::process::{Action, Process, Scope, What};
+use crate::process::{Process, Scope, What};
+use crate::rule::Rule;
 use crate::units::size_text;
 
 /// When a change counts.
@@ -17,7 +19,7 @@ use crate::units::size_text;
 pub enum Effect {
     /// At once, while the application goes on.
     AtOnce,
-    /// When the scripts run the next time.
+    /// When the application is started the next time: what runs is stopped by the scripts that started it.
     NextRun,
     /// Only while the module is stopped on all nodes.
     Stopped,
@@ -32,7 +34,8 @@ pub struct Change {
     pub effect: Effect,
 }
 
-/// What `new` changes about `old`, which may not exist yet: first what it is, then traffic, watching, scripts, files.
+/// What `new` changes about `old`, which may not exist yet: first what it is, then traffic, watching, scripts, files. The
+/// kind is the same: it never changes.
 #[must_use]
 pub fn diff(old: Option<&Definition>, new: &Definition) -> Vec<Change> {
     let mut changes = Changes(Vec::new());
@@ -41,10 +44,15 @@ pub fn diff(old: Option<&Definition>, new: &Definition) -> Vec<Change> {
     if old.is_none() {
         changes.add(Effect::AtOnce, format!("{} is a new {} module", new.name, kind_name(new.kind)));
     }
-    changes.kind(before, new);
+    changes.scripts_go(before, new);
     changes.plain(before, new);
     changes.traffic(before, new);
-    changes.processes(&before.processes, &new.processes);
+    let processes = |d: &Definition| d.processes.iter().map(|p| (p.name.clone(), process_text(p))).collect();
+    changes.watched("process", &processes(before), &processes(new));
+    let checks = |d: &Definition| d.checks.iter().map(|c| (c.resource(), check_text(c))).collect();
+    changes.watched("check", &checks(before), &checks(new));
+    let rules = |d: &Definition| d.rules.iter().map(|r| (r.name.clone(), rule_text(r))).collect();
+    changes.watched("rule", &rules(before), &rules(new));
     changes.scripts(&before.scripts, &new.scripts);
     changes.env(&before.env, &new.env);
     changes.files(&before.files.0, &new.files.0);
@@ -75,8 +83,7 @@ impl Changes {
         }
     }
 
-    fn kind(&mut self, old: &Definition, new: &Definition) {
-        self.value(Effect::Stopped, "kind", (&old.kind, &new.kind), |kind| kind_name(*kind).into());
+    fn scripts_go(&mut self, old: &Definition, new: &Definition) {
         if old.has_application() && !new.has_application() {
             self.add(Effect::Stopped, "bin/ goes: nothing would stop the application any more".into());
         }
@@ -127,21 +134,14 @@ impl Changes {
         }
     }
 
-    fn processes(&mut self, old: &[Process], new: &[Process]) {
-        let by_name =
-            |list: &[Process]| list.iter().map(|p| (p.name.clone(), p.clone())).collect::<BTreeMap<_, _>>();
-        let (before, after) = (by_name(old), by_name(new));
-        for name in union(&before, &after) {
-            match (before.get(name), after.get(name)) {
-                (None, Some(new)) => {
-                    self.add(Effect::AtOnce, format!("process {name} is watched ({})", process_text(new)));
-                }
-                (Some(_), None) => {
-                    self.add(Effect::AtOnce, format!("process {name} is no longer watched"));
-                }
+    fn watched(&mut self, what: &str, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+        for name in union(old, new) {
+            match (old.get(name), new.get(name)) {
+                (None, Some(new)) => self.add(Effect::AtOnce, format!("{what} {name} is added ({new})")),
+                (Some(_), None) => self.add(Effect::AtOnce, format!("{what} {name} is removed")),
                 (before, after) => {
-                    let show = |p: &Option<&Process>| p.map(process_text).unwrap_or_default();
-                    self.value(Effect::AtOnce, &format!("process {name}"), (&before, &after), show);
+                    let show = |text: &Option<&String>| text.cloned().unwrap_or_default();
+                    self.value(Effect::AtOnce, &format!("{what} {name}"), (&before, &after), show);
                 }
             }
         }
@@ -216,16 +216,39 @@ fn process_text(process: &Process) -> String {
         What::Unit(unit) => format!("unit {unit:?}"),
     };
     let most = process.at_most.map(|most| format!(", at most {most}")).unwrap_or_default();
-    format!("{what}, at least {}{most}, otherwise {}", process.at_least, action_name(process.action))
+    format!("{what}, at least {}{most}, otherwise {}", process.at_least, process.action.name())
 }
 
-const fn action_name(action: Action) -> &'static str {
-    match action {
-        Action::Restart => "restart",
-        Action::StopStart => "stopstart",
-        Action::Stop => "stop",
-        Action::NoAction => "noaction",
-    }
+/// `http://127.0.0.1:80/ every 1s, at most 1s, rise 1, fall 2, when up, otherwise stopstart`
+fn check_text(check: &Check) -> String {
+    let what = match &check.probe {
+        Probe::Tcp(at) => format!("{}:{}", at.host, at.port),
+        Probe::Http { at, path, status: (first, last), body } => {
+            let body = body.as_ref().map(|body| format!(" with {body:?}")).unwrap_or_default();
+            format!("http://{}:{}{path} {first}-{last}{body}", at.host, at.port)
+        }
+        Probe::Ping(ip) | Probe::Address(ip) => ip.to_string(),
+        Probe::Interface(name) | Probe::Program(name) => name.clone(),
+        Probe::Module(name) => name.to_string(),
+    };
+    let time = |time| humantime::format_duration(time);
+    let when = check.when.name();
+    let start = match check.when {
+        When::Up => format!(", first good within {}", time(check.start_within)),
+        When::Always => String::new(),
+    };
+    format!(
+        "{what} every {}, at most {}, rise {}, fall {}, when {when}{start}, otherwise {}",
+        time(check.interval),
+        time(check.timeout),
+        check.damping.rise,
+        check.damping.fall,
+        check.action.name()
+    )
+}
+
+fn rule_text(rule: &Rule) -> String {
+    format!("if {} then {}", rule.text, rule.action.name())
 }
 
 const fn kind_name(kind: ModuleKind) -> &'static str {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use regex::RegexBuilder;
 
+use crate::action::Action;
 use crate::reader::{At, Reader, Table};
 
 /// Watched processes of a module: each is looked for in the process table again and again.
@@ -12,6 +13,9 @@ pub const PROCESSES: usize = 64;
 const REGEX_BYTES: usize = 1 << 20;
 /// Instances of one process; no machine runs more processes (`PID_MAX_LIMIT`).
 const INSTANCES: u32 = 1 << 22;
+
+/// Bytes of a process's name in the kernel (`TASK_COMM_LEN`, proc_pid_comm(5)).
+const COMMAND: usize = 15;
 
 /// Where processes are looked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -34,20 +38,6 @@ pub enum What {
     Unit(String),
 }
 
-/// What happens when there are too few or too many.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub enum Action {
-    /// The application is stopped and started on this node.
-    Restart,
-    /// The module is stopped and started on this node.
-    #[default]
-    StopStart,
-    /// The module is stopped on this node.
-    Stop,
-    /// It is only told.
-    NoAction,
-}
-
 /// A watched process.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Process {
@@ -61,6 +51,14 @@ pub struct Process {
     pub at_most: Option<u32>,
     /// What happens then.
     pub action: Action,
+}
+
+impl Process {
+    /// Its name among all resources: `proc.server`.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        format!("proc.{}", self.name)
+    }
 }
 
 /// All `[[process]]`.
@@ -80,7 +78,7 @@ pub(crate) fn read<'t>(reader: &mut Reader<'t>, root: &mut Table<'t>) -> Vec<Pro
 
 fn read_one<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> (Option<Process>, Option<At<String>>) {
     reader.need(&table, "name", "\"server\"");
-    let name = reader.text(&mut table, "name").filter(|name| check_name(reader, name));
+    let name = reader.text(&mut table, "name").filter(|name| check_name(reader, "[[process]]", name));
     let what = read_what(reader, &mut table);
     let at_least = reader.number(&mut table, "at_least", 0..=INSTANCES).map_or(1, |n| n.value);
     let at_most = reader.number(&mut table, "at_most", 0..=INSTANCES);
@@ -88,13 +86,7 @@ fn read_one<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> (Option<Proces
         let fact = format!("[[process]] at_most = {value} is less than at_least = {at_least}");
         reader.found.line(*line, fact, "raise at_most, or lower at_least");
     }
-    let actions = [
-        ("restart", Action::Restart),
-        ("stopstart", Action::StopStart),
-        ("stop", Action::Stop),
-        ("noaction", Action::NoAction),
-    ];
-    let action = reader.choice(&mut table, "action", &actions).unwrap_or_default();
+    let action = reader.choice(&mut table, "action", &Action::OF_APPLICATION).unwrap_or_default();
     reader.finish(table);
     let at_most = at_most.map(|most| most.value);
     let process = name.clone().zip(what).map(|(name, what)| Process {
@@ -107,13 +99,13 @@ fn read_one<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> (Option<Proces
     (process, name)
 }
 
-/// A name stands in events and in the environment of scripts: one word.
-fn check_name(reader: &mut Reader<'_>, name: &At<String>) -> bool {
+/// A name stands in events and in rules: one word.
+pub(crate) fn check_name(reader: &mut Reader<'_>, head: &str, name: &At<String>) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = (1..=63).contains(&name.value.len()) && name.value.chars().all(legal);
     if !good {
         let start: String = name.value.chars().take(60).collect();
-        let fact = format!("[[process]] name = {start:?} is no name of a process");
+        let fact = format!("{head} name = {start:?} is no name of one");
         reader.found.line(name.line, fact, "use 1 to 63 of A-Z a-z 0-9 . _ -");
     }
     good
@@ -132,6 +124,11 @@ fn read_what<'t>(reader: &mut Reader<'t>, table: &mut Table<'t>) -> Option<What>
         reader.found.line(table.line, fact, "keep one, as in command = \"nginx\"");
         return None;
     }
+    let counted = ["at_least", "at_most"].into_iter().find(|key| table.contains(key));
+    if let Some(key) = counted.filter(|_| given == ["unit"]) {
+        let fact = format!("[[process]] {key} does not go with unit: it is up or not");
+        reader.found.line(table.line, fact, format!("remove {key}"));
+    }
     if scope_given && given == ["unit"] {
         let fact = "[[process]] scope does not go with unit: systemd knows the processes of a unit";
         reader.found.line(table.line, fact, "remove scope");
@@ -139,6 +136,11 @@ fn read_what<'t>(reader: &mut Reader<'t>, table: &mut Table<'t>) -> Option<What>
     if let Some(command) = [&command, &unit].into_iter().flatten().find(|text| text.value.is_empty()) {
         let fact = format!("[[process]] {} = \"\" names nothing", given.join(""));
         reader.found.line(command.line, fact, "write what is to be watched");
+    }
+    if let Some(command) = command.as_ref().filter(|command| command.value.len() > COMMAND) {
+        let fact = format!("[[process]] command = {:?} is longer than the kernel knows names", command.value);
+        let remedy = format!("write its first {COMMAND} bytes, or use regex");
+        reader.found.line(command.line, fact, remedy);
     }
     if let Some(regex) = &regex {
         check_regex(reader, regex);
@@ -161,7 +163,7 @@ fn check_regex(reader: &mut Reader<'_>, regex: &At<String>) {
     reader.found.line(regex.line, fact, "see https://docs.rs/regex for the form");
 }
 
-fn last_line(text: &str) -> String {
+pub(crate) fn last_line(text: &str) -> String {
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     last.trim().trim_start_matches("error: ").to_owned()
 }

@@ -2,17 +2,22 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
+use std::net::IpAddr;
 
 use farm_core::limits;
 use farm_core::model::{ModuleKind, Weight, is_name};
 use farm_core::time::Span;
 
+use crate::check::{self, Check, Probe};
 use crate::definition::{Boot, Definition, Scripts};
+use crate::files::Files;
 use crate::finding::Findings;
 use crate::macros;
-use crate::process;
+use crate::process::{self, Process};
 use crate::reader::{Reader, Table};
+use crate::rule;
 use crate::traffic;
+use crate::tree::BIN;
 
 /// Macros, and variables, of a module: what a person still overlooks. More belongs into a file.
 const NAMES: usize = 64;
@@ -27,10 +32,16 @@ const LOG_FILES: RangeInclusive<u32> = 1..=100;
 /// Restarts; more in a row never end by themselves.
 const MAXLOOP: RangeInclusive<u32> = 0..=1000;
 
-/// Fills `definition` with what the text says. Gives back whether it watches processes, understood or not.
-pub(crate) fn read(text: &str, definition: &mut Definition, found: &mut Findings) -> bool {
+/// Fills `definition` with what the text says. Gives back what watches an application, understood or
+/// not.
+pub(crate) fn read(
+    text: &str,
+    files: &Files,
+    definition: &mut Definition,
+    found: &mut Findings,
+) -> Option<&'static str> {
     let (mut reader, root) = Reader::open(text, found);
-    let Some(mut root) = root else { return false };
+    let mut root = root?;
     read_macros(&mut reader, &mut root);
     let kinds = [("farm", ModuleKind::Farm), ("light", ModuleKind::Light)];
     reader.need(&root, "kind", "\"farm\"");
@@ -41,10 +52,59 @@ pub(crate) fn read(text: &str, definition: &mut Definition, found: &mut Findings
     read_scripts(&mut reader, &mut root, &mut definition.scripts);
     definition.services = traffic::read(&mut reader, &mut root, kind);
     read_weights(&mut reader, &mut root, definition);
-    let watches = root.contains("process");
+    let watches = ["process", "check"].into_iter().find(|key| root.contains(key));
     definition.processes = process::read(&mut reader, &mut root);
+    read_checks(&mut reader, &mut root, definition, files);
     reader.finish(root);
     watches
+}
+
+fn read_checks<'t>(
+    reader: &mut Reader<'t>,
+    root: &mut Table<'t>,
+    definition: &mut Definition,
+    files: &Files,
+) {
+    let checks = check::read(reader, root);
+    for (check, line) in &checks {
+        check_probe(reader, &check.probe, *line, definition, files);
+    }
+    definition.checks = checks.into_iter().map(|(check, _)| check).collect();
+    let processes = definition.processes.iter().map(Process::resource);
+    let resources = processes.chain(definition.checks.iter().map(Check::resource)).collect();
+    definition.rules = rule::read(reader, root, &resources);
+}
+
+/// What a probe needs of the rest of the definition.
+fn check_probe(reader: &mut Reader<'_>, probe: &Probe, line: u32, definition: &Definition, files: &Files) {
+    match probe {
+        Probe::Tcp(at) | Probe::Http { at, .. } => {
+            let ip = at.host.parse::<IpAddr>().ok();
+            if let Some(ip) = ip.filter(|ip| definition.services.iter().any(|(s, _)| s.vip.ip == *ip)) {
+                let fact = format!("[[check]] looks at {ip}, which may lead to another node");
+                reader.found.line(line, fact, "look at 127.0.0.1, or at an address of the node");
+            }
+        }
+        Probe::Program(name) => {
+            let path = format!("{BIN}{name}");
+            match files.0.get(&path) {
+                None => {
+                    let fact = format!("[[check]] program = {name:?}: there is no {path}");
+                    reader.found.line(line, fact, format!("add {path}, or name a file that is there"));
+                }
+                Some(file) if !file.executable => {
+                    let fact = format!("[[check]] program = {name:?}: {path} is not executable");
+                    reader.found.line(line, fact, format!("chmod +x {path}"));
+                }
+                Some(_) => {}
+            }
+        }
+        Probe::Module(name) if *name == definition.name => {
+            let fact = format!("[[check]] module = {:?} is the module itself", name.0);
+            reader.found.line(line, fact, "name another module");
+        }
+        Probe::Module(_) | Probe::Ping(_) | Probe::Interface(_) | Probe::Address(_) => {}
+    }
 }
 
 fn read_macros<'t>(reader: &mut Reader<'t>, root: &mut Table<'t>) {

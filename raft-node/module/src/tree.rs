@@ -57,13 +57,17 @@ fn kib(bytes: usize) -> usize {
     bytes.div_ceil(1024)
 }
 
-/// The scripts in `bin/`. A module without them and without processes is traffic only.
-pub(crate) fn check_scripts(files: &Files, processes: bool, found: &mut Findings) {
+/// The scripts in `bin/`. A module without them and without anything watched, by what
+/// is named, is traffic only.
+pub(crate) fn check_scripts(files: &Files, watches: Option<&str>, found: &mut Findings) {
     let scripts: BTreeMap<&str, &File> =
         files.0.iter().filter_map(|(path, file)| Some((path.strip_prefix(BIN)?, file))).collect();
     for name in ["start_both", "stop_both"] {
-        if (processes || !scripts.is_empty()) && !scripts.contains_key(name) {
-            let why = if scripts.is_empty() { "[[process]] watches" } else { "bin/ has scripts for" };
+        if (watches.is_some() || !scripts.is_empty()) && !scripts.contains_key(name) {
+            let why = match watches {
+                Some(key) if scripts.is_empty() => format!("[[{key}]] watches"),
+                Some(_) | None => "bin/ has scripts for".into(),
+            };
             let fact = format!("the script is missing, but {why} an application");
             found.file(&format!("{BIN}{name}"), fact, format!("write bin/{name}"));
         }

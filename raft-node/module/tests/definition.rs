@@ -5,8 +5,8 @@ use core::time::Duration;
 use farm_core::model::{Criterion, Mode, ModuleKind, Protocol, Service, VirtualIp, Vlan, Weight};
 use farm_core::time::Span;
 use farm_module::{
-    Action, Boot, Damaged, Definition, Effect, File, Files, Process, Scope, Scripts, TEMPLATES, What, diff,
-    template,
+    Action, Boot, Check, Damaged, Definition, Effect, File, Files, Process, Scope, Scripts, TEMPLATES, What,
+    diff, template,
 };
 use proptest::prelude::*;
 
@@ -66,6 +66,49 @@ action = "restart"
 [[process]]
 name = "unit"
 unit = "%NAME%.service"
+
+[[check]]
+name = "page"
+http = "http://127.0.0.1:%PORT%/health?full=1"
+status = "200-204"
+body = "^ok"
+interval = "2s"
+timeout = "500ms"
+rise = 3
+fall = 4
+action = "restart"
+start_within = "1m"
+
+[[check]]
+name = "router"
+ping = "192.0.2.1"
+
+[[check]]
+name = "port"
+tcp = "[::1]:53"
+when = "always"
+
+[[check]]
+name = "script"
+program = "start_both"
+action = "noaction"
+
+[[check]]
+name = "lan"
+interface = "eth0"
+
+[[check]]
+name = "own"
+address = "192.0.2.11"
+
+[[check]]
+name = "database"
+module = "db"
+
+[[rule]]
+name = "alone"
+if = "ping.router is down and not http.page is up"
+action = "stop"
 "#;
 
 fn files(toml: &str) -> Files {
@@ -117,8 +160,42 @@ fn everything_that_can_be_said_is_read() {
         action: Action::StopStart,
     };
     assert_eq!(definition.processes, [watched, unit]);
+    check_checks(&definition);
     assert!(definition.script("start_both").is_some_and(|file| file.executable));
     assert_eq!(definition.script("poststop"), None);
+}
+
+fn check_checks(definition: &Definition) {
+    let texts = definition.checks.iter().map(|check| {
+        let Check { probe, damping, when, action, .. } = check;
+        let (name, when, action) = (check.resource(), when.name(), action.name());
+        format!("{name} {probe:?} rise {} fall {} {when} {action}", damping.rise, damping.fall)
+    });
+    let target = |host: &str, port| format!("Target {{ host: {host:?}, port: {port} }}");
+    let page = format!(
+        "Http {{ at: {}, path: \"/health?full=1\", status: (200, 204), body: Some(\"^ok\") }}",
+        target("127.0.0.1", 8080)
+    );
+    assert_eq!(
+        texts.collect::<Vec<_>>(),
+        [
+            format!("http.page {page} rise 3 fall 4 up restart"),
+            "ping.router Ping(192.0.2.1) rise 1 fall 2 always wait".into(),
+            format!("tcp.port Tcp({}) rise 1 fall 2 always stopstart", target("::1", 53)),
+            "program.script Program(\"start_both\") rise 1 fall 2 up noaction".into(),
+            "interface.lan Interface(\"eth0\") rise 1 fall 2 always wait".into(),
+            "address.own Address(192.0.2.11) rise 1 fall 2 always wait".into(),
+            "module.database Module(ModuleName(\"db\")) rise 1 fall 2 always wait".into(),
+        ]
+    );
+    let [start, interval, timeout] = [60_000, 2_000, 500].map(Duration::from_millis);
+    let page = &definition.checks[0];
+    assert_eq!((page.start_within, page.interval, page.timeout), (start, interval, timeout));
+    let rules: Vec<String> =
+        definition.all_rules().iter().map(|rule| format!("{} {:?}", rule.name, rule.request)).collect();
+    assert_eq!(rules[..2], ["proc.web Some(Restart)", "proc.unit Some(StopStart)"]);
+    assert_eq!(rules.last().unwrap(), "alone Some(Stop)");
+    assert_eq!(rules.len(), 10);
 }
 
 #[test]
@@ -139,6 +216,8 @@ fn change(from: &str, to: &str) -> Vec<(String, Effect)> {
 fn each_change_says_when_it_counts() {
     use Effect::{AtOnce, NextRun};
     let service = "service 192.0.2.10 vlan 30 udp port 53";
+    let page = "http://127.0.0.1:8080/health?full=1 200-204 with \"^ok\" every 2s, at most 500ms, rise 3,";
+    let rest = ", when up, first good within 1m, otherwise restart";
     let watched = "regex \"^web [0-9]+%$\" of the host, at least 2, at most 4, otherwise";
     for (from, to, text, effect) in [
         ("maxloop = 5", "maxloop = 6", "maxloop: 5 → 6".into(), AtOnce),
@@ -152,7 +231,21 @@ fn each_change_says_when_it_counts() {
         (
             "name = \"unit\"\nunit",
             "name = \"%NAME%x\"\nunit",
-            "process unit is no longer watched".into(),
+            "process unit is removed".into(),
+            AtOnce,
+        ),
+        (
+            "fall = 4",
+            "",
+            format!("check http.page: {page} fall 4{rest} → {page} fall 2{rest}"),
+            AtOnce,
+        ),
+        (
+            "not http.page is up",
+            "tcp.port is up",
+            "rule alone: if ping.router is down and not http.page is up then stop → if ping.router is down and \
+             tcp.port is up then stop"
+                .into(),
             AtOnce,
         ),
         ("\"2m\"", "\"4m\"", "start_timeout: 2m → 4m".into(), NextRun),
@@ -172,18 +265,15 @@ fn each_change_says_when_it_counts() {
 }
 
 #[test]
-fn files_and_kinds_change() {
+fn files_change_and_scripts_do_not_go_while_it_runs() {
     let old = parsed("kind = \"farm\"");
-    let mut new = files("kind = \"light\"");
+    let mut new = files("kind = \"farm\"\n");
     new.0.insert("a".into(), File::default());
     new.0.get_mut("bin/stop_both").unwrap().bytes.extend(b"exit\n");
     let changes = diff(Some(&old), &Definition::parse("web", new).unwrap());
     let texts: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
-    assert_eq!(texts, ["kind: farm → light", "a is added", "bin/stop_both is changed"]);
-    assert_eq!(
-        changes.iter().map(|c| c.effect).collect::<Vec<_>>(),
-        [Effect::Stopped, Effect::NextRun, Effect::NextRun]
-    );
+    assert_eq!(texts, ["a is added", "bin/stop_both is changed"]);
+    assert_eq!(changes.iter().map(|c| c.effect).collect::<Vec<_>>(), [Effect::NextRun, Effect::NextRun]);
     let mut none = files("kind = \"farm\"");
     none.0.retain(|path, _| path == "module.toml");
     let changes = diff(Some(&old), &Definition::parse("web", none).unwrap());
@@ -195,7 +285,7 @@ fn files_and_kinds_change() {
 fn a_new_module_is_told_as_a_whole() {
     let new = Definition::parse("web", template("nginx").unwrap()).unwrap();
     let texts: Vec<String> = diff(None, &new).into_iter().map(|change| change.text).collect();
-    let watched = "process nginx is watched (regex \"^nginx: master process\" of the module, at least 1, \
+    let watched = "process nginx is added (regex \"^nginx: master process\" of the module, at least 1, \
                    otherwise stopstart)";
     assert_eq!(
         texts,

@@ -53,7 +53,7 @@ fn values_of_the_module_itself() {
             &[(
                 2,
                 "booth is not known",
-                "known are macros, kind, boot, maxloop, loop_interval, drain, env, scripts, vip, service, weights, process",
+                "known are macros, kind, boot, maxloop, loop_interval, drain, env, scripts, vip, service, weights, process, check, rule",
             )],
         ),
         (
@@ -317,7 +317,7 @@ fn processes() {
         (
             "kind = \"farm\"\n[[process]]\nname = \"a b\"\ncommand = \"x\"\nat_least = 3\nat_most = 2\naction = \"x\"",
             &[
-                (3, "[[process]] name = \"a b\" is no name of a process", "use 1 to 63 of A-Z a-z 0-9 . _ -"),
+                (3, "[[process]] name = \"a b\" is no name of one", "use 1 to 63 of A-Z a-z 0-9 . _ -"),
                 (6, "[[process]] at_most = 2 is less than at_least = 3", "raise at_most, or lower at_least"),
                 (
                     7,
@@ -420,6 +420,99 @@ fn what_is_no_mistake() {
     put(&mut traffic, "module.toml", &format!("{VIP}{}{}", service("tcp"), service("udp")), false);
     let traffic = Definition::parse("web", traffic).unwrap();
     assert_eq!((traffic.has_application(), traffic.services.len()), (false, 2));
+}
+
+/// Wrong checks, rules and processes: line, fact, remedy.
+const WATCHED: [Case<'_>; 12] = [
+    (
+        "[[check]]\nname = \"a\"",
+        &[(
+            2,
+            "[[check]] needs exactly one of tcp, http, ping, interface, address, program, module; it has none",
+            "keep one, as in tcp = \"80\"",
+        )],
+    ),
+    (
+        "[[check]]\nname = \"a\"\ntcp = \"80\"\nping = \"192.0.2.1\"",
+        &[(
+            2,
+            "[[check]] needs exactly one of tcp, http, ping, interface, address, program, module; it has tcp and ping",
+            "keep one, as in tcp = \"80\"",
+        )],
+    ),
+    (
+        "[[check]]\nname = \"a\"\ntcp = \"host\"",
+        &[(4, "[[check]] tcp = \"host\" is neither PORT nor HOST:PORT", "write it as tcp = \"80\"")],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nhttp = \"https://host/\"",
+        &[(
+            4,
+            "[[check]] http = \"https://host/\" is no address of a page over HTTP",
+            "write it as http = \"http://127.0.0.1:80/\"; for https use program",
+        )],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nping = \"host\"\nstatus = 200",
+        &[
+            (4, "[[check]] ping = \"host\" is no IP address", "write it as ping = \"192.0.2.1\""),
+            (5, "[[check]] status does not go with ping", "remove status"),
+        ],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nhttp = \"http://h/\"\nstatus = \"99\"",
+        &[(5, "[[check]] status = \"99\" is no range within 100-599", "write it as status = \"200-299\"")],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nprogram = \"b\"",
+        &[(2, "[[check]] program = \"b\": there is no bin/b", "add bin/b, or name a file that is there")],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nmodule = \"web\"",
+        &[(2, "[[check]] module = \"web\" is the module itself", "name another module")],
+    ),
+    (
+        "[[check]]\nname = \"a\"\nping = \"192.0.2.1\"\nwhen = \"up\"",
+        &[(
+            2,
+            "[[check]] action = \"wait\" does not go with when = \"up\": nothing would tell when to start again",
+            "remove when",
+        )],
+    ),
+    (
+        "[[rule]]\nname = \"a\"\nif = \"ping.b is dwon\"\naction = \"stop\"",
+        &[(
+            4,
+            "[[rule]] if is not understood at \"dwon\"",
+            "init, up, down or unknown is wanted there, as in: ping.router is down and not tcp.web is up",
+        )],
+    ),
+    (
+        "[[rule]]\nname = \"a\"\nif = \"ping.b is down\"\naction = \"stop\"",
+        &[(4, "[[rule]] if names ping.b, and no check and no process is called so", "known: there are none")],
+    ),
+    (
+        "[[process]]\nname = \"a\"\ncommand = \"a-very-long-name\"",
+        &[(
+            4,
+            "[[process]] command = \"a-very-long-name\" is longer than the kernel knows names",
+            "write its first 15 bytes, or use regex",
+        )],
+    ),
+];
+
+#[test]
+fn checks_and_rules() {
+    let whole = WATCHED.map(|(text, _)| format!("kind = \"farm\"\n{text}"));
+    for (text, (_, expected)) in whole.iter().zip(WATCHED) {
+        check(&[(text, expected)]);
+    }
+    let vip = "[[vip]]\naddress = \"192.0.2.10\"\n[[service]]\nprotocol = \"tcp\"\nport = 80\n";
+    let toml = format!("kind = \"farm\"\n{vip}[[check]]\nname = \"a\"\ntcp = \"192.0.2.10:80\"");
+    assert_eq!(
+        findings(module(&toml))[0].fact,
+        "[[check]] looks at 192.0.2.10, which may lead to another node"
+    );
 }
 
 #[test]
