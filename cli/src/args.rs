@@ -58,6 +58,9 @@ pub enum Command {
     /// Applications: apply, start, stop, show, log, shares of the nodes, how long connections may stay
     #[command(subcommand)]
     Module(cmd::module::Module),
+    /// What modules depend on: let a check count for nothing for a while
+    #[command(subcommand)]
+    Checker(cmd::checker::Checker),
     /// From a script of a module: log, error, stop, restart, incloop, checkloop
     #[command(subcommand)]
     Script(cmd::script::Script),

@@ -190,6 +190,7 @@ view! {
         wanted: bool = m.wanted,
         revision: u64 = m.revision,
         failed: bool = m.failed,
+        busy: bool = m.busy,
     }
 }
 view! {
@@ -199,6 +200,18 @@ view! {
         state: String = resource_state(m.state),
         since_ms: u64 = m.since_ms,
         detail: String = m.detail.clone(),
+        action: String = m.action.clone(),
+        off: bool = m.off,
+        off_until_ms: u64 = m.off_until_ms,
+        history: Vec<ResourceChange> = each(&m.history),
+    }
+}
+view! {
+    /// A change of such a thing.
+    ResourceChange(ResourceChange as m) {
+        at_ms: u64 = m.at_ms,
+        to: String = resource_state(m.to),
+        why: String = m.why.clone(),
     }
 }
 view! {
@@ -207,6 +220,7 @@ view! {
         revisions: Vec<Revision> = each(&m.revisions),
         application: bool = m.application,
         readiness: Vec<NodeReadiness> = each(&m.readiness),
+        born: u64 = m.born,
     }
 }
 view! {

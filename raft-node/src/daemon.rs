@@ -180,6 +180,8 @@ impl Daemon {
     /// A node that left is no member any more: its store is set aside, and it may join again under a new id.
     async fn forget_when_removed(self: Arc<Self>, member: Arc<Member>) {
         member.removed().await;
+        // Nobody else would stop them.
+        member.modules.rested().await;
         let _one = self.changing.lock().await;
         let is_current = self.member.borrow().as_ref().is_some_and(|m| Arc::ptr_eq(m, &member));
         if !is_current {

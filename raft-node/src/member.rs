@@ -19,6 +19,7 @@ use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
 use farm_core::lease::{AppliedFences, Heard};
 use farm_core::model::{Node, VirtualIp};
+use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -323,7 +324,13 @@ impl Member {
     /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.
     #[must_use]
     pub fn absence(&self, node: NodeId) -> Option<Absence> {
-        if !self.snapshot().state.electors.all().contains(&self.me) {
+        self.absence_in(&self.snapshot().state, node)
+    }
+
+    /// The same by the state that the caller has.
+    #[must_use]
+    pub fn absence_in(&self, state: &ClusterState, node: NodeId) -> Option<Absence> {
+        if !state.electors.all().contains(&self.me) {
             return None;
         }
         match self.heard(node) {

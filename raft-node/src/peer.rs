@@ -228,13 +228,7 @@ impl PeerClients {
     ///
     /// # Errors
     /// Its refusal, or `node_silent`.
-    pub async fn control(
-        &self,
-        node: NodeId,
-        module: &ModuleName,
-        action: v1::ModuleAction,
-    ) -> Result<(), Problem> {
-        let request = v1::ControlRequest { module: module.0.clone(), action: action.into() };
+    pub async fn control(&self, node: NodeId, request: v1::ControlRequest) -> Result<(), Problem> {
         let call = |mut client: Client| async move { client.control(request).await };
         let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
         match answer.map_err(|error| silent(&error))?.refused {
@@ -383,7 +377,7 @@ impl PeerHandler for Serving {
     }
 
     async fn control(&self, _: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status> {
-        let done = self.modules.control(&ModuleName(request.module), request.action).await;
+        let done = self.modules.control(&request).await;
         let refused = |p: Problem| v1::Refusal { code: p.code.into(), fact: p.fact, cure: p.cure };
         Ok(v1::ControlResponse { refused: done.err().map(refused) })
     }

@@ -278,8 +278,11 @@ fn definition() -> impl Strategy<Value = Definition> {
     let revision = (any::<u64>(), vec(any::<u8>(), 0..40))
         .prop_map(|(number, content)| Revision { number, content: content.into() });
     let application = option::of(btree_map(node_id(), readiness(), 0..4));
-    (vec(revision, 1..4), application)
-        .prop_map(|(revisions, application)| Definition { revisions, application })
+    (vec(revision, 1..4), application).prop_map(|(revisions, application)| Definition {
+        revisions,
+        born: 7,
+        application,
+    })
 }
 
 fn a_module() -> impl Strategy<Value = Module> {

@@ -184,6 +184,60 @@ fn one_that_burns_every_core_costs_nobody_his_lease() -> Result<()> {
 }
 
 #[test]
+fn a_stop_that_a_death_of_the_daemon_interrupts_goes_on_with_the_scripts_that_started_it() -> Result<()> {
+    let (farm, app) = running("module-stopped", Mode::Directed)?;
+    let marks = app.beside("marks")?;
+    let (go, by) = (marks.join("go"), |which: &str| marks.join(which));
+    let stop = |which: &str| {
+        format!(
+            "set -eu\ntouch {}\nwhile [ ! -e {} ]; do sleep 0.05; done",
+            by(which).display(),
+            go.display()
+        )
+    };
+    app.edit("bin/stop_both", |text| text.replacen("set -eu", &stop("first"), 1))?;
+    app.apply(&farm, ONE)?;
+    std::fs::write(&go, "")?;
+    farm.farmctl(ONE, &["module", "restart", "shop", "--wait"])?;
+    std::fs::remove_file(&go)?;
+    app.edit("bin/stop_both", |text| text.replace("/first", "/second"))?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(ONE, &["module", "stop", "shop", "--node", "node2", "--no-drain"])?;
+    shell::await_value("its script runs", LIMIT, || Ok(by("first").exists().then_some(())))?;
+    farm.kill_farmd(TWO)?;
+    farm.start_farmd(TWO)?;
+    std::fs::write(&go, "")?;
+    await_place(&farm, TWO, "stop not-ready")?;
+    ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
+    ensure!(!by("second").exists(), "what was applied later has started nothing, and stops nothing");
+    app.await_served_by(&farm, &[ONE, ALL[2]])
+}
+
+#[test]
+fn a_node_that_leaves_takes_nothing_with_it() -> Result<()> {
+    let (farm, app) = running("module-leave", Mode::Directed)?;
+    let leader = farm.leader()?;
+    let leaver = farm.others(leader).pop().context("a follower")?;
+    let stopped = app.beside("marks")?.join("stopped");
+    app.edit("bin/stop_both", |text| {
+        text.replacen("set -eu", &format!("set -eu\ntouch {}-$FARM_NODE", stopped.display()), 1)
+    })?;
+    app.apply(&farm, ONE)?;
+    farm.farmctl(leaver, &["module", "restart", "shop", "--node", &leaver.to_string(), "--wait"])?;
+    farm.farmctl(leaver, &["node", "leave"])?;
+    let gone =
+        || Ok((farm.farmctl_output(leaver, &["cluster", "status"])?.status.code() == Some(5)).then_some(()));
+    shell::await_value("it has left", LIMIT, gone)?;
+    let mark = format!("{}-{leaver}", stopped.display());
+    ensure!(std::path::Path::new(&mark).exists(), "it was stopped by its script");
+    ensure!(
+        app.group(&farm, leaver).is_err() || !app.group(&farm, leaver)?.is_populated()?,
+        "nothing of it runs"
+    );
+    app.await_served_by(&farm, &farm.others(leaver))
+}
+
+#[test]
 fn a_node_that_loses_its_power_starts_it_again() -> Result<()> {
     let (farm, app) = running("module-power", Mode::Directed)?;
     farm.power_off(TWO)?;
@@ -201,6 +255,7 @@ fn a_machine_that_goes_down_stops_it_in_order_and_starts_it_with_the_next_boot()
         text.replace("set -eu", &format!("set -eu\ndate >>{}-$FARM_NODE", mark.display()))
     })?;
     app.apply(&farm, ONE)?;
+    farm.farmctl(TWO, &["module", "restart", "shop", "--wait"])?;
     let said = farm.farmctl(TWO, &["node", "shutdown"])?;
     ensure!(said == "stopped: shop\n", "{said}");
     ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");

@@ -1,5 +1,6 @@
 //! One file per command group: its arguments, its call, what it prints.
 
+pub mod checker;
 pub mod cluster;
 pub mod completions;
 mod drain;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Node(command) => node::run(command, global, out).await,
         Command::Service(command) => service::run(command, global, out).await,
         Command::Module(command) => module::run(command, global, out).await,
+        Command::Checker(command) => checker::run(command, global, out).await,
         Command::Script(command) => script::run(command, global, out).await,
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,

@@ -36,6 +36,7 @@ pub(super) async fn run(global: &Global, out: &mut Output<'_>) -> Result<Exit, E
             module: module.clone(),
             node: name.clone().unwrap_or_default(),
             action: ModuleAction::Shutdown.into(),
+            ..v1::ModuleControlRequest::default()
         };
         daemon.call(ORDINARY, async |mut c| c.module_control(request).await).await?;
     }
@@ -72,5 +73,5 @@ fn own(status: &v1::StatusResponse, me: u64) -> impl Iterator<Item = &ModuleLife
 }
 
 fn is_over(life: &ModuleLife) -> bool {
-    life.place() == Place::Stop && life.status() == LifeStatus::NotReady
+    life.place() == Place::Stop && life.status() == LifeStatus::NotReady && !life.busy
 }

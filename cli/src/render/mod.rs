@@ -119,11 +119,16 @@ pub fn join(answer: &v1::JoinClusterResponse) -> String {
 /// One event on one line.
 #[must_use]
 pub fn event(event: &v1::Event, names: &Names) -> String {
-    let at = UNIX_EPOCH.checked_add(Duration::from_millis(event.time_unix_ms)).unwrap_or(UNIX_EPOCH);
-    let time = humantime::format_rfc3339_millis(at);
+    let time = time(event.time_unix_ms);
     let cause = if event.cause.is_empty() { String::new() } else { format!(" <- {}", event.cause) };
     let (who, v1::Event { id, kind, text, .. }) = (names.name(event.node), event);
     format!("{time} {who} {kind}: {text} [{id}{cause}]")
+}
+
+/// An instant, from Unix time in ms.
+fn time(unix_ms: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH);
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// A length of time as people say it.

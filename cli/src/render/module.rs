@@ -4,7 +4,7 @@ use farm_proto::v1::{
     self, ChangeEffect, LifeStatus, ModuleAction, ModuleApplyResponse, Place, ResourceState,
 };
 
-use super::{Names, service};
+use super::{Names, service, time};
 
 /// What came of a definition.
 #[must_use]
@@ -29,7 +29,7 @@ fn finding(finding: &v1::Finding) -> String {
 
 fn change(change: &v1::ModuleChange) -> String {
     let when = match change.effect() {
-        ChangeEffect::NextRun => " (from the next run of a script on)",
+        ChangeEffect::NextRun => " (from the next start on)",
         ChangeEffect::Stopped => " (only while it runs nowhere)",
         ChangeEffect::AtOnce | ChangeEffect::Unspecified => "",
     };
@@ -45,6 +45,8 @@ pub fn controlled(module: &str, action: ModuleAction, answer: &v1::ModuleControl
         ModuleAction::Restart => "restart",
         ModuleAction::Stopstart => "stopstart",
         ModuleAction::Shutdown => "shutdown",
+        ModuleAction::CheckOff => "checker off",
+        ModuleAction::CheckOn => "checker on",
         ModuleAction::Unspecified => "nothing",
     };
     let line = |node: &v1::ModuleControlled| match node.failed.as_str() {
@@ -130,8 +132,14 @@ fn shown(resource: &v1::Resource) -> String {
         ResourceState::Down => "down",
         ResourceState::Unknown | ResourceState::Unspecified => "unknown",
     };
-    match resource.detail.as_str() {
-        "" => format!("{} is {state}", resource.name),
-        detail => format!("{} is {state}: {detail}", resource.name),
-    }
+    let detail = match resource.detail.as_str() {
+        "" => String::new(),
+        detail => format!(": {detail}"),
+    };
+    let off = match (resource.off, resource.off_until_ms) {
+        (false, _) => String::new(),
+        (true, 0) => " (counts for nothing until farmctl checker on)".into(),
+        (true, until) => format!(" (counts for nothing until {})", time(until)),
+    };
+    format!("{} is {state}{detail}{off}", resource.name)
 }

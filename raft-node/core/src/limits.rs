@@ -18,6 +18,8 @@ pub const LINKS: usize = layout::LINKS;
 pub const DRAIN: Span = Span::seconds(24 * 3600);
 /// Bytes of a module's definition, packed.
 pub const DEFINITION: usize = 1 << 20;
+/// Bytes of all definitions that are kept: they are in every snapshot, which a node that joins gets at once.
+pub const DEFINITIONS: usize = 32 << 20;
 /// Definitions of a module that are kept.
 pub const REVISIONS: usize = 4;
 /// Bytes of the reason of a maintenance: a line of a terminal, twice.

@@ -378,6 +378,12 @@ pub struct Module {
 }
 
 impl Module {
+    /// Whether it has scripts, which make it serve.
+    #[must_use]
+    pub fn has_application(&self) -> bool {
+        self.definition.as_ref().is_some_and(|d| d.application.is_some())
+    }
+
     /// Whether clients may be sent to `node`. One without an application of its own is served by all.
     #[must_use]
     pub fn readiness(&self, node: NodeId) -> Readiness {
@@ -408,6 +414,8 @@ pub enum Readiness {
 pub struct Definition {
     /// The last ones, the newest at the end; never empty.
     pub revisions: Vec<Revision>,
+    /// Index of the entry that brought the first of all its revisions: another module of its name has another.
+    pub born: u64,
     /// Where its application serves; nowhere else. `None`: it has none, and takes part wherever its node does.
     pub application: Option<BTreeMap<NodeId, Readiness>>,
 }

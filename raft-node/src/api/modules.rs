@@ -213,10 +213,16 @@ pub(super) async fn control(
     } else {
         vec![named(member, &request.node)?]
     };
-    let action = request.action();
+    let told = v1::ControlRequest {
+        module: request.module,
+        action: request.action,
+        no_drain: request.no_drain,
+        resource: request.resource,
+        until_ms: request.until_ms,
+    };
     let asked = nodes.into_iter().map(|node| {
-        let name = &name;
-        async move { (node, member.control(node, name, action).await) }
+        let told = told.clone();
+        async move { (node, member.control(node, told).await) }
     });
     let answers = join_all(asked).await.into_iter().map(|(node, done)| v1::ModuleControlled {
         node: node.0,

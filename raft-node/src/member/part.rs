@@ -9,20 +9,15 @@ use crate::modules;
 use crate::problem::Problem;
 
 impl Member {
-    /// Starts or stops `node`'s part of a module.
+    /// Starts or stops `node`'s part of a module, or switches one of its checks.
     ///
     /// # Errors
     /// Its refusal, or that it does not answer.
-    pub async fn control(
-        &self,
-        node: NodeId,
-        module: &ModuleName,
-        action: v1::ModuleAction,
-    ) -> Result<(), Problem> {
+    pub async fn control(&self, node: NodeId, request: v1::ControlRequest) -> Result<(), Problem> {
         if node == self.me {
-            return self.modules.control(module, action.into()).await;
+            return self.modules.control(&request).await;
         }
-        self.proposer.peers.control(node, module, action).await
+        self.proposer.peers.control(node, request).await
     }
 
     /// The last lines of a module's log on `node`.

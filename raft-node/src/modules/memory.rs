@@ -1,6 +1,7 @@
 //! What this node remembers of a module: whether it is to run, and how often it had to be helped. A file of its own,
 //! not the log: it must be there at boot, also without a majority.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,18 @@ pub struct Memory {
     pub wanted: bool,
     /// It had come up, and was not being stopped.
     pub up: bool,
+    /// Something of it may run: it is not stopped, or is being stopped.
+    pub busy: bool,
+    /// It waited for something, and nothing of it ran.
+    pub waits: bool,
+    /// What its scripts are of that run now.
+    pub revision: u64,
+    /// Index of the entry that brought the module: of another one of its name nothing is remembered.
+    pub born: u64,
+    /// Why it was given up, where it was.
+    pub failed: Option<String>,
+    /// What counts for nothing, and until when, Unix time in ms.
+    pub off: BTreeMap<String, Option<u64>>,
     /// The boot in which that was so.
     pub boot: String,
     /// First automatic action that counts, Unix time in ms.
@@ -67,10 +80,10 @@ impl Memory {
         Loops::resumed(self.loops_since.map(UnixTime), self.loops)
     }
 
-    /// The same with what is true now.
-    pub fn now(wanted: bool, up: bool, loops: &Loops) -> Self {
+    /// The same in this boot, with these automatic actions.
+    pub fn now(self, loops: &Loops) -> Self {
         let (since, count) = loops.noted();
-        Self { wanted, up, boot: this_boot(), loops_since: since.map(|t| t.0), loops: count }
+        Self { boot: this_boot(), loops_since: since.map(|t| t.0), loops: count, ..self }
     }
 }
 
@@ -91,7 +104,8 @@ mod tests {
         assert_eq!(Memory::load(&path), Memory::default());
         let mut loops = Loops::default();
         loops.count(farm_core::life::Limit::default(), UnixTime(7));
-        let memory = Memory::now(true, true, &loops);
+        let off = [("tcp.web".to_owned(), Some(9))].into();
+        let memory = Memory { wanted: true, up: true, off, ..Memory::default() }.now(&loops);
         memory.save(&path).unwrap();
         assert_eq!(Memory::load(&path), memory);
         assert_eq!((Memory::load(&path).loops(), memory.rebooted()), (loops, false));

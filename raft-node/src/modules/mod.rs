@@ -16,11 +16,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farm_core::life::Request;
-use farm_core::model::{Module, ModuleName};
+use farm_core::life::{By, Request};
+use farm_core::model::{Membership, Module, ModuleName};
+use farm_core::time::UnixTime;
 use farm_proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
 pub use home::Home;
 use keeper::Keeper;
@@ -35,14 +37,53 @@ const CALLS_MAX: usize = 32;
 /// Pause before a keeper that panicked begins anew: one that does so at once must not spin.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// What a keeper is asked.
+/// How long a module that has just been applied may take until it can be asked for something: less than who asks waits.
+const KEPT_WITHIN: Duration = Duration::from_millis(1500);
+
+/// What a keeper is asked. The answer comes when it has taken it up, before it is carried out.
 pub enum Call {
     /// A person wants something of the module.
-    Ask(Request),
-    /// It is stopped because the machine goes down.
-    ShutDown,
+    Want(Want, oneshot::Sender<Result<(), Problem>>),
     /// A script of the module says something.
     Script(Verb, oneshot::Sender<v1::ScriptResponse>),
+}
+
+/// What a person may want of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Something of its life; by whom, as far as it matters.
+    Life(Request, By),
+    /// A stop, because the machine goes down.
+    ShutDown,
+    /// What a resource says counts for nothing, until then or without end.
+    Off(String, Option<UnixTime>),
+    /// It counts again.
+    On(String),
+}
+
+impl Want {
+    /// From the wire.
+    ///
+    /// # Errors
+    /// `bad_request` for what is no action.
+    fn parse(request: &v1::ControlRequest) -> Result<Self, Problem> {
+        let by = if request.no_drain { By::Haste } else { By::Hand };
+        let resource = || request.resource.clone();
+        let until = (request.until_ms > 0).then_some(UnixTime(request.until_ms));
+        Ok(match v1::ModuleAction::try_from(request.action) {
+            Ok(v1::ModuleAction::Start) => Self::Life(Request::Start, by),
+            Ok(v1::ModuleAction::Stop) => Self::Life(Request::Stop, by),
+            Ok(v1::ModuleAction::Restart) => Self::Life(Request::Restart, by),
+            Ok(v1::ModuleAction::Stopstart) => Self::Life(Request::StopStart, by),
+            Ok(v1::ModuleAction::Shutdown) => Self::ShutDown,
+            Ok(v1::ModuleAction::CheckOff) => Self::Off(resource(), until),
+            Ok(v1::ModuleAction::CheckOn) => Self::On(resource()),
+            Ok(v1::ModuleAction::Unspecified) | Err(_) => {
+                let fact = format!("{} is no action of a module", request.action);
+                return Err(Problem::new("bad_request", fact, "farmctl module --help"));
+            }
+        })
+    }
 }
 
 /// Lines of a log that are read at once, at most: a log holds more than a person reads.
@@ -70,11 +111,14 @@ pub type Token = [u8; 16];
 #[derive(Default)]
 pub struct Modules {
     kept: Mutex<BTreeMap<ModuleName, Kept>>,
+    /// How often keepers have come or gone.
+    changes: watch::Sender<u64>,
 }
 
 struct Kept {
     calls: mpsc::Sender<Call>,
-    token: Token,
+    /// `None` until it is known.
+    token: Option<Token>,
     life: v1::ModuleLife,
 }
 
@@ -85,39 +129,62 @@ impl Modules {
         self.lock().values().map(|kept| kept.life.clone()).collect()
     }
 
-    /// Asks for something.
+    /// Where a module is on this node, as people read it, and whether it is there to stay.
+    #[must_use]
+    pub fn place(&self, name: &ModuleName) -> Option<(&'static str, bool)> {
+        let kept = self.lock();
+        let life = &kept.get(name)?.life;
+        let place = match life.place() {
+            v1::Place::Unspecified | v1::Place::Stop => "STOP",
+            v1::Place::Wait => "WAIT",
+            v1::Place::Up => "UP",
+        };
+        Some((place, life.status() == v1::LifeStatus::Ready))
+    }
+
+    /// Returns when nothing of any module is kept any more: this node has left, and all its applications are stopped.
+    pub async fn rested(&self) {
+        let mut changes = self.changes.subscribe();
+        while !self.lock().is_empty() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Asks for something, and returns when that is taken up.
     ///
     /// # Errors
-    /// `no_application` when nothing of that name can be started here, `node_busy` when its keeper does not answer.
-    pub async fn ask(&self, name: &ModuleName, call: Call) -> Result<(), Problem> {
-        let calls = self.lock().get(name).map(|kept| kept.calls.clone());
-        let calls = calls.ok_or_else(|| {
+    /// `no_application` when nothing of that name can be started here, the keeper's own refusal, `module_gone` when it
+    /// ends meanwhile, `bad_request` for what is no action.
+    pub async fn control(&self, request: &v1::ControlRequest) -> Result<(), Problem> {
+        let name = ModuleName(request.module.clone());
+        let want = Want::parse(request)?;
+        let calls = self.calls(&name).await.ok_or_else(|| {
             let fact = format!("{name} has no scripts: there is nothing to start or stop");
             Problem::new("no_application", fact, format!("farmctl module show {name}"))
         })?;
-        calls.send(call).await.map_err(|_| {
+        let gone = || {
             let fact = format!("the keeper of {name} has ended");
             Problem::new("module_gone", fact, format!("farmctl module show {name}"))
-        })
+        };
+        let (answer, answered) = oneshot::channel();
+        calls.send(Call::Want(want, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
     }
 
-    /// The same, as it comes over the wire.
-    ///
-    /// # Errors
-    /// As [`Modules::ask`]; `bad_request` for what is no action.
-    pub async fn control(&self, name: &ModuleName, action: i32) -> Result<(), Problem> {
-        let call = match v1::ModuleAction::try_from(action) {
-            Ok(v1::ModuleAction::Start) => Call::Ask(Request::Start),
-            Ok(v1::ModuleAction::Stop) => Call::Ask(Request::Stop),
-            Ok(v1::ModuleAction::Restart) => Call::Ask(Request::Restart),
-            Ok(v1::ModuleAction::Stopstart) => Call::Ask(Request::StopStart),
-            Ok(v1::ModuleAction::Shutdown) => Call::ShutDown,
-            Ok(v1::ModuleAction::Unspecified) | Err(_) => {
-                let fact = format!("{action} is no action of a module");
-                return Err(Problem::new("bad_request", fact, "farmctl module --help"));
+    /// The way to a keeper; one that has just been applied elsewhere is waited for.
+    async fn calls(&self, name: &ModuleName) -> Option<mpsc::Sender<Call>> {
+        let mut changes = self.changes.subscribe();
+        let found = async {
+            loop {
+                if let Some(kept) = self.lock().get(name) {
+                    return Some(kept.calls.clone());
+                }
+                changes.changed().await.ok()?;
             }
         };
-        self.ask(name, call).await
+        timeout(KEPT_WITHIN, found).await.ok().flatten()
     }
 
     /// Takes what a script says.
@@ -129,7 +196,11 @@ impl Modules {
             let fact = "FARM_TOKEN names no script that this daemon runs";
             Problem::new("bad_token", fact, "farmctl script --help")
         };
-        let calls = self.lock().values().find(|kept| kept.token == token).map(|kept| kept.calls.clone());
+        let calls = self
+            .lock()
+            .values()
+            .find(|kept| kept.token.as_ref().is_some_and(|t| t == token))
+            .map(|kept| kept.calls.clone());
         let (answer, answered) = oneshot::channel();
         calls.ok_or_else(refused)?.send(Call::Script(verb, answer)).await.map_err(|_| refused())?;
         answered.await.map_err(|_| refused())
@@ -143,7 +214,9 @@ impl Modules {
         loop {
             let wanted: Vec<ModuleName> = {
                 let snapshot = states.borrow_and_update().clone();
-                let known = snapshot.state.nodes.contains_key(&member.me);
+                // Who leaves stops what it has, and takes up nothing.
+                let me = snapshot.state.nodes.get(&member.me);
+                let known = me.is_some_and(|node| node.membership != Membership::Leaving);
                 let has =
                     |module: &Module| module.definition.as_ref().is_some_and(|d| d.application.is_some());
                 let modules = snapshot.state.modules.iter().filter(|(_, module)| known && has(module));
@@ -153,13 +226,12 @@ impl Modules {
                 if self.lock().contains_key(&name) {
                     continue;
                 }
-                if let Some(keeper) = self.keeper(&member, &name) {
-                    let id = keepers.spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        keeper.await;
-                    });
-                    names.insert(id.id(), name);
-                }
+                let keeper = self.keeper(&member, &name);
+                let id = keepers.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    keeper.await;
+                });
+                names.insert(id.id(), name);
             }
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
@@ -173,27 +245,31 @@ impl Modules {
                             member.journal.note(member.me.0, "keeper_failed", &name.0, fact, "");
                         }
                         self.lock().remove(&name);
+                        self.changed();
                     }
                 }
             }
         }
     }
 
-    /// What keeps the module; `None` where the machine gives no random numbers.
-    fn keeper(
-        self: &Arc<Self>,
-        member: &Arc<Member>,
-        name: &ModuleName,
-    ) -> Option<impl Future<Output = ()> + use<>> {
-        let mut token = Token::default();
-        if let Err(error) = getrandom::fill(&mut token) {
-            tracing::error!(%error, %name, "no token for scripts");
-            return None;
-        }
+    /// What keeps the module.
+    fn keeper(self: &Arc<Self>, member: &Arc<Member>, name: &ModuleName) -> impl Future<Output = ()> + use<> {
         let (calls, called) = mpsc::channel(CALLS_MAX);
         let life = v1::ModuleLife { module: name.0.clone(), node: member.me.0, ..v1::ModuleLife::default() };
-        self.lock().insert(name.clone(), Kept { calls, token, life });
-        Some(Keeper::new(member.clone(), name.clone(), token, self.clone()).run(called))
+        self.lock().insert(name.clone(), Kept { calls, token: None, life });
+        self.changed();
+        Keeper::new(member.clone(), name.clone(), self.clone()).run(called)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// From now on scripts of the module show this.
+    fn give_token(&self, name: &ModuleName, token: Token) {
+        if let Some(kept) = self.lock().get_mut(name) {
+            kept.token = Some(token);
+        }
     }
 
     fn show(&self, name: &ModuleName, life: v1::ModuleLife) {

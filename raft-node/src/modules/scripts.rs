@@ -129,7 +129,8 @@ impl Stage {
         Ok(std::fs::File::from(std::os::fd::OwnedFd::from(write)))
     }
 
-    fn environment(&self, definition: &Definition) -> Vec<(OsString, OsString)> {
+    /// What scripts, and programs that check, find in their environment.
+    pub fn environment(&self, definition: &Definition) -> Vec<(OsString, OsString)> {
         let vips: BTreeSet<String> = definition.services.iter().map(|(s, _)| s.vip.ip.to_string()).collect();
         let vips: Vec<String> = vips.into_iter().collect();
         let own: [(&str, OsString); 9] = [
@@ -160,8 +161,10 @@ impl Stage {
     }
 
     /// Writes one line of a script into the log.
-    pub fn log_line(&self, text: &str) {
-        if let Err(error) = applog::append(&self.log, "farmctl", text, &LOG_LIMITS) {
+    pub fn log_line(&self, text: &str, definition: &Definition) {
+        let scripts = &definition.scripts;
+        let limits = applog::Limits { file_bytes: scripts.log_size, files: scripts.log_files, ..LOG_LIMITS };
+        if let Err(error) = applog::append(&self.log, "farmctl", text, &limits) {
             tracing::warn!(%error, log = %self.log.display(), "the log of a module cannot be written");
         }
     }

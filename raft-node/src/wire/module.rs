@@ -38,6 +38,7 @@ fn definition_to_wire(definition: &Definition) -> v1::ModuleDefinition {
     let on = definition.application.iter().flatten();
     v1::ModuleDefinition {
         revisions: definition.revisions.iter().map(revision).collect(),
+        born: definition.born,
         application: definition.application.is_some(),
         readiness: on.map(|(node, r)| v1::NodeReadiness { node: node.0, readiness: r.to_wire() }).collect(),
     }
@@ -54,7 +55,7 @@ fn parse_definition(p: v1::ModuleDefinition) -> Result<Definition, WireError> {
     if revisions.is_empty() {
         return Err(WireError::Missing { field: "ModuleDefinition.revisions" });
     }
-    Ok(Definition { revisions, application: p.application.then_some(on) })
+    Ok(Definition { revisions, born: p.born, application: p.application.then_some(on) })
 }
 
 impl Wire for Outline {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -91,6 +92,9 @@ struct Opened {
 impl Site {
     fn prepare(dir: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         fs::create_dir_all(dir).map_err(|source| site_error(dir, source))?;
+        // It holds the cluster's key, and others may pass through the directory above.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+            .map_err(|source| site_error(dir, source))?;
         check_filesystem(dir, options.allow_volatile)?;
         let lock = lock(dir).map_err(|source| site_error(dir, source))?;
         let lock = lock.ok_or_else(|| OpenError::Locked { dir: dir.to_owned() })?;

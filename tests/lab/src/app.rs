@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use farm_host::cgroup::Cgroup;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::lab::Lab;
 use crate::names::{NODES_MAX, Place};
@@ -233,6 +235,17 @@ impl App {
     /// There is none.
     pub fn group(&self, lab: &Lab, node: Place) -> Result<Cgroup> {
         group(lab, &self.name, node)
+    }
+
+    /// Stops all of its processes on a node: they live, and answer nobody any more.
+    ///
+    /// # Errors
+    /// Nothing of it runs there.
+    pub fn hang(&self, lab: &Lab, node: Place) -> Result<()> {
+        for pid in self.group(lab, node)?.processes()? {
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP)?;
+        }
+        Ok(())
     }
 
     /// See [`die`].

@@ -117,6 +117,20 @@ pub struct Life {
     pub status: String,
     /// Why.
     pub cause: String,
+    /// What it depends on.
+    pub resources: Vec<Resource>,
+}
+
+/// Something that a module depends on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Resource {
+    /// Name.
+    pub name: String,
+    /// `init`, `up`, `down`, `unknown`.
+    pub state: String,
+    /// What it says counts for nothing.
+    pub off: bool,
 }
 
 /// Identity of a module.

@@ -23,7 +23,7 @@ pub mod status;
 pub mod topology;
 pub mod witness;
 
-pub use farmctl::{BUCKETS, Condition, ModuleStatus, NodeStatus, Share, Status, WEB_MODULE};
+pub use farmctl::{BUCKETS, Condition, Life, ModuleStatus, NodeStatus, Share, Status, WEB_MODULE};
 pub use lab::{Lab, Mode, Spec, down, exists, sweep};
 pub use names::{FIRST_VIP, FIRST_VIP6, Family, LabName, Network, Place};
 pub use netns::NetNs;

@@ -32,18 +32,36 @@ pub struct Which {
     wait: bool,
 }
 
-pub(super) async fn run(
+/// The same of something that is stopped first.
+#[derive(Debug, Args)]
+pub struct Stopped {
+    #[command(flatten)]
     which: Which,
+    /// Do not wait for connections that are open; also ends a drain that is under way
+    #[arg(long)]
+    no_drain: bool,
+}
+
+impl From<Which> for Stopped {
+    fn from(which: Which) -> Self {
+        Self { which, no_drain: false }
+    }
+}
+
+pub(super) async fn run(
+    stopped: Stopped,
     action: ModuleAction,
     global: &Global,
     out: &mut Output<'_>,
 ) -> Result<Exit, Error> {
     let daemon = Daemon::connect(global).await?;
-    let Which { module, node, wait } = which;
+    let Stopped { which: Which { module, node, wait }, no_drain } = stopped;
     let request = v1::ModuleControlRequest {
         module: module.clone(),
         node: node.unwrap_or_default(),
         action: action.into(),
+        no_drain,
+        ..v1::ModuleControlRequest::default()
     };
     let answer = daemon.call(ORDINARY, async |mut c| c.module_control(request).await).await?;
     let failed = answer.nodes.iter().any(|node| !node.failed.is_empty());
@@ -66,14 +84,11 @@ async fn arrive(
     action: ModuleAction,
 ) -> Result<(), Error> {
     let goal = if action == ModuleAction::Stop { Place::Stop } else { Place::Up };
-    // What was asked for may not have begun when the first answers come.
-    let mut begun = 0;
     loop {
         let status = follow(stream).await?;
-        begun += 1;
         let lives = lives(&status, module, nodes);
-        let rests = |life: &&v1::ModuleLife| life.status() != LifeStatus::Transient;
-        if begun < 2 || lives.len() < nodes.len() || !lives.iter().all(rests) {
+        let rests = |life: &&v1::ModuleLife| !life.busy && life.status() != LifeStatus::Transient;
+        if lives.len() < nodes.len() || !lives.iter().all(rests) {
             continue;
         }
         return match lives.iter().find(|life| life.place() != goal) {

@@ -85,11 +85,11 @@ pub enum Module {
     /// Start the application of a module
     Start(control::Which),
     /// Stop it: its clients go elsewhere first
-    Stop(control::Which),
+    Stop(control::Stopped),
     /// Stop and start it in place
-    Restart(control::Which),
+    Restart(control::Stopped),
     /// Stop the module altogether, and start it
-    Stopstart(control::Which),
+    Stopstart(control::Stopped),
     /// What the scripts and the application have written
     Log {
         /// The module
@@ -140,7 +140,7 @@ pub(super) async fn run(command: Module, global: &Global, out: &mut Output<'_>) 
         Module::List => show::list(global, out).await,
         Module::Show { module } => show::show(&module, global, out).await,
         Module::Remove { module } => remove(module, global, out).await,
-        Module::Start(which) => control::run(which, ModuleAction::Start, global, out).await,
+        Module::Start(which) => control::run(which.into(), ModuleAction::Start, global, out).await,
         Module::Stop(which) => control::run(which, ModuleAction::Stop, global, out).await,
         Module::Restart(which) => control::run(which, ModuleAction::Restart, global, out).await,
         Module::Stopstart(which) => control::run(which, ModuleAction::Stopstart, global, out).await,

@@ -23,6 +23,8 @@ impl ClusterState {
             let fact = format!("{name} has {} bytes, at most {} are kept", content.len(), limits::DEFINITION);
             Refusal::new("definition_too_large", fact, format!("farmctl module apply {name}"))
         })?;
+        self.check_total(name, content)?;
+        self.check_scripts_stay(name, outline)?;
         let mut next = self.clone();
         let mut events = next.become_kind(name, outline)?;
         next.change_services(name, outline, &mut events)?;
@@ -42,14 +44,33 @@ impl ClusterState {
         Ok((events, None))
     }
 
+    /// All definitions go into every snapshot of the state.
+    fn check_total(&self, name: &ModuleName, content: &Arc<[u8]>) -> Result<(), Refusal> {
+        let size = |d: &Definition| d.revisions.iter().map(|r| r.content.len()).sum::<usize>();
+        let kept: usize = self.modules.values().filter_map(|m| m.definition.as_ref()).map(size).sum();
+        ensure(kept + content.len() <= limits::DEFINITIONS, || {
+            let fact = format!(
+                "with {name} the revisions of all modules would have {} bytes, at most {} are kept",
+                kept + content.len(),
+                limits::DEFINITIONS
+            );
+            Refusal::new("definitions_too_large", fact, "farmctl module list")
+        })
+    }
+
+    /// What runs would be stopped by nothing.
+    fn check_scripts_stay(&self, name: &ModuleName, outline: &Outline) -> Result<(), Refusal> {
+        let runs = self.modules.get(name).is_some_and(runs);
+        ensure(outline.application || !runs, || {
+            let fact = format!("{name} runs: its scripts cannot be taken out meanwhile");
+            Refusal::new("module_runs", fact, format!("farmctl module stop {name} --wait"))
+        })
+    }
+
     fn become_kind(&mut self, name: &ModuleName, outline: &Outline) -> Result<Vec<Event>, Refusal> {
         match self.modules.get_mut(name) {
             Some(module) => {
-                ensure(module.kind == outline.kind || !runs(module), || {
-                    let fact = format!("{name} runs: its kind cannot change meanwhile");
-                    Refusal::new("module_runs", fact, format!("farmctl module stop {name} --wait"))
-                })?;
-                module.kind = outline.kind;
+                ensure(module.kind == outline.kind, || kind_conflict(name))?;
                 Ok(Vec::new())
             }
             None => {
@@ -60,7 +81,8 @@ impl ClusterState {
         }
     }
 
-    /// Services that are no longer named go, new ones come; what stays is not touched.
+    /// New services come, then those that are no longer named go: a virtual IP whose only service becomes another one
+    /// stays. What is in both is not touched.
     fn change_services(
         &mut self,
         name: &ModuleName,
@@ -72,13 +94,13 @@ impl ClusterState {
         for (service, mode) in outline.services.iter().filter(|(service, _)| !is_new(service)) {
             check_unchanged(name, &module, service, *mode)?;
         }
+        for (service, mode) in outline.services.iter().filter(|(service, _)| is_new(service)) {
+            events.extend(self.add_service(name, service, *mode)?.0);
+        }
         let named = |k: &_| outline.services.iter().any(|(service, _)| key(service) == *k);
         for ((vip, protocol, port), criterion) in module.services.iter().filter(|(k, _)| !named(k)) {
             let service = Service { vip: *vip, protocol: *protocol, port: *port, criterion: *criterion };
             events.extend(self.remove_service(name, &service)?.0);
-        }
-        for (service, mode) in outline.services.iter().filter(|(service, _)| is_new(service)) {
-            events.extend(self.add_service(name, service, *mode)?.0);
         }
         Ok(())
     }
@@ -111,17 +133,24 @@ fn newest(module: &Module) -> Option<&Revision> {
 
 fn define(module: &mut Module, outline: &Outline, revision: Revision) {
     let before = module.definition.take();
+    let born = before.as_ref().map_or(revision.number, |d| d.born);
     let (mut revisions, running) = before.map_or((Vec::new(), None), |d| (d.revisions, d.application));
     revisions.push(revision);
     let over = revisions.len().saturating_sub(limits::REVISIONS);
     revisions.drain(..over);
     let application = outline.application.then(|| running.unwrap_or_default());
-    module.definition = Some(Definition { revisions, application });
+    module.definition = Some(Definition { revisions, born, application });
 }
 
 fn runs(module: &Module) -> bool {
     let application = module.definition.as_ref().and_then(|d| d.application.as_ref());
     application.is_some_and(|on| on.values().any(|readiness| *readiness != Readiness::Closed))
+}
+
+/// Nodes carry the two kinds out by different means: one does not become the other.
+pub(super) fn kind_conflict(name: &ModuleName) -> Refusal {
+    let fact = format!("the kind of {name} cannot change: remove it, and apply it anew");
+    Refusal::new("kind_conflict", fact, format!("farmctl module remove {name}"))
 }
 
 /// Nodes would for a moment hash, or deliver, by two rules: it has to go before it comes back.

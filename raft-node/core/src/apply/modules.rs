@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::definition::kind_conflict;
 use super::nodes::{check_name, own_addresses};
 use super::{Done, Refusal, ensure, happened};
 use crate::event::{Event, Kind, mode_name, protocol_name};
@@ -16,14 +17,9 @@ use crate::time::Span;
 
 impl ClusterState {
     pub(super) fn module_put(&mut self, name: &ModuleName, kind: ModuleKind) -> Done {
-        match self.modules.get_mut(name) {
-            Some(module) if module.kind == kind => Ok((Vec::new(), None)),
+        match self.modules.get(name) {
             Some(module) => {
-                ensure(module.services.is_empty(), || {
-                    let fact = format!("{name} has services: its kind can no longer change");
-                    Refusal::new("module_in_use", fact, "farmctl service list")
-                })?;
-                module.kind = kind;
+                ensure(module.kind == kind, || kind_conflict(name))?;
                 Ok((Vec::new(), None))
             }
             None => {

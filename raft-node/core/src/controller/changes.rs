@@ -6,7 +6,7 @@ use super::view::View;
 use crate::assignment::{Group, batch_losers};
 use crate::command::{Body, Evidence, ModuleBuckets, Transfer};
 use crate::id::{Epoch, NodeId};
-use crate::model::{BucketSet, Module, ModuleName, Phase, Weight};
+use crate::model::{BucketSet, Module, ModuleName, Phase, Readiness, Weight};
 use crate::planner::{Claim, plan};
 use crate::time::Span;
 
@@ -128,8 +128,9 @@ impl View<'_> {
                 continue;
             }
             let weights = self.weights(module, groups);
+            let stays = |c| module.readiness(c) == Readiness::Open && self.only_lags(c);
             let void = |g: &&&Group| {
-                let may = g.state.current.is_some_and(|c| weights.contains_key(&c) || self.only_lags(c));
+                let may = g.state.current.is_some_and(|c| weights.contains_key(&c) || stays(c));
                 !may && g.state.previous.is_some_and(|p| self.serves_module(module, p))
             };
             picked.add(

@@ -19,7 +19,7 @@ use crate::command::{Body, Evidence};
 use crate::electors::{Change, Seal};
 use crate::id::NodeId;
 use crate::lease::Timing;
-use crate::model::{Membership, Pending};
+use crate::model::{Membership, Module, Pending, Readiness};
 use crate::state::ClusterState;
 use crate::time::BootTime;
 
@@ -213,11 +213,18 @@ impl View<'_> {
         evidence.map(Body::ElectorsFinal)
     }
 
-    /// A member that left: it owns nothing, drains nothing, votes no more.
+    /// A member that left: it owns nothing, drains nothing, votes no more, and no application serves there, unless it
+    /// cannot say so any more.
     pub(super) fn remove_node(&self) -> Option<Body> {
         let electors = &self.state.electors;
         let free = |id: NodeId| {
-            !self.observed.voters.contains(&id) && !electors.current.contains(&id) && !self.state.is_party(id)
+            let silent = self.is_silent(id);
+            let serves = |m: &Module| m.has_application() && m.readiness(id) != Readiness::Closed;
+            let rests = silent || !self.state.modules.values().any(serves);
+            rests
+                && !self.observed.voters.contains(&id)
+                && !electors.current.contains(&id)
+                && !self.state.is_party(id)
         };
         let leaving = self.state.nodes.values().filter(|n| n.membership == Membership::Leaving).map(|n| n.id);
         leaving.filter(|_| electors.change.is_none()).find(|id| free(*id)).map(Body::NodeRemove)

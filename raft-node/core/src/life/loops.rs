@@ -49,15 +49,23 @@ impl Loops {
         (self.since, self.count)
     }
 
+    /// How many count now.
+    #[must_use]
+    pub fn counted(&self, limit: Limit, now: UnixTime) -> u32 {
+        if self.is_over(limit, now) { 0 } else { self.count }
+    }
+
+    /// A clock that was set back makes the interval longer, never the count smaller.
+    fn is_over(&self, limit: Limit, now: UnixTime) -> bool {
+        self.since.is_some_and(|since| now.0.saturating_sub(since.0) >= limit.interval.as_millis())
+    }
+
     /// Counts one more. Whether it is one too many.
     pub fn count(&mut self, limit: Limit, now: UnixTime) -> bool {
         if limit.interval == Span::ZERO {
             return false;
         }
-        // A clock that was set back makes the interval longer, never the count smaller.
-        let over =
-            self.since.is_some_and(|since| now.0.saturating_sub(since.0) >= limit.interval.as_millis());
-        if over {
+        if self.is_over(limit, now) {
             *self = Self::default();
         }
         self.since.get_or_insert(now);
@@ -90,6 +98,8 @@ mod tests {
         let counted = [0, 1, 2, 24, 25].map(|hour| loops.count(Limit::default(), UnixTime(hour * HOUR)));
         assert_eq!(counted, [false; 5]);
         assert_eq!(loops.noted(), (Some(UnixTime(24 * HOUR)), 2));
+        let counted = [25, 47, 48].map(|hour| loops.counted(Limit::default(), UnixTime(hour * HOUR)));
+        assert_eq!(counted, [2, 2, 0], "what is too old counts no more, also before the next");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The life of a module on one node: which script runs when, when its traffic is open, and what comes of failures.
 //!
 //! ```text
-//!         start            nothing blocks           start_both succeeded
+//!         start            nothing blocks           start_both, checks
 //!  STOP ─────────▶ WAIT ──────────────▶ UP ──────────────────────▶ UP
 //!  NotReady        Transient            Transient                  Ready ──┐ restart: stop_both,
 //!   ▲                │   ▲                │ ▲                        │ ▲   │ start_both in place
@@ -15,20 +15,22 @@
 //!
 //! | way | scripts, in this order |
 //! |---|---|
-//! | STOP → WAIT | `transition`, `prestart` |
-//! | WAIT → UP | `transition`, `start_both`; then traffic opens |
-//! | restart in UP | traffic closes; `stop_both`, `stop_both force`; everything left is killed; `start_both`; traffic opens |
+//! | STOP → WAIT | what is left of an earlier run is killed; `transition`, `prestart` |
+//! | WAIT → UP | `transition`, `start_both`; when all checks pass, traffic opens |
+//! | restart in UP | traffic closes; `stop_both`, `stop_both force`; everything left is killed; `start_both`; checks; traffic opens |
 //! | UP → WAIT | traffic closes; `stop_both`, `transition`, `stop_both force`; everything left is killed |
 //! | WAIT → STOP | `poststop`, `transition` |
 //!
-//! A request that comes while scripts run waits for the script that runs now, not for the whole way.
+//! A request that comes while scripts run waits for the script that runs now, not for the whole way; whoever waits for
+//! checks or pauses ([`Life::is_asked`]), or drains although somebody is in haste ([`Life::is_hurried`]), ends that at once.
+//! Where something cannot even be killed, nothing is started: it ends in STOP.
 
 mod loops;
 mod steps;
 
 use std::collections::VecDeque;
 
-use crate::time::UnixTime;
+use crate::time::{Span, UnixTime};
 pub use loops::{Limit, Loops};
 pub use steps::{Action, Place, Run, Script, Step};
 
@@ -85,6 +87,8 @@ pub enum Request {
 pub enum By {
     /// A person, or the start of the machine: forgets the automatic actions of before.
     Hand,
+    /// A person who does not wait for connections that are open.
+    Haste,
     /// A checker, a death, a rule, a script of the module: counts.
     Automatism,
 }
@@ -105,8 +109,20 @@ pub enum Input {
     Ask(Request, By),
     /// The step that was to be done is done; a script's end.
     Done(Ended),
-    /// A resource keeps the module from being started, or none does any more.
-    Blocked(bool),
+    /// Whether resources let the module be started.
+    Gate(Gate),
+}
+
+/// What resources say of a start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub enum Gate {
+    /// None is in its way.
+    #[default]
+    Open,
+    /// One that could be is not known yet.
+    Undecided,
+    /// One keeps it from being started.
+    Shut,
 }
 
 /// Why the module last changed its way.
@@ -118,6 +134,8 @@ pub enum Cause {
     TooOften,
     /// A script failed.
     Failed(Script),
+    /// Something of it cannot be ended.
+    Left,
 }
 
 /// The machine. Pure: whoever drives it does [`Life::step`] and says when it is done.
@@ -131,7 +149,9 @@ pub struct Life {
     heading: Heading,
     pending: Option<Pending>,
     open: bool,
-    blocked: bool,
+    gate: Gate,
+    /// A start waits a moment first: it would be the next of many.
+    pauses: bool,
     loops: Loops,
     limit: Limit,
     cause: Option<Cause>,
@@ -164,7 +184,7 @@ impl Pending {
     fn outweighs(&self, later: &Self) -> bool {
         match later.by {
             By::Automatism => self.request >= later.request,
-            By::Hand => match later.request {
+            By::Hand | By::Haste => match later.request {
                 Request::Start => self.request != Request::Stop,
                 Request::Wait => true,
                 Request::Restart | Request::StopStart | Request::Stop => false,
@@ -184,18 +204,20 @@ impl Life {
             heading: Heading::Rest,
             pending: None,
             open: false,
-            blocked: false,
+            gate: Gate::Open,
+            pauses: false,
             loops,
             limit,
             cause: None,
         }
     }
 
-    /// One whose application was found running by a daemon that has just started: it is not started twice.
+    /// One whose application was found running by a daemon that has just started: it is not started twice. `open`: its
+    /// clients were let in, and stay unless the checks say otherwise.
     #[must_use]
-    pub fn found_running(limit: Limit, loops: Loops) -> Self {
-        let mut life = Self { state: State::STARTING, heading: Heading::Up, ..Self::new(limit, loops) };
-        life.way = VecDeque::from([Step::Open, Step::Enter(State::UP)]);
+    pub fn found_running(limit: Limit, loops: Loops, open: bool) -> Self {
+        let mut life = Self { state: State::STARTING, heading: Heading::Up, open, ..Self::new(limit, loops) };
+        life.way = VecDeque::from([Step::Check, Step::Open, Step::Enter(State::UP)]);
         life.settle();
         life
     }
@@ -216,6 +238,30 @@ impl Life {
     #[must_use]
     pub fn step(&self) -> Option<Step> {
         self.step
+    }
+
+    /// Whether somebody asks for something while a step is being done: waiting for checks, or pausing, is in vain.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether somebody does not wait for connections that are open.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.pending.is_some_and(|pending| pending.by == By::Haste)
+    }
+
+    /// Whether it is to run, or to come back by itself: what a restart of the daemon or of the machine takes up.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        match (self.pending.map(|pending| pending.request), self.heading) {
+            (Some(Request::Stop), _) => false,
+            (Some(Request::Start | Request::Restart | Request::StopStart), _) => true,
+            (Some(Request::Wait) | None, Heading::Up | Heading::Back) => true,
+            (Some(Request::Wait) | None, Heading::Stop) => false,
+            (Some(Request::Wait) | None, Heading::Rest) => self.state != State::STOP,
+        }
     }
 
     /// Why it is on its way, or where it is.
@@ -250,23 +296,27 @@ impl Life {
         match input {
             Input::Ask(request, by) => self.ask(request, by, Cause::Asked(request, by), now),
             Input::Done(ended) => self.done(ended, now),
-            Input::Blocked(blocked) => self.blocked = blocked,
+            Input::Gate(gate) => self.gate = gate,
         }
         self.settle();
     }
 
     fn ask(&mut self, request: Request, by: By, cause: Cause, now: UnixTime) {
         match by {
-            By::Hand => self.loops.reset(),
-            // What is being taken down dies, which is no news; and what was stopped stays so.
-            By::Automatism if self.state == State::STOP || self.is_going_down() => return,
+            By::Hand | By::Haste => self.loops.reset(),
+            // What was stopped stays so.
+            By::Automatism if self.state == State::STOP => return,
+            // What is being taken down dies, which is no news. A script may say that it is not to come back.
+            By::Automatism if self.is_going_down() && request != Request::Stop => return,
             By::Automatism => {}
         }
         // What stops has nothing to wait for.
         if request == Request::Wait && matches!(self.heading, Heading::Stop | Heading::Back) {
             return;
         }
-        let counts = by == By::Automatism && request != Request::Stop;
+        // One action is taken, whoever else asks for one meanwhile.
+        let taken = self.pending.is_some_and(|before| before.by == By::Automatism);
+        let counts = by == By::Automatism && request != Request::Stop && !taken;
         let wanted = if counts && self.loops.count(self.limit, now) {
             Pending { request: Request::Stop, by, cause: Cause::TooOften }
         } else {
@@ -286,7 +336,17 @@ impl Life {
         match step {
             Step::Open => self.open = true,
             Step::Run(Run { script, .. }) if ended == Ended::Badly => self.failed(script, now),
-            Step::Run(_) | Step::Close { .. } | Step::Kill | Step::Enter(_) | Step::Gate => {}
+            Step::Kill if ended == Ended::Badly => {
+                self.pending =
+                    Some(Pending { request: Request::Stop, by: By::Automatism, cause: Cause::Left });
+            }
+            Step::Run(_)
+            | Step::Close { .. }
+            | Step::Kill
+            | Step::Check
+            | Step::Pause
+            | Step::Enter(_)
+            | Step::Gate => {}
         }
     }
 
@@ -309,17 +369,21 @@ impl Life {
             }
             match self.way.pop_front() {
                 Some(Step::Enter(state)) => self.state = state,
-                Some(Step::Gate) if self.blocked => {
-                    self.way.push_front(Step::Gate);
-                    self.state = State::BLOCKED;
-                    return;
-                }
-                Some(Step::Gate) => {}
+                Some(Step::Gate) => match self.gate {
+                    Gate::Open => {}
+                    shut @ (Gate::Undecided | Gate::Shut) => {
+                        self.way.push_front(Step::Gate);
+                        self.state = if shut == Gate::Shut { State::BLOCKED } else { State::WAIT };
+                        return;
+                    }
+                },
                 // Nobody new from now on, however long it takes until nobody is there.
                 Some(step @ Step::Close { .. }) => self.step = std::mem::take(&mut self.open).then_some(step),
-                Some(step @ (Step::Run(_) | Step::Open | Step::Kill)) => self.step = Some(step),
+                Some(step @ (Step::Run(_) | Step::Open | Step::Kill | Step::Check | Step::Pause)) => {
+                    self.step = Some(step);
+                }
                 None if self.heading == Heading::Back => {
-                    self.go(Heading::Up, steps::start(Action::StopStart))
+                    self.go(Heading::Up, steps::start(Action::StopStart, self.pauses));
                 }
                 None => {
                     self.heading = Heading::Rest;
@@ -337,11 +401,13 @@ impl Life {
     fn turn(&mut self, pending: Pending) {
         let Pending { request, by, cause } = pending;
         let drain = by == By::Hand;
+        let failed = matches!(cause, Cause::Failed(_)) || self.limit.interval == Span::ZERO;
+        self.pauses = by == By::Automatism && failed;
         let (stopped, place) = (self.state == State::STOP, self.state.place);
         match (request, self.heading) {
             (Request::Stop, Heading::Rest) | (Request::Wait, _) if stopped => return,
             (Request::Start | Request::Restart | Request::StopStart, Heading::Rest) if stopped => {
-                self.go(Heading::Up, steps::start(Action::Start));
+                self.go(Heading::Up, steps::start(Action::Start, false));
             }
             (Request::Start, Heading::Rest | Heading::Up | Heading::Back) => return,
             // It is stopped to the end first.
@@ -349,7 +415,7 @@ impl Life {
                 self.heading = Heading::Back;
             }
             (Request::Restart, Heading::Rest | Heading::Up) if place == Place::Up => {
-                self.go(Heading::Up, steps::restart(drain));
+                self.go(Heading::Up, steps::restart(drain, self.pauses));
             }
             (Request::Wait, Heading::Rest | Heading::Up) if place == Place::Up => {
                 self.go(Heading::Up, steps::wait());

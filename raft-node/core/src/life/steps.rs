@@ -117,6 +117,8 @@ impl Run {
 pub enum Step {
     /// Run a script.
     Run(Run),
+    /// Wait until all checks of the application pass.
+    Check,
     /// Let clients in.
     Open,
     /// Let no new clients in; done when they are with other nodes.
@@ -126,6 +128,8 @@ pub enum Step {
     },
     /// End all that the module's scripts left running.
     Kill,
+    /// Wait a moment: what fails at once must not cost a processor.
+    Pause,
     /// Go on when nothing keeps the module from starting.
     Gate,
     /// Be there.
@@ -138,7 +142,7 @@ impl Step {
         match self {
             Self::Run(run) => matches!(run.script, Script::StopBoth | Script::Poststop),
             Self::Close { .. } | Self::Kill => true,
-            Self::Open | Self::Gate | Self::Enter(_) => false,
+            Self::Check | Self::Open | Self::Pause | Self::Gate | Self::Enter(_) => false,
         }
     }
 }
@@ -152,13 +156,18 @@ const fn force(from: Place, to: Place, action: Action) -> Step {
 }
 
 /// STOP → UP.
-pub(super) fn start(action: Action) -> VecDeque<Step> {
+pub(super) fn start(action: Action, pause: bool) -> VecDeque<Step> {
     let begin = [
-        Step::Enter(State::WAIT),
+        // Of an earlier run, or of a daemon's before it.
+        Step::Kill,
         run(Script::Transition, Place::Stop, Place::Wait, action),
         run(Script::Prestart, Place::Stop, Place::Wait, action),
     ];
-    begin.into_iter().chain(go_up(action)).collect()
+    enter(State::WAIT, pause).chain(begin).chain(go_up(action)).collect()
+}
+
+fn enter(state: State, pause: bool) -> impl Iterator<Item = Step> {
+    [Step::Enter(state)].into_iter().chain(pause.then_some(Step::Pause))
 }
 
 /// WAIT → UP, as soon as nothing blocks.
@@ -168,6 +177,7 @@ fn go_up(action: Action) -> impl Iterator<Item = Step> {
         Step::Enter(State::STARTING),
         run(Script::Transition, Place::Wait, Place::Up, action),
         run(Script::StartBoth, Place::Wait, Place::Up, action),
+        Step::Check,
         Step::Open,
         Step::Enter(State::UP),
     ]
@@ -175,18 +185,17 @@ fn go_up(action: Action) -> impl Iterator<Item = Step> {
 }
 
 /// UP → UP.
-pub(super) fn restart(drain: bool) -> VecDeque<Step> {
+pub(super) fn restart(drain: bool, pause: bool) -> VecDeque<Step> {
     let (up, action) = (Place::Up, Action::Restart);
-    VecDeque::from([
-        Step::Close { drain },
+    let down = [
         Step::Enter(State::STARTING),
+        Step::Close { drain },
         run(Script::StopBoth, up, up, action),
         force(up, up, action),
         Step::Kill,
-        run(Script::StartBoth, up, up, action),
-        Step::Open,
-        Step::Enter(State::UP),
-    ])
+    ];
+    let again = [run(Script::StartBoth, up, up, action), Step::Check, Step::Open, Step::Enter(State::UP)];
+    down.into_iter().chain(pause.then_some(Step::Pause)).chain(again).collect()
 }
 
 /// UP → WAIT → UP, as soon as nothing blocks.
@@ -196,8 +205,8 @@ pub(super) fn wait() -> VecDeque<Step> {
 
 fn leave_up(action: Action, drain: bool) -> impl Iterator<Item = Step> {
     [
-        Step::Close { drain },
         Step::Enter(State::STARTING),
+        Step::Close { drain },
         run(Script::StopBoth, Place::Up, Place::Wait, action),
         run(Script::Transition, Place::Up, Place::Wait, action),
         Step::Enter(State::WAIT),

@@ -184,7 +184,7 @@ fn wrong_commands_are_refused_with_a_code_and_change_nothing() {
         ("unknown_module", Body::ModuleRemove(name("mail"))),
         ("unknown_module", Body::ServiceRemove { module: name("mail"), service: service(80) }),
         ("unknown_service", Body::ServiceRemove { module: name("web"), service: service(81) }),
-        ("module_in_use", Body::ModulePut { name: name("web"), kind: ModuleKind::Light }),
+        ("kind_conflict", Body::ModulePut { name: name("web"), kind: ModuleKind::Light }),
         ("unknown_node", Body::WeightSet { module: name("web"), node: NodeId(9), weight: Weight(1) }),
         ("unknown_module", Body::WeightSet { module: name("mail"), node: NodeId(1), weight: Weight(1) }),
         ("bad_level", Body::FinalizeLevel(LEVEL)),
@@ -260,6 +260,31 @@ fn a_module_is_applied_as_a_whole_or_not_at_all() {
 }
 
 #[test]
+fn the_port_of_an_only_service_changes_in_one_step() {
+    let mut log = Log::with_nodes(2);
+    log.any(module_apply(outline(&[service(80)]), b"one")).unwrap();
+    log.any(module_apply(outline(&[service(81)]), b"two")).unwrap();
+    let web = &log.state.modules[&name("web")];
+    assert_eq!(web.services.keys().map(|(_, _, port)| *port).collect::<Vec<_>>(), [81]);
+    assert_eq!(web.vips.len(), 1, "its virtual IP never went");
+}
+
+#[test]
+fn all_definitions_together_have_a_bound() {
+    let mut log = Log::with_nodes(1);
+    let each = |m: usize, n: usize| Body::ModuleApply {
+        module: name(&format!("m{m}")),
+        outline: Outline { kind: ModuleKind::Light, ..outline(&[]) },
+        content: [vec![u8::try_from(n).unwrap()], vec![0; limits::DEFINITION - 1]].concat().into(),
+    };
+    let room = limits::DEFINITIONS / limits::DEFINITION;
+    for at in 0..room {
+        log.any(each(at / limits::REVISIONS, at % limits::REVISIONS)).unwrap();
+    }
+    assert_eq!(log.any(each(room, 0)), Err("definitions_too_large"));
+}
+
+#[test]
 fn the_last_definitions_are_kept_in_order() {
     let mut log = Log::with_nodes(1);
     for n in 0..=u8::try_from(limits::REVISIONS).unwrap() {
@@ -276,7 +301,7 @@ fn the_last_definitions_are_kept_in_order() {
 }
 
 #[test]
-fn a_module_that_runs_is_neither_removed_nor_made_another_kind() {
+fn a_module_that_runs_is_neither_removed_nor_left_without_scripts() {
     let mut log = Log::with_nodes(2);
     let ready =
         |node, readiness| Body::ModuleReadiness { module: name("web"), node: NodeId(node), readiness };
@@ -290,13 +315,16 @@ fn a_module_that_runs_is_neither_removed_nor_made_another_kind() {
     let web = |log: &Log, node| log.state.modules[&name("web")].readiness(NodeId(node));
     assert_eq!((web(&log, 1), web(&log, 2)), (Readiness::Closed, Readiness::Open));
     let light = Outline { kind: ModuleKind::Light, ..outline(&[]) };
-    assert_eq!(log.any(module_apply(light.clone(), b"two")), Err("module_runs"));
+    assert_eq!(log.any(module_apply(light.clone(), b"two")), Err("kind_conflict"));
+    let bare = Outline { application: false, ..outline(&[service(80)]) };
+    assert_eq!(log.any(module_apply(bare.clone(), b"two")), Err("module_runs"));
     assert_eq!(log.any(Body::ModuleRemove(name("web"))), Err("module_runs"));
     log.any(module_apply(outline(&[service(80)]), b"two")).unwrap();
     assert_eq!(web(&log, 2), Readiness::Open, "another definition stops nothing");
     log.any(ready(2, Readiness::Closed)).unwrap();
-    log.any(module_apply(light, b"three")).unwrap();
+    log.any(module_apply(bare, b"three")).unwrap();
     log.any(Body::ModuleRemove(name("web"))).unwrap();
+    log.any(module_apply(light, b"four")).unwrap();
 }
 
 #[test]
