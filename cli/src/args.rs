@@ -46,6 +46,8 @@ pub struct Global {
 /// The commands, one group per file under `cmd/`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Nodes, modules, what is not green and what to do next, in 24 lines; cluster status shows everything
+    Status,
     /// Found a cluster, look at it, set its timing, finish an upgrade
     #[command(subcommand)]
     Cluster(cmd::cluster::Cluster),

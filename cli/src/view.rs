@@ -333,6 +333,7 @@ view! {
         since_ms: u64 = m.since_ms,
         cause: String = m.cause.clone(),
         next: String = m.next.clone(),
+        passing: bool = m.passing,
     }
 }
 view! {

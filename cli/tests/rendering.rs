@@ -63,6 +63,85 @@ fn what_is_not_green_ends_with_what_to_do() {
     assert_eq!(squeezed(&render::status(&red(), false)), squeezed(RED));
 }
 
+const SCREEN: &str = "\
+cluster prod: RED, 2 things are not green leader node2 epoch 42 (as node1 knows it)
+
+NODE STATE RAFT APPLICATIONS
+node1 no filter voter -
+node2 ready leader -
+node3 silent for 1s 234ms voter -
+
+MODULE STATE SERVICES SHARES
+web 24.4% served by nobody 192.0.2.100:80/tcp and 1 more node1 33.3%, node2 33.3%, node3 8.9%
+
+red node3: node_silent for 1s 234ms: node3 does not renew its lease
+red node1: no filter: its filter or guard is not in place: it accepts nothing
+Next: farmctl events
+";
+
+#[test]
+fn the_screen_says_what_is_wrong_and_what_to_do() {
+    assert_eq!(squeezed(&render::screen(&red(), false)), SCREEN);
+    let good = render::screen(&green(), false);
+    assert!(
+        good.starts_with("cluster prod: GREEN ") && good.ends_with("\n\nNext: nothing to do\n"),
+        "{good}"
+    );
+    let mut passing = green();
+    passing.conditions = vec![v1::Condition { passing: true, ..red().conditions[0].clone() }];
+    let passing = render::screen(&passing, false);
+    assert!(
+        passing.contains("YELLOW, one thing is on its way") && passing.contains("yellow node3"),
+        "{passing}"
+    );
+}
+
+#[test]
+fn an_application_that_is_not_up_shows_with_its_node() {
+    let mut status = green();
+    let life = |node, place: v1::Place, life: v1::LifeStatus| v1::ModuleLife {
+        module: "web".into(),
+        node,
+        place: place.into(),
+        status: life.into(),
+        ..v1::ModuleLife::default()
+    };
+    let (up, ready) = (v1::Place::Up, v1::LifeStatus::Ready);
+    let waits = life(3, v1::Place::Wait, v1::LifeStatus::NotReady);
+    status.modules[0].lives = vec![life(1, up, ready), life(2, up, v1::LifeStatus::Transient), waits];
+    let definition = v1::ModuleDefinition { application: true, ..v1::ModuleDefinition::default() };
+    status.modules[0].module.as_mut().unwrap().definition = Some(definition);
+    let screen = squeezed(&render::screen(&status, false));
+    for line in
+        ["node1 ready voter 1 up\n", "node2 ready leader web on its way\n", "node3 ready voter web waits\n"]
+    {
+        assert!(screen.contains(line), "{screen}");
+    }
+    assert!(screen.contains("web up on 1 of 3 192.0.2.100:80/tcp"), "{screen}");
+}
+
+#[test]
+fn the_largest_farm_fits_a_terminal_and_the_worst_comes_first() {
+    let mut status = green();
+    status.nodes = (1..=31).map(|id| common::node(id, &format!("node{id}"))).collect();
+    status.nodes[29].heard = false;
+    status.modules = (0..32).map(|_| status.modules[0].clone()).collect();
+    status.modules[30].shares.clear();
+    let condition = |n: usize| v1::Condition {
+        resource: format!("thing{n}"),
+        passing: n < 35,
+        ..red().conditions[0].clone()
+    };
+    status.conditions = (0..40).map(condition).collect();
+    let screen = render::screen(&status, false);
+    assert_eq!(screen.lines().count(), 24, "{screen}");
+    assert!(screen.lines().last().unwrap().starts_with("Next: farmctl"));
+    for worst in ["node30", "served by nobody", "red thing35", "36 more: farmctl cluster status", "all green"]
+    {
+        assert!(screen.contains(worst), "no {worst}: {screen}");
+    }
+}
+
 #[test]
 fn colour_only_repeats_the_text() {
     let coloured = render::status(&red(), true);

@@ -53,7 +53,15 @@ fn shown(c: Condition, now: BootTime) -> v1::Condition {
         Since::Time(at) if at != BootTime(0) => now.since(at).as_millis(),
         Since::Time(_) | Since::Epoch(_) | Since::Unknown => 0,
     };
-    v1::Condition { code: c.code.into(), resource: c.resource, since_ms, cause: c.cause, next: c.next }
+    let passing = condition::is_passing(c.code);
+    v1::Condition {
+        code: c.code.into(),
+        resource: c.resource,
+        since_ms,
+        cause: c.cause,
+        next: c.next,
+        passing,
+    }
 }
 
 fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
@@ -63,6 +71,7 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
         since_ms: 0,
         cause,
         next: next.into(),
+        passing: condition::is_passing(code),
     };
     let mut found = Vec::new();
     if member.role().leader.is_none() {

@@ -73,6 +73,14 @@ async fn show(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     Ok(if status.member { Exit::Done } else { Exit::NotMember })
 }
 
+/// `farmctl status`.
+pub(super) async fn screen(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let status = ask_status(global).await?;
+    let colour = out.colour;
+    out.show(&view::Status::from(&status), || render::screen(&status, colour))?;
+    Ok(if status.member { Exit::Done } else { Exit::NotMember })
+}
+
 async fn finalize(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     let daemon = Daemon::connect(global).await?;
     let request = v1::ClusterFinalizeRequest {};

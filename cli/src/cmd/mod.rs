@@ -33,6 +33,7 @@ use crate::view;
 pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
     let global = &cli.global;
     match cli.command {
+        Command::Status => cluster::screen(global, out).await,
         Command::Cluster(command) => cluster::run(command, global, out).await,
         Command::Node(command) => node::run(command, global, out).await,
         Command::Service(command) => service::run(command, global, out).await,

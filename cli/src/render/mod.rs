@@ -5,6 +5,7 @@ mod changes;
 mod counters;
 mod explain;
 mod module;
+mod screen;
 mod state;
 mod status;
 mod table;
@@ -18,6 +19,7 @@ pub use changes::changes;
 pub use counters::counters;
 pub use explain::explain;
 pub use module::{applied, controlled, life, module, module_list};
+pub use screen::screen;
 pub use status::{node_list, status};
 
 use crate::view;

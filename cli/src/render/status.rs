@@ -52,7 +52,7 @@ fn head(status: &v1::StatusResponse) -> String {
     )
 }
 
-fn raft(status: &v1::StatusResponse, node: &v1::NodeStatus) -> &'static str {
+pub(super) fn raft(status: &v1::StatusResponse, node: &v1::NodeStatus) -> &'static str {
     let id = node.node.as_ref().map_or(0, |n| n.id);
     match (id == status.leader, node.voter) {
         (true, _) => "leader",
@@ -151,24 +151,48 @@ fn open_changes(module: &v1::ModuleStatus) -> String {
     }
 }
 
-/// What is not green, each with its next step.
-fn open(status: &v1::StatusResponse, colour: bool) -> String {
-    let mut text = String::new();
-    for c in &status.conditions {
-        text.push_str(&condition(c, colour));
-    }
-    for (node, state) in unexplained(status) {
-        let line = format!("{node}: {}", state.word());
-        let painted = state.level().paint(&line, colour);
-        text.push_str(&format!("{painted}\n  cause: {}\n  next: {}\n", state.cause(), state.next()));
-    }
-    if text.is_empty() { format!("{}\n", Level::Green.paint("All green.", colour)) } else { text }
+/// Something that is not green.
+pub(super) struct Problem {
+    /// What, and for how long: `node3: node_silent for 12s`.
+    pub title: String,
+    /// Why.
+    pub cause: String,
+    /// The command that ends it or shows more.
+    pub next: String,
+    /// How bad it is.
+    pub level: Level,
 }
 
-fn condition(c: &v1::Condition, colour: bool) -> String {
-    let since = if c.since_ms == 0 { String::new() } else { format!(" for {}", span(c.since_ms)) };
-    let title = Level::Red.paint(&format!("{}: {}{since}", c.resource, c.code), colour);
-    format!("{title}\n  cause: {}\n  next: {}\n", c.cause, c.next)
+/// What is not green, each with its next step.
+fn open(status: &v1::StatusResponse, colour: bool) -> String {
+    let all = problems(status);
+    if all.is_empty() {
+        return format!("{}\n", Level::Green.paint("All green.", colour));
+    }
+    let shown = |Problem { title, cause, next, level }: &Problem| {
+        format!("{}\n  cause: {cause}\n  next: {next}\n", level.paint(title, colour))
+    };
+    all.iter().map(shown).collect()
+}
+
+/// All that is not green.
+pub(super) fn problems(status: &v1::StatusResponse) -> Vec<Problem> {
+    let told = status.conditions.iter().map(|c| {
+        let since = if c.since_ms == 0 { String::new() } else { format!(" for {}", span(c.since_ms)) };
+        Problem {
+            title: format!("{}: {}{since}", c.resource, c.code),
+            cause: c.cause.clone(),
+            next: c.next.clone(),
+            level: if c.passing { Level::Yellow } else { Level::Red },
+        }
+    });
+    let untold = unexplained(status).map(|(node, state)| Problem {
+        title: format!("{node}: {}", state.word()),
+        cause: state.cause().into(),
+        next: state.next().into(),
+        level: state.level(),
+    });
+    told.chain(untold).collect()
 }
 
 /// Nodes that are not green although no condition names them.

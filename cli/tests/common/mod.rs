@@ -115,6 +115,7 @@ pub fn red() -> v1::StatusResponse {
         since_ms: 1_234,
         cause: "node3 does not renew its lease".into(),
         next: "farmctl events".into(),
+        passing: false,
     }];
     status
 }

@@ -23,6 +23,24 @@ pub struct Condition {
     pub next: String,
 }
 
+/// Whether a condition of this code was asked for, or ends by itself: yellow. Everything else is red, what is not known
+/// too.
+#[must_use]
+pub fn is_passing(code: &str) -> bool {
+    const PASSING: [&str; 9] = [
+        "change_open",
+        "check_off",
+        "electors_changing",
+        "node_away",
+        "node_leaving",
+        "node_maintenance",
+        "node_restarting",
+        "resource_down",
+        "service_retiring",
+    ];
+    PASSING.contains(&code)
+}
+
 /// Since when a condition holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Since {

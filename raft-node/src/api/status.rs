@@ -71,7 +71,7 @@ async fn of(member: &Member) -> v1::StatusResponse {
         modules: state.modules.iter().map(|(name, m)| module(state, name, m, &looks)).collect(),
         electors: state.electors.all().iter().map(|n| n.0).collect(),
         voters: role.voters.iter().map(|n| n.0).collect(),
-        conditions: member.conditions().into_iter().chain(failed(state, &looks)).collect(),
+        conditions: member.conditions().into_iter().chain(applications(state, &looks)).collect(),
         member: true,
     }
 }
@@ -129,20 +129,53 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module, looks: &Look
     }
 }
 
-/// Applications that are stopped, and nobody asked for that.
-fn failed(state: &ClusterState, looks: &Looks) -> Vec<v1::Condition> {
-    let stopped = looks.values().flat_map(|look| &look.lives).filter(|life| life.failed);
-    let condition = |life: &v1::ModuleLife| {
-        let (module, node) = (&life.module, state.name_of(NodeId(life.node)));
-        v1::Condition {
-            code: "application_stopped".into(),
-            resource: module.clone(),
-            since_ms: now_ms().saturating_sub(life.since_ms),
-            cause: format!("{module} is stopped on {node}: {}", life.cause),
-            next: format!("farmctl module log {module} --node {node}"),
-        }
+/// What is not green of the applications.
+fn applications(state: &ClusterState, looks: &Looks) -> Vec<v1::Condition> {
+    let lives = looks.values().flat_map(|look| &look.lives);
+    lives.flat_map(|life| application(life, &state.name_of(NodeId(life.node)))).collect()
+}
+
+/// Stopped although nobody asked for that, or waiting; where it runs, what is down all the same, and what counts for
+/// nothing.
+fn application(life: &v1::ModuleLife, node: &str) -> Vec<v1::Condition> {
+    let v1::ModuleLife { module, cause, .. } = life;
+    let condition = |code: &str, since_ms: u64, cause: String, next: String| v1::Condition {
+        code: code.into(),
+        resource: module.clone(),
+        since_ms: now_ms().saturating_sub(since_ms),
+        cause,
+        next,
+        passing: farm_core::condition::is_passing(code),
     };
-    stopped.map(condition).collect()
+    let show = || format!("farmctl module show {module}");
+    if life.failed {
+        let fact = format!("{module} is stopped on {node}: {cause}");
+        let next = format!("farmctl module log {module} --node {node}");
+        return vec![condition("application_stopped", life.since_ms, fact, next)];
+    }
+    if life.place() == v1::Place::Wait && life.status() == v1::LifeStatus::NotReady {
+        let why = waits_for(life).unwrap_or_else(|| cause.clone());
+        let fact = format!("{module} waits on {node}: {why}");
+        return vec![condition("application_waits", life.since_ms, fact, show())];
+    }
+    let resource = |r: &v1::Resource| match (r.off, r.state()) {
+        (true, _) => {
+            let fact = format!("what {} of {module} says on {node} counts for nothing", r.name);
+            Some(condition("check_off", r.since_ms, fact, format!("farmctl checker on {module} {}", r.name)))
+        }
+        (false, v1::ResourceState::Down) => {
+            let fact = format!("{} of {module} is down on {node}: {}", r.name, r.detail);
+            Some(condition("resource_down", r.since_ms, fact, show()))
+        }
+        (false, _) => None,
+    };
+    life.resources.iter().filter_map(resource).collect()
+}
+
+/// The resource for which it waits.
+fn waits_for(life: &v1::ModuleLife) -> Option<String> {
+    let down = |r: &&v1::Resource| !r.off && r.state() == v1::ResourceState::Down;
+    life.resources.iter().find(down).map(|r| format!("{} is down: {}", r.name, r.detail))
 }
 
 /// Sockets of `name` on nodes that its buckets have not left yet; `None` when one of those did not tell.
