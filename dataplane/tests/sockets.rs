@@ -98,6 +98,22 @@ fn an_established_flow_stays_also_for_its_syn_and_its_errors() {
     });
 }
 
+/// Without a listener the service counts as one whose sockets are elsewhere, and its flows are remembered: those of before
+/// are not, and their sockets are here.
+#[test]
+fn an_established_flow_stays_when_its_listener_closes() {
+    in_both(|family| {
+        let mut kernel = leaving();
+        let (_near, _server, held, listener) = established(family);
+        drop(listener);
+        kernel.remember(6, 80, port(ME));
+        assert_eq!([ACK, SYN].map(|flags| action(&kernel, family, held, flags)), ["pass"; 2]);
+        // Remembered by now, and still the same flow.
+        assert_eq!([ACK, ACK, SYN].map(|flags| action(&kernel, family, held, flags)), ["pass"; 3]);
+        assert_eq!(action(&kernel, family, held ^ 1, ACK), "tx");
+    });
+}
+
 /// "Fragmentation needed" or "packet too big" by a router, about a segment of the flow.
 fn too_big(family: Family, port: u16) -> Vec<u8> {
     quoting(family, 6, 80, port)

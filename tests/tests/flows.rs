@@ -154,6 +154,32 @@ fn published(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     Ok(())
 }
 
+/// The application takes no new connection, as one that is about to end; those that it has go on.
+#[test]
+fn connections_outlive_their_listener_in_a_change() -> Result<()> {
+    let farm = Farm::up("flows-deaf", Mode::Directed)?;
+    let service = Service::tcp(FIRST_VIP, PUBLISHED);
+    farm.add_service(service, "source-port")?;
+    farm.await_applied()?;
+    let servers = Servers::echo_tcp(&farm, service.at)?;
+    let open = |client| Talk::open(&farm, Place::Client, client, service.at);
+    let talks: Vec<Talk> = clients(FIRST_VIP).take(usize::from(CHATS)).map(open).collect::<Result<_>>()?;
+    let talking = Talking::start(talks);
+    talking.await_rounds(20)?;
+    drop(servers);
+    farm.farmctl(TWO, &["module", "weight", WEB_MODULE, "node2", "0"])?;
+    let drains = |s: &Status| s.module(WEB_MODULE).is_some_and(|m| m.open_changes > 0);
+    farm.await_status(ONE, "a change is open", LIMIT, drains)?;
+    talking.await_rounds(200)?;
+    ensure!(drains(&farm.status(ONE)?), "void: the change did not wait for the connections");
+    let talks = talking.stop()?;
+    let held = talks.iter().filter(|talk| talk.node == TWO).count();
+    ensure!(held > 0, "void: node2 held no connection");
+    drop(talks);
+    farm.await_status(ONE, "the change is settled", LIMIT, |s| !drains(s))?;
+    Ok(())
+}
+
 /// The first [`CHATS`], then more.
 fn clients(vip: IpAddr) -> impl Iterator<Item = SocketAddr> {
     let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(vip)).collect();

@@ -1,6 +1,7 @@
 //! Flows of services whose sockets are not in the node's own network namespace (published container ports, virtual
 //! machines: the node translates the addresses). No socket shows there which node holds a flow, so the program remembers
-//! what it accepted for them, and that stands in for the look-up of a socket while a bucket moves.
+//! what it accepted for them, and that stands in for a socket while a bucket moves. Where nothing is remembered sockets
+//! are looked up all the same: an application that has closed its listener may still hold connections.
 //!
 //! ```text
 //!            SYN, or the first segment seen            another segment           FIN

@@ -43,20 +43,17 @@ fn write(key: &FlowKey, kind: Kind, end: memory::End) {
     }
 }
 
-/// What [`recall`] finds, as a number: sockets of the service are looked up as usual.
-pub const USUAL: u32 = 0;
+/// What [`recall`] finds, as a number: a function of its own gives back nothing else. Here it is what it does not know
+/// of; sockets are looked up as usual.
+const UNKNOWN: u32 = 0;
 /// This node holds the flow.
 pub const HELD: u32 = 1;
-/// It did: another one begins.
-pub const OVER: u32 = 2;
-/// It does not.
-const UNKNOWN: u32 = 3;
 
 /// What stands in for the flow's socket.
 #[inline(never)]
 pub fn recall(flow: &Flow) -> u32 {
     if FARM_ELSEWHERE.get_ptr(&ServiceKey::of(flow)).is_none() {
-        return USUAL;
+        return UNKNOWN;
     }
     let (key, now) = (FlowKey::of(flow), now());
     // SAFETY: as in `write`.
@@ -66,7 +63,7 @@ pub fn recall(flow: &Flow) -> u32 {
         // A SYN begins another flow, whoever takes it: the former one is nobody's.
         Socket::TimeWait => {
             let _ = FARM_FLOWS.remove(&key);
-            OVER
+            UNKNOWN
         }
         Socket::None | Socket::Listener { .. } => UNKNOWN,
     }

@@ -62,13 +62,9 @@ impl Env for Host<'_> {
 #[inline(never)]
 fn ask(ctx: *mut xdp_md, slot: &Slot, port: &Port) -> u32 {
     let Some(flow) = maps::reading().and_then(|reading| reading.flow_to(slot)) else { return NONE };
-    if port.remembers != 0 {
-        match flows::recall(&flow) {
-            flows::USUAL => {}
-            flows::HELD => return FLOW,
-            flows::OVER => return TIME_WAIT,
-            _ => return NONE,
-        }
+    // What is not remembered may still have a socket here: one from before the service's listener closed.
+    if port.remembers != 0 && flows::recall(&flow) == flows::HELD {
+        return FLOW;
     }
     let (tuple, size) = tuple(&flow);
     let (ctx, tuple) = (afresh(ctx).cast(), &raw const tuple);

@@ -1,8 +1,10 @@
 //! Services that this node serves although no socket of its network namespace does: published by a container, forwarded
 //! to a virtual machine, or not running. The filter remembers their flows, which no socket shows.
 //!
-//! Noticed by asking the kernel who listens (sock_diag). A listener of the same port here, such as a container runtime's
-//! user-space proxy, hides what address translation takes away before it.
+//! Noticed by asking the kernel who listens (sock_diag), and who still has connections: an application that ends takes no
+//! new ones, but those it has are here. A listener of the same port here, such as a container runtime's user-space proxy,
+//! hides what address translation takes away before it; so do connections left from before the translation began, until
+//! the last of them has ended.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -154,7 +156,21 @@ async fn without_socket(served: &BTreeSet<Service>) -> Result<BTreeSet<Service>,
         let bound = if service.protocol == protocol::UDP { &receivers } else { &listeners };
         bound.iter().any(|at| covers(*at, service.at))
     };
-    Ok(served.iter().filter(|service| !has_socket(service)).copied().collect())
+    let idle = served.iter().filter(|service| !has_socket(service)).copied().collect();
+    without_connection(&mut diag, idle).await
+}
+
+/// Those of `idle`, where nobody listens, that have no connection here either. The kernel walks all its sockets for it.
+async fn without_connection(
+    diag: &mut SockDiag,
+    mut idle: BTreeSet<Service>,
+) -> Result<BTreeSet<Service>, farm_host::Error> {
+    let of_tcp = idle.iter().filter(|service| service.protocol == protocol::TCP);
+    let sockets = diag.tcp(&of_tcp.map(|service| (service.at.ip(), service.at.port())).collect()).await?;
+    for socket in sockets {
+        idle.remove(&Service { at: socket.local, protocol: protocol::TCP });
+    }
+    Ok(idle)
 }
 
 /// A socket that is bound to no address serves all of its family; one of IPv6 those of IPv4 too, unless it was told not
