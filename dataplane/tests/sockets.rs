@@ -203,6 +203,8 @@ fn datagrams_are_the_new_owner_s_from_activate_on() {
         };
         assert_eq!(run(Phase::Activate, ME, 2), "tx");
         assert_eq!(run(Phase::MoveClosed, ME, 2), "pass");
+        assert_eq!(run(Phase::MoveClosed, 2, ME), "drop", "two may have one");
+        assert_eq!(run(Phase::MoveClosed, 2, 3), "drop");
         assert_eq!(run(Phase::Activate, 2, ME), "pass");
         // Left from when the client was this node's own: the previous owner is asked.
         for phase in [Phase::Prepare, Phase::Move] {

@@ -9,12 +9,13 @@
 //! | Stable | – | accept | to C |
 //! | Prepare | accept | socket: accept; bounced: accept if new, else drop; else to P | to P |
 //! | Move | any socket: accept; from C, not new: drop; else bounce to C | as Prepare | to P |
-//! | MoveClosed | any socket: accept; else drop | the same | the same |
+//! | MoveClosed | any socket: accept; else drop | socket: accept; else drop | as C |
 //! | Activate | socket: accept; else as Move | new or socket: accept; bounced: drop; else to P | to C |
 //!
 //! - A datagram is always new, and so is an ICMP error about one. Until Activate P's word counts for them: C may have
-//!   a connected socket left from when the client was its own, and a datagram has no SYN that tells. Activate waits
-//!   until P's connected sockets are drained or given up; from then on datagrams are C's alone.
+//!   a connected socket left from when the client was its own, and a datagram has no SYN that tells. So may any other
+//!   node: two of them that took the same datagram would be two acceptors of one flow. Activate waits until P's connected
+//!   sockets are drained or given up; from then on datagrams are C's alone.
 //! - There is no hop count; three rules end every walk (after three forwards at most, checked over all
 //!   mixtures of table versions). A third node never sends on what a node sent on. C never returns to P what
 //!   P sent on: unmarked, it comes from P's older table, in which C is P's peer the other way round. P
@@ -252,14 +253,11 @@ impl Question {
         }
     }
 
-    /// Anybody while the change is closed.
+    /// Anybody while the change is closed. Of datagrams P's word counts, as before in Move.
     #[inline(always)]
     fn closed(&self, env: &impl Env) -> Verdict {
-        if self.holds_any(env) {
-            Verdict::Accept(Acceptance::Socket)
-        } else {
-            Verdict::Drop(Reason::ChangeClosed)
-        }
+        let held = if self.me == self.previous() { self.holds_any(env) } else { self.holds(env) };
+        if held { Verdict::Accept(Acceptance::Socket) } else { Verdict::Drop(Reason::ChangeClosed) }
     }
 
     /// Sends an unmarked frame on; in flood mode the other has it already.

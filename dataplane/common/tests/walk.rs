@@ -430,7 +430,9 @@ fn a_closed_change_serves_only_sockets() {
             }
             assert_eq!(world.walk(Packet::Held(SEGMENT, node), node).accepted, [node]);
             assert_eq!(world.walk(Packet::Held(SYN, node), node).accepted, [node]);
-            assert_eq!(world.walk(Packet::Held(DATAGRAM, node), node).accepted, [node]);
+            // Several may have a connected socket for a client that was theirs once: P's counts, as in Move.
+            let kept = if node == 0 { vec![node] } else { vec![] };
+            assert_eq!(world.walk(Packet::Held(DATAGRAM, node), node).accepted, kept);
         }
     }
 }
