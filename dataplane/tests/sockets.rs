@@ -143,6 +143,11 @@ fn quoting(family: Family, quoted: u8, service: u16, port: u16) -> Vec<u8> {
         }
     }
     frame.extend(quote);
+    let length = (frame.len() - 14) as u8;
+    match family.vip {
+        IpAddr::V4(_) => frame[17] = length,
+        IpAddr::V6(_) => frame[19] = length - 40,
+    }
     frame
 }
 
@@ -274,6 +279,7 @@ fn a_syn_cookie_is_accepted_where_it_was_issued() {
 fn with_options(frame: Vec<u8>) -> Vec<u8> {
     let mut longer = [&frame[..34], &[1; 8], &frame[34..]].concat();
     longer[14] = 0x47;
+    longer[17] += 8;
     longer
 }
 

@@ -292,6 +292,18 @@ def set_dscp(frame, dscp):
         frame[IPv6].tc = dscp << 2 | frame[IPv6].tc & 3
 
 
+def take_a_hop(frame):
+    if IP in frame:
+        frame[IP].ttl -= 1
+        del frame[IP].chksum
+    else:
+        frame[IPv6].hlim -= 1
+
+
+def hops_of(frame):
+    return frame[IP].ttl if IP in frame else frame[IPv6].hlim
+
+
 def dscp_of(frame):
     return (frame[IP].tos if IP in frame else frame[IPv6].tc) >> 2
 
@@ -311,6 +323,9 @@ def outcome(world, frame, sender, kind, proof=PROOF):
         out[Ether].src, out[Ether].dst = proof, NODE[me]["mac"]
         marked = False
     else:
+        if hops_of(frame) < 2:
+            return DROP
+        take_a_hop(out)
         out[Ether].dst, marked = NODE[what[0]]["mac"], what[1]
     if marked:
         set_dscp(out, MARK)
@@ -354,14 +369,16 @@ def nd_outcome(world, frame, sender_is_node, names_asker=True):
         question, mac = frame[IPv6], NODE[me]["mac"]
         free = question.src == "::"
         asker = frame[ICMPv6NDOptSrcLLAddr].lladdr if names_asker else frame[Ether].src
+        # One option of ours for all of the asker's; the bytes of the others are no part of the packet any more.
+        options = bytes(question)[64 : 40 + question.plen]
         answer = frame.copy()
         answer[IPv6].underlayer.remove_payload()
         answer[Ether].src, answer[Ether].dst = mac, "33:33:00:00:00:01" if free else asker
         answer /= IPv6(src=VIP6, dst="ff02::1" if free else question.src, hlim=255, tc=question.tc, fl=question.fl)
         answer /= ICMPv6ND_NA(R=0, S=0 if free else 1, O=1, tgt=VIP6)
-        if names_asker:
+        if options:
             answer /= ICMPv6NDOptDstLLAddr(lladdr=mac if mode == "directed" else VMAC6)
-        return ("tx", answer)
+        return ("tx", Ether(bytes(answer) + options[8:]))
     if mode == "directed" and frame[Ether].dst == NODE[me]["mac"] and not sender_is_node:
         out = frame.copy()
         out[Ether].src, out[Ether].dst = NODE[me]["mac"], NODE[answers]["mac"]
@@ -417,7 +434,19 @@ def packets():
     yield "igmp fragment", ip(proto=2, frag=3) / body, None
     yield "echo reply", ip() / ICMP(type=0, id=5, seq=1), None
     yield "icmp redirect", ip() / ICMP(type=5) / IPerror(src=VIP, dst=CLIENT) / TCPerror(sport=80, dport=1), None
-    yield "icmp timestamp", ip() / ICMP(type=13), None
+    yield "icmp timestamp", ip() / ICMP(type=13, ts_ori=0, ts_rx=0, ts_tx=0), None
+    yield "ack, padded", ip(len=40) / tcp("A") / Raw(bytes(6)), OLD
+    yield "syn that ends within its header", ip(len=33) / tcp("S"), None
+    yield "ack in the padding", ip(len=20) / tcp("A"), None
+    yield "udp that ends within its ports", ip(len=23) / UDP(sport=40002, dport=UDP_PORT), None
+    yield "echo request that ends within its header", ip(len=27) / ICMP(type=8), None
+    yield "tcp, first fragment with its flags in the padding", ip(id=OTHER, flags="MF", len=28) / tcp("A"), None
+    yield "udp, last fragment of nothing", ip(id=KNOWN, frag=9, proto=17, len=20) / body, None
+    yield "packet that ends within its own header", ip(len=16) / tcp("A"), None
+    yield "ack put together by the kernel", ip(len=0) / tcp("A") / body, OLD
+    yield "ack with its last hop", ip(ttl=1) / tcp("A"), OLD
+    yield "syn with no hop left", ip(ttl=0) / tcp("S"), NEW
+    yield "syn with two hops left", ip(ttl=2) / tcp("S"), NEW
     yield "short tcp", ip(proto=6) / Raw(b"\x9c\x41\x00\x50"), None
     yield "short icmp", ip(proto=1) / Raw(b"\x08\x00\x00"), None
     yield "bad header length", ip(ihl=4) / tcp("S"), None
@@ -436,6 +465,9 @@ def packets():
     yield "unreachable, quotes another sender", error(type=3) / foreign / TCPerror(sport=80, dport=40001), None
     fragment = IPerror(src=VIP, dst=CLIENT, frag=3, proto=6)
     yield "unreachable, quotes a later fragment", error(type=3, code=4) / fragment / Raw(bytes(8)), OLD
+    cut = lambda length: IP(src="10.9.9.9", dst=VIP, len=length) / ICMP(type=3, code=4)
+    yield "unreachable, quotes what lies behind its end", cut(51) / quoted / TCPerror(sport=80), None
+    yield "unreachable, quotes a fragment behind its end", cut(47) / fragment / Raw(bytes(8)), None
     yield "unreachable, quote cut short", error(type=3, code=4) / Raw(bytes(quoted)[:18]), None
 
 
@@ -487,6 +519,20 @@ def packets6():
     yield "listener report", ip() / ICMPv6MLReport(), None
     yield "short tcp", ip(nh=6) / Raw(b"\x9c\x41\x00\x50"), None
     yield "short icmp", ip(nh=58) / Raw(b"\x80\x00\x00"), None
+    yield "ack, padded", ip(plen=20) / tcp("A") / Raw(bytes(6)), OLD
+    yield "syn that ends within its header", ip(plen=13) / tcp("S"), None
+    yield "ack in the padding", ip(plen=0) / tcp("A"), None
+    yield "udp that ends within its ports", ip(plen=3) / udp(), None
+    yield "echo request that ends within its header", ip(plen=7) / ICMPv6EchoRequest(), None
+    yield "extension header in the padding", ip(plen=4) / IPv6ExtHdrDestOpt(options=[pad()]) / tcp("S"), None
+    split = IPv6ExtHdrFragment(m=1, id=9 << 16)
+    yield "tcp, first fragment with its flags in the padding", ip(plen=16) / split / tcp("A"), None
+    yield "udp, last fragment of nothing", ip(plen=8) / IPv6ExtHdrFragment(offset=9, nh=17, id=9) / body, None
+    big = IPv6ExtHdrHopByHop(options=[pad()])
+    yield "ack put together by the kernel", ip(plen=0) / big / tcp("A") / body, OLD
+    yield "ack with its last hop", ip(hlim=1) / tcp("A"), OLD
+    yield "syn with no hop left", ip(hlim=0) / tcp("S"), NEW
+    yield "syn with two hops left", ip(hlim=2) / tcp("S"), NEW
     yield "extension header cut short", ip(nh=60) / Raw(b"\x06"), None
     yield "version 5", ip(version=5) / tcp("S"), None
     error = IPv6(src="fd09::9", dst=VIP6)
@@ -551,7 +597,17 @@ def cases_of_addresses(world):
     for tos in (0, MARK << 2):
         packet = IP(src=client["address"], dst=VIP, tos=tos) / TCP(sport=40001, dport=TCP_PORT, flags="S")
         frame = Ether(bytes(ether(own, client["mac"]) / packet))
-        yield f"node as a client, tos {tos}", frame, outcome(world, frame, None, NEW)
+        # What carries the mark counts as bounced.
+        yield f"node as a client, tos {tos}", frame, outcome(world, frame, (client["index"], True) if tos else None, NEW)
+    if me != 1:
+        # The mark says that it was bounced, also of what claims to be P's own.
+        bounced = (1, True)
+        both = (("", IP(src=NODE[1]["address"], dst=VIP, tos=MARK << 2), 0x0800),
+                ("IPv6 ", IPv6(src=NODE[1]["address6"], dst=VIP6, tc=MARK << 2), 0x86DD))
+        for family, packet, kind in both:
+            frame = Ether(dst=own, src=NODE[1]["mac"], type=kind) / packet / TCP(sport=40001, dport=TCP_PORT, flags="S")
+            frame = Ether(bytes(frame))
+            yield f"{family}bounced, with the address of node 1", frame, outcome(world, frame, bounced, NEW)
     yield "virtual IP of another link", ether(own) / IP(src=CLIENT, dst=OTHER_LINK_VIP) / TCP(dport=TCP_PORT), PASS
     syn6 = IPv6(src=CLIENT6, dst=VIP6) / TCP(sport=40001, dport=TCP_PORT, flags="S")
     for name, destination in (("own", own), ("vmac", VMAC6), ("IPv4's vmac", VMAC), ("broadcast", BROADCAST),
@@ -598,6 +654,8 @@ def cases_of_arp(world):
     yield "request by a node", asks, arp_outcome(world, asks, False)
     unicast = Ether(bytes(Ether(dst=own, src=NODE[n]["mac"]) / ARP(op=1, pdst=VIP, **by_node)))
     yield "unicast request by a node", unicast, arp_outcome(world, unicast, False)
+    claims = Ether(bytes(Ether(dst=own, src=NODE[n]["mac"]) / ARP(op=1, hwsrc=CLIENT_MAC, psrc=NODE[n]["address"], pdst=VIP)))
+    yield "request sent on by a node, with its address", claims, arp_outcome(world, claims, True)
     group = Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=BROADCAST, psrc=CLIENT, pdst=VIP)
     yield "request with a group as sender", group, DROP
     announce = Ether(dst=BROADCAST, src=CLIENT_MAC) / ARP(op=1, hwsrc=CLIENT_MAC, psrc=VIP, pdst=VIP)
@@ -628,11 +686,24 @@ def cases_of_nd(world):
     yield "is it free", free, nd_outcome(world, free, False, names_asker=False)
     nameless = ask(own, option=None, to=VIP6)
     yield "unicast solicitation without option", nameless, nd_outcome(world, nameless, False, names_asker=False)
-    nonce = ask(group, option=by(CLIENT_MAC) / Raw(b"\x0e\x01abcdef"))
-    action, out = nd_outcome(world, nonce, False)
-    if action == "tx" and ICMPv6ND_NA in out:
-        out = out / Raw(b"\x0e\x01abcdef")
-    yield "solicitation with a nonce", nonce, (action, Ether(bytes(out)) if out is not None else None)
+    nonce = b"\x0e\x01abcdef"
+    frame = ask(group, option=by(CLIENT_MAC) / Raw(nonce))
+    yield "solicitation with a nonce", frame, nd_outcome(world, frame, False)
+    frame = ask(group, source="::", option=Raw(nonce))
+    yield "is it free, with a nonce", frame, nd_outcome(world, frame, False, names_asker=False)
+    answer = b"\x02\x01" + mac_bytes(STRANGER_MAC)
+    frame = ask(group, option=by(CLIENT_MAC) / Raw(answer))
+    yield "solicitation that names an answer", frame, nd_outcome(world, frame, False)
+    frame = ask(group, source="::", option=Raw(answer))
+    yield "is it free, naming an answer", frame, nd_outcome(world, frame, False, names_asker=False)
+    frame = ask(group, option=by(CLIENT_MAC) / Raw(nonce * 7))
+    yield "solicitation with eight options", frame, nd_outcome(world, frame, False)
+    yield "solicitation with nine options", ask(group, option=by(CLIENT_MAC) / Raw(nonce * 8)), DROP
+    yield "solicitation with half an option", ask(group, option=by(CLIENT_MAC) / Raw(nonce[:4])), DROP
+    short = ask(group, option=None)
+    short[IPv6].plen = 16
+    yield "solicitation without its target", Ether(bytes(short)), DROP
+    yield "is it free, asked of one", ask(own, source="::", option=None, to=VIP6), DROP
     n = 4 if me != 4 else 3
     sent_on = ask(own, src=NODE[n]["mac"], to=VIP6)
     yield "solicitation sent on by a node", sent_on, nd_outcome(world, sent_on, True)

@@ -16,10 +16,11 @@
 //!   a connected socket left from when the client was its own, and a datagram has no SYN that tells. So may any other
 //!   node: two of them that took the same datagram would be two acceptors of one flow. Activate waits until P's connected
 //!   sockets are drained or given up; from then on datagrams are C's alone.
-//! - There is no hop count; three rules end every walk (after three forwards at most, checked over all
-//!   mixtures of table versions). A third node never sends on what a node sent on. C never returns to P what
-//!   P sent on: unmarked, it comes from P's older table, in which C is P's peer the other way round. P
-//!   returns to C what C sent on only once: C marks nothing, unless its table is from before a reboot.
+//! - Three rules end every walk (after three forwards at most, checked over all mixtures of table versions). A third
+//!   node never sends on what a node sent on. C never returns to P what P sent on: unmarked, it comes from P's older
+//!   table, in which C is P's peer the other way round. P returns to C what C sent on only once: C marks nothing, unless
+//!   its table is from before a reboot. Who sent a frame on is known by its MAC ([`sender`]); where something between the
+//!   nodes changes that, the packet's own count of hops ends the walk ([`crate::rewrite`]).
 //! - TCP fragments whose first one is not known ([`crate::fragment`]) have no ports to look a socket up by, and never
 //!   carry a SYN: in an open change they belong to P.
 //! - In flood mode every node has the frame already. Nobody sends anything on but P the new flows it
@@ -109,6 +110,20 @@ pub fn decide(question: &Question, env: &impl Env) -> Verdict {
                 Verdict::Drop(Reason::LeaseExpired)
             }
         }
+    }
+}
+
+/// Who sent a frame on, given the node whose MAC it came from and whether the packet's source is that node's own address.
+/// A node that uses a service as an ordinary client does so from there. What carries the mark was bounced, whatever source
+/// it claims: taken for a new question it would be sent back, and bounced, without end. (So what a node itself sends with
+/// the code point of the mark is taken for a bounce too, and may be dropped.)
+#[inline(always)]
+#[must_use]
+pub fn sender(by: Option<(NodeIndex, bool)>, marked: bool) -> Sender {
+    match by {
+        None => Sender::Direct,
+        Some((_, own)) if own && !marked => Sender::Direct,
+        Some((node, _)) => Sender::Node { node, marked },
     }
 }
 

@@ -1,7 +1,7 @@
 //! One frame from its bytes to the verdict: parse, look up, decide.
 
 use crate::bytes::{Bytes, mac_number};
-use crate::decide::{Env, Question, decide};
+use crate::decide::{Env, Question, decide, sender};
 use crate::flow::{Address, Family, Flow};
 use crate::fragment::{self, Fragments};
 use crate::layout::{LINKS, Port, Slot, Vip};
@@ -88,13 +88,21 @@ fn judge_packet(
 ) -> Result<Verdict, Reason> {
     let vip = reading.vip(slot);
     let flow = reading.flow(vip).ok_or(Reason::Malformed)?;
-    let from = from(slot, ingress.link, reading.sender, &reading.source(), is_marked(reading.class()));
+    let by = by(slot, ingress.link, reading.sender, &reading.source());
     let dst = dst(reading.to, ingress.port, vip);
-    decided(slot, ingress, vip, &flow, from, dst, env)
+    let from = sender(by, is_marked(reading.class()));
+    match decided(slot, ingress, vip, &flow, from, dst, env)? {
+        Verdict::Forward { .. } if reading.hops() < HOPS_LEFT => Err(Reason::HopLimit),
+        verdict => Ok(verdict),
+    }
 }
 
+/// A packet that may make only one hop more is sent on to nobody: it would arrive with none.
+const HOPS_LEFT: u8 = 2;
+
 /// As [`judge_arp`], in IPv6. The first question goes to a group of its own, which for us is everybody. One that was
-/// sent on can only be answered when it names its sender.
+/// sent on can only be answered when it names its sender; one without a name is the node's own if it comes from its
+/// address.
 #[inline(always)]
 fn judge_solicitation(
     slot: &Slot,
@@ -109,18 +117,18 @@ fn judge_solicitation(
     if solicitation.source == target {
         return Ok(Verdict::Pass);
     }
-    let from =
-        match (from(slot, ingress.link, ethernet.source, &solicitation.source, false), solicitation.link) {
-            (Sender::Node { .. }, Some(link)) if link == ethernet.source => Sender::Direct,
-            (Sender::Node { .. }, None) => return Err(Reason::FromNode),
-            (from, _) => from,
-        };
+    let by = match (by(slot, ingress.link, ethernet.source, &solicitation.source), solicitation.link) {
+        (Some((node, _)), Some(link)) => Some((node, link == ethernet.source)),
+        (Some((_, false)), None) => return Err(Reason::FromNode),
+        (by, _) => by,
+    };
     // RFC 2464 §7.
     let group = ethernet.destination & 0xffff == 0x3333;
     let dst = if group { Dst::Broadcast } else { dst(ethernet.destination, ingress.port, vip) };
-    decided(slot, ingress, vip, &solicitation.flow(), from, dst, env)
+    decided(slot, ingress, vip, &solicitation.flow(), sender(by, false), dst, env)
 }
 
+/// What a node asks itself names the MAC that it comes from; what it sends on names the asker's.
 #[inline(always)]
 fn judge_arp(
     slot: &Slot,
@@ -134,9 +142,9 @@ fn judge_arp(
     if arp.sender_mac & 1 != 0 {
         return Err(Reason::Malformed);
     }
-    let from = from(slot, ingress.link, ethernet.source, &Address::v4(arp.sender), false);
+    let by = slot.owner_of_mac(ethernet.source).map(|node| (node, arp.sender_mac == ethernet.source));
     let dst = dst(ethernet.destination, ingress.port, vip);
-    decided(slot, ingress, vip, &arp.flow(), from, dst, env)
+    decided(slot, ingress, vip, &arp.flow(), sender(by, false), dst, env)
 }
 
 #[inline(always)]
@@ -167,16 +175,16 @@ fn decided(
     }
 }
 
-/// A node that uses a service as an ordinary client does so from its own address.
+/// The node that a frame came from, and whether the packet's source is that node's own address.
 #[inline(always)]
-fn from(slot: &Slot, link: u8, sender: u64, source: &Address, marked: bool) -> Sender {
-    let Some(node) = slot.owner_of_mac(sender) else { return Sender::Direct };
+fn by(slot: &Slot, link: u8, sender: u64, source: &Address) -> Option<(NodeIndex, bool)> {
+    let node = slot.owner_of_mac(sender)?;
     let known = slot.node(link, node);
     let own = match source.family() {
         Family::V4 => known.address4 == source.low(),
         Family::V6 => Address::v6(known.address6) == *source,
     };
-    if own { Sender::Direct } else { Sender::Node { node, marked } }
+    Some((node, own))
 }
 
 #[inline(always)]

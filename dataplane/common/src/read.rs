@@ -42,7 +42,9 @@ pub struct Reading {
     protocol: u16,
     kind: u16,
     /// DSCP and ECN.
-    class: u16,
+    class: u8,
+    /// As the header says.
+    hops: u8,
     ethertype: u16,
     tags: u16,
     vlan: Vlan,
@@ -62,7 +64,8 @@ impl Reading {
             service_port: flow.service_port,
             protocol: u16::from(flow.protocol),
             kind: flow.kind as u16,
-            class: u16::from(header.class),
+            class: header.class,
+            hops: header.hops,
             ethertype: ethernet.ethertype,
             tags: ethernet.tags as u16,
             vlan: ethernet.vlan,
@@ -103,7 +106,13 @@ impl Reading {
     /// DSCP and ECN.
     #[inline(always)]
     pub(crate) fn class(&self) -> u8 {
-        self.class as u8
+        self.class
+    }
+
+    /// How many hops the packet may still make.
+    #[inline(always)]
+    pub(crate) fn hops(&self) -> u8 {
+        self.hops
     }
 
     /// A fragment of these ports is a frame of its flow.

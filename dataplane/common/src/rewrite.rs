@@ -1,11 +1,15 @@
 //! What a verdict does to the frame, and the mark of a bounce.
+//!
+//! A packet that is sent on may make one hop less. The decision ends every walk by itself, knowing by its MAC which node
+//! a frame comes from; where something between the nodes writes another one (a bond that balances what it sends, or an
+//! interface whose MAC was changed and not yet made known) only this does.
 
 use crate::bytes::{BytesMut, Window, mac_bytes};
 use crate::flow::Address;
 use crate::judge::Ingress;
 use crate::layout::Slot;
 use crate::parse::{Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Solicitation};
-use crate::verdict::{Mode, Verdict};
+use crate::verdict::{Course, Mode, Verdict};
 
 /// The mark of a bounce: DSCP 000011.
 ///
@@ -37,58 +41,73 @@ pub fn rewrite(
         Verdict::Accept(_) => {
             frame.set(0, ingress.port.mac)?;
             frame.set(6, ingress.port.proof)?;
-            set_mark(ethernet, frame, false)
+            set_mark(ethernet, frame, false, 0)
         }
         Verdict::Forward { node, course } => {
             frame.set(0, slot.node(ingress.link, *node).mac)?;
             frame.set(6, ingress.port.mac)?;
-            set_mark(ethernet, frame, course.marked())
+            match course {
+                // Neighbour discovery goes with all its hops left or not at all (RFC 4861 §7.1.1).
+                Course::Solicitation => Some(()),
+                Course::Owner | Course::Previous | Course::Bounce => {
+                    set_mark(ethernet, frame, course.marked(), 1)
+                }
+            }
         }
         Verdict::Answer => answer(slot, ingress, ethernet, frame),
     }
 }
 
-/// Sets or removes the mark of a packet, without touching the two ECN bits. A code point other than the mark is only
-/// changed by setting it.
+/// Sets or removes the mark of a packet, without touching the two ECN bits, and takes `hops` from those it may still
+/// make. A code point other than the mark is only changed by setting it.
 #[inline(always)]
-fn set_mark(ethernet: &Ethernet, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+fn set_mark(ethernet: &Ethernet, frame: &mut (impl BytesMut + ?Sized), marked: bool, hops: u8) -> Option<()> {
     match ethernet.ethertype {
-        ETHERTYPE_IPV4 => set_mark4(ethernet.payload(), frame, marked),
-        ETHERTYPE_IPV6 => set_mark6(ethernet.payload(), frame, marked),
+        ETHERTYPE_IPV4 => set_mark4(ethernet.payload(), frame, marked, hops),
+        ETHERTYPE_IPV6 => set_mark6(ethernet.payload(), frame, marked, hops),
         _ => Some(()),
     }
 }
 
 /// Updates the header checksum (RFC 1624, equation 3).
 #[inline(always)]
-fn set_mark4(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
+fn set_mark4(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool, hops: u8) -> Option<()> {
     let header = frame.window::<12>(start)?;
     let (version, class) = (header.u8::<0>(), header.u8::<1>());
-    if is_marked(class) == marked {
+    let (left, protocol) = (header.u8::<8>(), header.u8::<9>());
+    if is_marked(class) == marked && hops == 0 {
         return Some(());
     }
-    let after = [version, with_mark(class, marked)];
+    let (first, fifth) = ([version, with_mark(class, marked)], [left.saturating_sub(hops), protocol]);
     let mut checksum = Checksum::of(header.u16::<10>());
-    checksum.replace([version, class], after);
-    frame.set(start, after)?;
+    checksum.replace([version, class], first);
+    checksum.replace([left, protocol], fifth);
+    frame.set(start, first)?;
+    frame.set(start + 8, fifth)?;
     frame.set(start + 10, checksum.bytes())
 }
 
-/// The class lies across two bytes, and no checksum covers it.
+/// The class lies across two bytes, and no checksum covers it or the hop limit.
 #[inline(always)]
-fn set_mark6(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool) -> Option<()> {
-    let first = frame.window::<2>(start)?.u16::<0>();
+fn set_mark6(start: usize, frame: &mut (impl BytesMut + ?Sized), marked: bool, hops: u8) -> Option<()> {
+    let header = frame.window::<8>(start)?;
+    let (first, left) = (header.u16::<0>(), header.u8::<7>());
     let class = (first >> 4) as u8;
-    if is_marked(class) == marked {
+    if is_marked(class) == marked && hops == 0 {
         return Some(());
     }
     let class = u16::from(with_mark(class, marked));
-    frame.set(start, (first & 0xf00f | class << 4).to_be_bytes())
+    frame.set(start, (first & 0xf00f | class << 4).to_be_bytes())?;
+    frame.set(start + 7, [left.saturating_sub(hops)])
 }
 
 #[inline(always)]
 fn with_mark(class: u8, marked: bool) -> u8 {
-    class & 0b11 | if marked { MARK << 2 } else { 0 }
+    match (is_marked(class), marked) {
+        (_, true) => class & 0b11 | MARK << 2,
+        (true, false) => class & 0b11,
+        (false, false) => class,
+    }
 }
 
 /// An Internet checksum that follows changes of what it covers (RFC 1624, equation 3).
@@ -172,8 +191,9 @@ fn named(slot: &Slot, ingress: &Ingress<'_>, target: &Address) -> Option<[u8; 6]
 const ALL_NODES: Address = Address::v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
-/// A solicitation becomes an advertisement (RFC 4861 §4.4) in place: the option that named the asker names the answer.
-/// A question without such an option gets an answer without one; its asker knows the address it asked at.
+/// A solicitation becomes an advertisement (RFC 4861 §4.4) in place: its first option becomes the one that names the answer,
+/// and whatever else its asker wrote behind is cut off, so that no advertisement of ours names anybody else. A question
+/// without options gets an answer without one; its asker knows the address it asked at. A wrong checksum stays wrong.
 #[inline(always)]
 fn advertise(
     slot: &Slot,
@@ -210,11 +230,32 @@ fn advertise(
     frame.set(start + 24, to)?;
     frame.set(icmp_at, [136, 0])?;
     frame.set(icmp_at + 4, flags)?;
-    if let Some(link) = asked.link {
-        checksum.replace([1, 1], [2, 1]);
-        checksum.replace_all(&mac_bytes(link), &mac);
-        frame.set(icmp_at + 24, [2, 1])?;
-        frame.set(icmp_at + 26, mac)?;
+    if asked.options > 0 {
+        name(frame, start, &mac, asked.options, &mut checksum)?;
     }
     frame.set(icmp_at + 2, checksum.bytes())
+}
+
+/// Puts the option with `mac` in the place of all `options`.
+#[inline(always)]
+fn name(
+    frame: &mut (impl BytesMut + ?Sized),
+    start: usize,
+    mac: &[u8; 6],
+    options: usize,
+    checksum: &mut Checksum,
+) -> Option<()> {
+    let [a, b, c, d, e, f] = *mac;
+    let only = [2, 1, a, b, c, d, e, f];
+    let at = start + Solicitation::OPTIONS_AT;
+    let length = Solicitation::LENGTH + 8;
+    checksum.replace((length + 8 * (options as u16 - 1)).to_be_bytes(), length.to_be_bytes());
+    for index in 0..Solicitation::OPTIONS {
+        if index < options {
+            let former = frame.window::<8>(at + 8 * index)?.word::<0>().to_ne_bytes();
+            checksum.replace_all(&former, if index == 0 { &only } else { &[0; 8] });
+        }
+    }
+    frame.set(at, only)?;
+    frame.set(start + 4, length.to_be_bytes())
 }

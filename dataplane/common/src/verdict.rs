@@ -292,6 +292,8 @@ coded! {
         LeaseExpired = 33,
         /// More IPv6 extension headers than are looked through.
         Extensions = 34,
+        /// It would have to be sent on, and its time to live or hop limit is used up.
+        HopLimit = 35,
     }
 }
 
@@ -324,6 +326,7 @@ impl Reason {
             Self::Duplicate => "duplicate",
             Self::NoPeer => "no_peer",
             Self::LeaseExpired => "lease_expired",
+            Self::HopLimit => "hop_limit",
         }
     }
 
@@ -355,7 +358,8 @@ impl Reason {
             Self::Duplicate => "dropped: copy of a frame that came directly",
             Self::NoPeer => "dropped: the other node is not on this link",
             Self::LeaseExpired => "dropped: no valid lease",
+            Self::HopLimit => "dropped: to be sent on, but its hop limit is used up",
         }
     }
 }
-const _: () = assert!(Reason::LeaseExpired as u32 >= 32 && (Reason::Extensions as u32) < REASONS);
+const _: () = assert!(Reason::LeaseExpired as u32 >= 32 && (Reason::HopLimit as u32) < REASONS);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use farm_common::decide::{Env, Question, decide};
+use farm_common::decide::{Env, Question, decide, sender};
 use farm_common::flow::{Address, Flow, Kind, protocol};
 use farm_common::layout::Entry;
 use farm_common::verdict::{BootTime, Course, Dst, Mode, NodeIndex, Phase, Reason, Sender, Socket, Verdict};
@@ -100,18 +100,24 @@ struct World<'a> {
     views: &'a [usize],
     /// Nodes without a valid lease.
     closed: &'a [usize],
+    /// The node whose own address every packet has as its source; `None`: a client's.
+    claims: Option<usize>,
     mode: Mode,
     decider: Decider,
 }
 
 impl World<'_> {
-    fn judge(&self, node: usize, packet: Packet, from: Sender, dst: Dst) -> Verdict {
+    /// What `node` does with a frame that the node in `by` sent on, marked or not.
+    fn judge(&self, node: usize, packet: Packet, by: Option<(usize, bool)>, dst: Dst) -> Verdict {
+        let entry = self.history[self.views[node]];
+        let marked = by.is_some_and(|(_, marked)| marked);
+        let by = by.map(|(by, _)| (index(by), self.claims == Some(by)));
         let question = Question {
             flow: packet.flow(),
-            entry: self.history[self.views[node]],
+            entry,
             me: index(node),
             mode: self.mode,
-            from,
+            from: sender(by, marked),
             dst,
             deadline: BootTime(10),
         };
@@ -130,16 +136,16 @@ impl World<'_> {
 
     fn follow(&self, packet: Packet, entry: usize, walk: &mut Walk) {
         let first = if self.mode == Mode::Flood { Dst::VMac } else { Dst::Own };
-        let (mut node, mut from, mut dst) = (entry, Sender::Direct, first);
+        let (mut node, mut by, mut dst) = (entry, None, first);
         for forwards in 0.. {
             walk.forwards = walk.forwards.max(forwards);
             if forwards > 4 * FORWARDS {
                 return;
             }
-            match self.judge(node, packet, from, dst) {
+            match self.judge(node, packet, by, dst) {
                 Verdict::Accept(_) => return walk.accepted.push(node),
                 Verdict::Forward { node: next, course } => {
-                    from = Sender::Node { node: index(node), marked: course.marked() };
+                    by = Some((node, course.marked()));
                     (node, dst) = (usize::from(next.0) - 1, Dst::Own);
                 }
                 Verdict::Drop(_) => return,
@@ -233,6 +239,11 @@ fn losers(history: &[Entry], activate: usize) -> Vec<(usize, usize)> {
     (first..activate).map(|version| (owner(&history[version - 1]), version)).collect()
 }
 
+/// Whose address a packet may have as its source.
+fn claimed(nodes: usize) -> impl Iterator<Item = Option<usize>> {
+    (0..nodes).map(Some).chain([None])
+}
+
 const NEW: [Sort; 5] = [SYN, DATAGRAM, DATAGRAM_ERROR, ECHO, DATAGRAM_FRAGMENT];
 
 /// Can this node hold sockets of the bucket, given how far everybody is?
@@ -269,10 +280,12 @@ fn check_planned(owners: &[usize], nodes: usize, decider: Decider) -> Result<usi
     let all = vectors(nodes, &history, |views| gated(&history, views));
     for views in &all {
         for mode in [Mode::Directed, Mode::Flood] {
-            let world = World { history: &history, views, closed: &[], mode, decider };
-            one_acceptor(&world)?;
-            for entry in 0..nodes {
-                check_vector(&world, entry)?;
+            for claims in claimed(nodes) {
+                let world = World { history: &history, views, closed: &[], claims, mode, decider };
+                one_acceptor(&world)?;
+                for entry in 0..nodes {
+                    check_vector(&world, entry)?;
+                }
             }
         }
     }
@@ -325,11 +338,11 @@ fn one_acceptor(world: &World) -> Result<(), String> {
         expect(world, Packet::New(sort), entry, |walk| walk.accepted.len() <= 1)?;
         acceptors.extend(world.walk(Packet::New(sort), entry).accepted);
     }
-    let World { views, mode, .. } = world;
+    let World { views, mode, claims, .. } = world;
     if acceptors.len() <= 1 {
         Ok(())
     } else {
-        Err(format!("views {views:?}, {mode:?}: {acceptors:?} accept"))
+        Err(format!("views {views:?}, {mode:?}, {claims:?}: {acceptors:?} accept"))
     }
 }
 
@@ -338,8 +351,8 @@ fn expect(world: &World, packet: Packet, entry: usize, good: impl Fn(&Walk) -> b
     if good(&walk) && walk.forwards <= FORWARDS {
         return Ok(());
     }
-    let World { views, mode, .. } = world;
-    Err(format!("views {views:?}, {mode:?}, {packet:?} entering at {entry}: {walk:?}"))
+    let World { views, mode, claims, .. } = world;
+    Err(format!("views {views:?}, {mode:?}, {claims:?}, {packet:?} entering at {entry}: {walk:?}"))
 }
 
 /// New flows have at most one acceptor and no walk loops, whatever has rebooted or lost its lease.
@@ -351,8 +364,9 @@ fn check_fenced(history: &[Entry], nodes: usize, decider: Decider) -> Result<usi
         count += all.len();
         for views in &all {
             for mode in [Mode::Directed, Mode::Flood] {
-                let world = World { history, views, closed: &closed, mode, decider };
-                one_acceptor(&world)?;
+                for claims in claimed(nodes) {
+                    one_acceptor(&World { history, views, closed: &closed, claims, mode, decider })?;
+                }
             }
         }
     }
@@ -409,7 +423,8 @@ fn reboots_and_lost_leases_never_make_a_second_acceptor() {
 fn a_client_of_a_dead_previous_owner_is_served_after_activate() {
     let history = planned(&[0, 1]);
     for mode in [Mode::Directed, Mode::Flood] {
-        let world = World { history: &history, views: &[0, 3, 3], closed: &[0], mode, decider: real };
+        let world =
+            World { history: &history, views: &[0, 3, 3], closed: &[0], claims: None, mode, decider: real };
         for sort in NEW {
             assert_eq!(world.walk(Packet::New(sort), 1).accepted, [1]);
             assert_eq!(world.walk(Packet::New(sort), 2).accepted, [1]);
@@ -423,7 +438,8 @@ fn a_client_of_a_dead_previous_owner_is_served_after_activate() {
 fn a_closed_change_serves_only_sockets() {
     let history = [entry(Phase::MoveClosed, Some(0), 2)];
     for mode in [Mode::Directed, Mode::Flood] {
-        let world = World { history: &history, views: &[0, 0, 0], closed: &[], mode, decider: real };
+        let world =
+            World { history: &history, views: &[0, 0, 0], closed: &[], claims: None, mode, decider: real };
         for node in 0..3 {
             for sort in NEW {
                 assert_eq!(world.walk(Packet::New(sort), node).accepted, []);

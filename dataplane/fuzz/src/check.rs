@@ -93,7 +93,7 @@ struct Judged<'a> {
 
 type Property = fn(&Judged<'_>) -> bool;
 
-const PROPERTIES: [(&str, Property); 13] = [
+const PROPERTIES: [(&str, Property); 14] = [
     ("the same frame has the same verdict", |it| it.again()),
     ("what is for no virtual IP passes, and nothing else", |it| it.passes_foreign()),
     ("nothing is acted on without a lease or a link", |it| it.closed()),
@@ -103,7 +103,10 @@ const PROPERTIES: [(&str, Property); 13] = [
     ("what is acted on is for a service", |it| it.served()),
     ("an accepted frame carries the proof and no mark", |it| it.accepted()),
     ("a forwarded frame goes to another node, marked when bounced", |it| it.forwarded()),
-    ("a packet changes in MACs, mark and checksum only, and the checksum stays right", |it| it.marked()),
+    ("a packet changes in MACs, mark, hops and checksum only, and the checksum stays right", |it| {
+        it.marked()
+    }),
+    ("what is sent on has one hop less, and one left", |it| it.a_hop_less()),
     ("an answer answers its question", |it| it.answered()),
     ("a part of a frame fares no better than the whole", |it| it.cut()),
     ("in flood mode one node acts", |it| it.alone()),
@@ -215,17 +218,33 @@ impl Judged<'_> {
             return true;
         }
         let may: &[(usize, u8)] = match before[12..14] {
-            [0x08, 0x00] => &[(15, 0xfc), (24, 0xff), (25, 0xff)],
-            [0x86, 0xdd] => &[(14, 0x0f), (15, 0xc0)],
+            [0x08, 0x00] => &[(15, 0xfc), (22, 0xff), (24, 0xff), (25, 0xff)],
+            [0x86, 0xdd] => &[(14, 0x0f), (15, 0xc0), (21, 0xff)],
             _ => &[],
         };
         let allowed = |at: usize| may.iter().find(|(byte, _)| *byte == at).map_or(0, |(_, bits)| *bits);
         let kept = (12..before.len()).all(|at| (before[at] ^ after[at]) & !allowed(at) == 0);
-        let cleared = marked(before) || marked(after) || before[12..] == after[12..];
+        let cleared = marked(before) || marked(after) || before[12..16] == after[12..16];
         let right = before[12..14] != [8, 0]
             || header_sum(before) != Some(0xffff)
             || header_sum(after) == Some(0xffff);
         before.len() == after.len() && kept && cleared && right
+    }
+
+    fn a_hop_less(&self) -> bool {
+        let left = |frame: &[u8]| match frame.get(12..14) {
+            Some([0x08, 0x00]) => frame.get(22).copied(),
+            Some([0x86, 0xdd]) => frame.get(21).copied(),
+            _ => None,
+        };
+        let (before, after) = (left(self.before), left(self.after));
+        match self.verdict {
+            Verdict::Forward { course: Course::Owner | Course::Previous | Course::Bounce, .. } => {
+                after.is_some_and(|left| left > 0) && before == after.map(|left| left + 1)
+            }
+            Verdict::Accept(_) | Verdict::Forward { course: Course::Solicitation, .. } => before == after,
+            Verdict::Answer | Verdict::Pass | Verdict::Drop(_) => true,
+        }
     }
 
     fn answered(&self) -> bool {
@@ -310,12 +329,20 @@ fn advertisement(before: &[u8], after: &[u8], target: [u8; 16], mac: [u8; 6]) ->
     let (asker, to) = (&before[22..38], &after[38..54]);
     let nobody = asker == [0; 16];
     let flags = if nobody { 0x20 } else { 0x60 };
+    let lawful = before[21] == 255 && before[55] == 0 && (!nobody || before[38] == 0xff);
     let heard = if nobody { to[..2] == [0xff, 2] && to[15] == 1 } else { to == asker };
-    let length = u16::from_be_bytes([before[18], before[19]]);
-    let option = length >= 32 && before.get(78..80) == Some(&[1, 1]);
-    let named =
-        if option { after[78..80] == [2, 1] && after[80..86] == mac } else { after[78..] == before[78..] };
+    // Of the options one is left, with our answer; the packet ends behind it.
+    let length = |frame: &[u8]| u16::from_be_bytes([frame[18], frame[19]]);
+    let named = match length(before) {
+        24 => length(after) == 24 && after[78..] == before[78..],
+        _ => {
+            length(after) == 32
+                && after[78..80] == [2, 1]
+                && after[80..86] == mac
+                && after[86..] == before[86..]
+        }
+    };
     let right = icmp6_sum(before) != Some(0xffff) || icmp6_sum(after) == Some(0xffff);
     let fields = after[54] == 136 && after[58] == flags && after[22..38] == target && after[62..78] == target;
-    fields && heard && named && right
+    lawful && fields && heard && named && right
 }

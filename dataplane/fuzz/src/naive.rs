@@ -135,6 +135,9 @@ impl<'a> Packet<'a> {
         let length = usize::from(header[0] & 0xf) * 4;
         let fragment = u16::from_be_bytes([header[6], header[7]]);
         let sound = header[0] >> 4 == 4 && length >= 20;
+        // Nothing belongs to it beyond its total length, unless the kernel made it too long to say.
+        let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let packet = if total == 0 { packet } else { &packet[..total.min(packet.len())] };
         let payload = packet.get(length..).filter(|_| sound)?;
         let (fragment_offset, more_fragments) = (fragment & 0x1fff, fragment & 0x2000 != 0);
         Some(Self { protocol: header[9], fragment_offset, more_fragments, payload })
@@ -145,6 +148,12 @@ impl<'a> Packet<'a> {
         if header[0] >> 4 != 6 {
             return None;
         }
+        // The length counts what follows the header. A jumbogram, which begins with hop-by-hop options, has none here.
+        let length = usize::from(header[4]) << 8 | usize::from(header[5]);
+        let payload = match (length, header[6]) {
+            (0, 0) => payload,
+            _ => &payload[..length.min(payload.len())],
+        };
         let mut it = Self { protocol: header[6], fragment_offset: 0, more_fragments: false, payload };
         while matches!(it.protocol, 0 | 43 | 44 | 60 | 135) && it.fragment_offset == 0 {
             it = it.behind_extension()?;

@@ -88,7 +88,7 @@ fn a_forgotten_checksum_is_found() {
         },
         ..REAL
     };
-    let expected = "a packet changes in MACs, mark and checksum only, and the checksum stays right";
+    let expected = "a packet changes in MACs, mark, hops and checksum only, and the checksum stays right";
     assert_eq!(breach(&subject), expected);
 }
 

@@ -49,6 +49,7 @@ fn verdict(reason: Reason) -> &'static str {
         | Reason::NoSocket
         | Reason::Duplicate
         | Reason::NoPeer
-        | Reason::LeaseExpired => "drop",
+        | Reason::LeaseExpired
+        | Reason::HopLimit => "drop",
     }
 }

@@ -16,10 +16,15 @@ use crate::verdict::Reason;
 pub struct Header {
     /// Where the payload starts in the frame.
     pub payload: usize,
+    /// Where the packet ends, as its header says: behind it there may be padding, which the stack cuts off. The frame may
+    /// end before, and does for its linear part.
+    pub end: usize,
     /// Version of the protocol.
     pub family: Family,
     /// Type of service (IPv4) or traffic class (IPv6): DSCP and ECN.
     pub class: u8,
+    /// Time to live (IPv4) or hop limit (IPv6).
+    pub hops: u8,
     /// Protocol of the payload.
     pub protocol: u8,
     /// Offset of this fragment in units of eight bytes.
@@ -61,10 +66,14 @@ impl Header {
         }
     }
 
-    /// The `N` bytes at the start of the payload.
+    /// The `N` bytes at the start of the payload. They lie in the packet, and with them all headers before.
     #[inline(always)]
     fn head<const N: usize, B: Bytes + ?Sized>(&self, frame: &B) -> Result<B::Window<N>, Reason> {
-        frame.window::<N>(self.start()).ok_or(Reason::Malformed)
+        let start = self.start();
+        if start + N > self.end {
+            return Err(Reason::Malformed);
+        }
+        frame.window::<N>(start).ok_or(Reason::Malformed)
     }
 
     #[inline(always)]
@@ -86,7 +95,7 @@ impl Header {
     /// from hiding in one.
     #[inline(always)]
     fn fragment(&self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
-        // Nothing else shows that the headers end in the frame.
+        // Nothing else shows that the headers end in the packet.
         self.head::<1, _>(frame)?;
         match (self.protocol, self.fragment_offset) {
             (protocol::TCP, 0) if opens(self.head::<TCP, _>(frame)?) => Err(Reason::FragmentedSyn),
@@ -130,6 +139,8 @@ impl Header {
     /// has no ports: it goes by address, as the fragments of its answers do.
     #[inline(always)]
     fn error(&self, quoted: Self, frame: &(impl Bytes + ?Sized)) -> Result<Flow, Reason> {
+        // Routers quote the beginning of a packet, with the length that it had.
+        let quoted = Self { end: self.end, ..quoted };
         if quoted.source != self.destination {
             return Err(Reason::Malformed);
         }
@@ -139,6 +150,10 @@ impl Header {
             number if number == self.icmp() => (number, (0, 0)),
             _ => return Err(Reason::Protocol),
         };
+        // Without ports nothing else shows that the quoted header is part of the error.
+        if quoted.start() > self.end {
+            return Err(Reason::Malformed);
+        }
         Ok(Flow {
             client: quoted.destination,
             vip: self.destination,

@@ -32,10 +32,20 @@ pub fn ipv4(frame: &(impl Bytes + ?Sized), start: usize) -> Result<Header, Reaso
         source: Address::v4(header.four::<12>()),
         destination: Address::v4(header.four::<16>()),
         class: header.u8::<1>(),
+        hops: header.u8::<8>(),
         protocol: header.u8::<9>(),
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment & 0x2000 != 0,
         id: header.u16::<4>().into(),
         payload: start + length,
+        end: end(start, header.u16::<2>()),
     })
+}
+
+/// Where a packet ends whose header, at `start`, says so. Length 0 is 64 KiB, beyond all headers: it stands in what the
+/// kernel has put together from segments and is longer than that, which a filter behind the driver may see. Any other
+/// packet of length 0 the stack drops. (Without a branch, of which the verifier would follow both sides to the end.)
+#[inline(always)]
+fn end(start: usize, length: u16) -> usize {
+    start + usize::from(length.wrapping_sub(1)) + 1
 }

@@ -37,13 +37,25 @@ pub fn ipv6<const MOST: usize>(frame: &(impl Bytes + ?Sized), start: usize) -> R
         source: Address::of_words(fixed.words::<8>()),
         destination: Address::of_words(fixed.words::<24>()),
         class: (first >> 4) as u8,
+        hops: fixed.u8::<7>(),
         protocol: fixed.u8::<6>(),
         fragment_offset: 0,
         more_fragments: false,
         id: 0,
         payload: (start + HEADER) & OFFSETS,
+        end: end(start, fixed.u16::<4>(), fixed.u8::<6>()),
     };
     extensions::<MOST>(frame, header)
+}
+
+/// Where a packet ends whose header, at `start`, has this payload length and next header. As for the stack, length 0
+/// before hop-by-hop options says nothing, here: 64 KiB, beyond all headers. So begin jumbograms (RFC 2675), which the
+/// kernel also makes of segments. (Without a branch, as in IPv4.)
+#[inline(always)]
+fn end(start: usize, length: u16, next: u8) -> usize {
+    let both = u32::from(next) << 16 | u32::from(length);
+    let jumbo = both.wrapping_sub(1) >> 8 & 0x1_0000;
+    start + HEADER + (usize::from(length) | jumbo as usize)
 }
 
 /// Skips extension headers. A fragment that is not the first ends with its fragment header; one that is whole (an

@@ -1,4 +1,5 @@
-//! Frame bytes to headers. Reads nothing twice and trusts no length field.
+//! Frame bytes to headers. Reads nothing twice, and nothing behind the end of the frame or of the packet in it: padding
+//! says nothing, as for the stack, which cuts it off.
 //!
 //! | module | what |
 //! |---|---|
