@@ -3,6 +3,7 @@
 //! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
+mod macs;
 mod part;
 mod stay;
 
@@ -246,6 +247,7 @@ impl Member {
         tasks.spawn(self.modules.clone().run(self.clone()));
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());
+        tasks.spawn(self.clone().follow_macs());
         for link in 0..self.config.links.len() {
             let member = self.clone();
             let watcher = node::DuplicatesWatcher {

@@ -12,9 +12,16 @@ use farm_lab::witness::{
 };
 use farm_lab::{FIRST_VIP, FIRST_VIP6, Family, Mode, Network, Place, Status, WEB_MODULE, shell};
 use farm_tests::farm::{Farm, LIMIT, Service};
+use farm_tests::talk::{Servers, Talk, Talking};
 
 /// A service whose buckets are those of addresses, as those of who asks are.
 const BY_ADDRESS: u16 = 7001;
+/// A service whose buckets are those of ports.
+const TALKED: u16 = 7003;
+/// So many that every node holds some.
+const TALKS: u16 = 40;
+/// Others than those of the connections before.
+const FIRST_NEW_PORT: u16 = 22_000;
 /// How often the new one tells it.
 const TIMES: usize = 3;
 /// Echo requests after the change, none of which is sent on.
@@ -167,4 +174,64 @@ fn ping(farm: &Farm, source: IpAddr, vip: IpAddr, count: &str) -> Result<()> {
 fn sent_on(farm: &Farm, nodes: &[Place]) -> Result<u64> {
     let counts = nodes.iter().map(|node| farm.counter(*node, "forward_owner"));
     counts.sum::<Result<u64>>()
+}
+
+#[test]
+fn a_node_whose_mac_changes_stays_reachable() -> Result<()> {
+    readdressed("mac", FIRST_VIP)
+}
+
+#[test]
+fn a_node_whose_mac_changes_stays_reachable_by_ipv6() -> Result<()> {
+    readdressed("mac-6", FIRST_VIP6)
+}
+
+/// Locally administered, and nobody's in a lab.
+const OTHER_MAC: [u8; 6] = [2, 0xee, 0, 0, 0, 2];
+
+/// As when a bond fails over: the others send on to the new MAC, and whoever had the old one for the virtual IP is told.
+fn readdressed(prefix: &str, vip: IpAddr) -> Result<()> {
+    let two = Place::Node(2);
+    let farm = Farm::on(prefix, Mode::Directed, vip)?;
+    let by_port = Service::tcp(vip, TALKED);
+    let by_address = Service::udp(vip, BY_ADDRESS);
+    farm.add_service(by_port, "source-port")?;
+    farm.add_service(by_address, "source-address")?;
+    farm.await_applied()?;
+    let asker = asker_of(&farm, two, by_address)?;
+    forget(&farm, vip)?;
+    ping(&farm, asker, vip, "1")?;
+    ensure!(knows(&farm, vip, two)?, "void: the client has not learnt of {two}");
+    let _servers = Servers::echo_tcp(&farm, by_port.at)?;
+    let talks = Talk::open_many(&farm, by_port.at, TALKS)?;
+    let talking = Talking::start(talks);
+    talking.await_rounds(20)?;
+    let witness = Witness::start(&farm, &[vip])?;
+    let known = farm.events(two)?.len();
+
+    farm.namespace(two).ip(&format!("link set dev eth0 address {}\n", mac_text(OTHER_MAC)))?;
+    let told = farm.await_event(two, "link_changed", known)?;
+    ensure!(told.text.contains(&mac_text(OTHER_MAC)), "{told:?}");
+    farm.await_event(Place::Node(1), "node_updated", 0)?;
+    shell::await_value("the client knows the new MAC, or another node", LIMIT, || {
+        Ok((!knows(&farm, vip, two)?).then_some(()))
+    })?;
+    talking.await_rounds(100)?;
+    drop(talking.stop()?);
+    // New ones by way of another node, which sends on to the new MAC.
+    farm.await_applied()?;
+    farm.await_shared_by(&[Place::Node(1), two, Place::Node(3)])?;
+    let at = BootTime::now();
+    let crowd: Vec<IpAddr> = Place::Client.crowd(Family::of(vip)).take(usize::from(TALKS)).collect();
+    let clients = crowd.iter().zip(FIRST_NEW_PORT..).map(|(ip, port)| SocketAddr::new(*ip, port));
+    let open = |client| Ok(Talk::open(&farm, Place::Client, client, by_port.at)?.node);
+    let met: Vec<Place> = clients.map(open).collect::<Result<_>>()?;
+    ensure!(met.contains(&two), "void: {two} got no new connection");
+    let testimony = witness.stop()?;
+    let late = testimony.sightings.iter().filter(|s| s.at > at);
+    let (old, new) = (mac(two)?, Mac(OTHER_MAC));
+    let lost = late.clone().filter(|s| s.frame.destination == old).count();
+    ensure!(lost == 0, "{lost} frames to the MAC that nobody has");
+    ensure!(late.clone().any(|s| s.frame.destination == new), "void: nothing was for {two}");
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Tells those who asked for a virtual IP, and whom this node answers from now on, that it does. As long as their frames
-//! are sent on they have no reason to ask again; until they are told, all of them take the longer way.
+//! are sent on they have no reason to ask again; until they are told, all of them take the longer way. When a node's MAC
+//! changes every node tells again whom it answers: any of them may send to the former one, which nobody has any more.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use farm_common::asker::answerer;
 use farm_common::flow::{Address, Family};
 use farm_common::image::Image;
-use farm_common::layout::{Asked, Asker};
+use farm_common::layout::{Asked, Asker, LINKS};
 use farm_common::verdict::NodeIndex;
 use farm_core::id::Epoch;
 use farm_dataplane::clock::boot_now;
@@ -105,21 +107,25 @@ impl Means {
     }
 
     fn tell_one(&self, told: &Told, table: Option<&Image>) {
-        let mine = table.is_some_and(|table| is_mine(table, &told.asker));
+        let Some(table) = table.filter(|table| is_mine(table, &told.asker)) else { return };
         let Some(link) = self.links.get(usize::from(told.asker.link)) else { return };
-        if !mine || boot_now() >= self.lease.deadline() {
+        if boot_now() >= self.lease.deadline() {
             return;
         }
+        let own = table.node(told.asker.link, me(table)).mac;
         let (vip, asker) = (ip(told.asker.vip), ip(told.asker.address));
         let target = Target::Unicast(told.mac, asker);
-        if let Err(error) = self.announcer.announce(link.ifindex, link.mac, vip, link.mac, target) {
+        if let Err(error) = self.announcer.announce(link.ifindex, own, vip, own, target) {
             tracing::debug!(%error, "announcement not sent");
         }
     }
 }
 
-/// Does this node answer for buckets for which it did not before?
+/// Does this node answer for buckets for which it did not before, or is somebody to be told for another reason?
 fn gains(before: &Image, after: &Image) -> bool {
+    if (0..LINKS as u8).any(|link| abandons(before, after, link)) {
+        return true;
+    }
     let owner = |table: &Image, module: usize, bucket: usize| {
         let entry = table.entries[module][bucket];
         let phase = farm_common::verdict::Phase::try_from(entry.phase).ok()?;
@@ -132,9 +138,18 @@ fn gains(before: &Image, after: &Image) -> bool {
         .any(|(module, bucket)| mine(after, module, bucket) && !mine(before, module, bucket))
 }
 
-/// Those whom this node answers now and did not before, who asked last first.
+/// Has no node a MAC any more that one had on this link?
+fn abandons(before: &Image, after: &Image, link: u8) -> bool {
+    let macs = |table: &Image| table.nodes[usize::from(link)].iter().map(|node| node.mac).collect();
+    let [former, now]: [BTreeSet<Mac>; 2] = [macs(before), macs(after)];
+    former.difference(&now).any(|mac| *mac != Mac::default())
+}
+
+/// Those whom this node answers now and did not before, or who may not know where; who asked last first.
 fn concerned(mut askers: Vec<(Asker, Asked)>, before: &Image, after: &Image) -> Vec<Told> {
-    askers.retain(|(asker, _)| is_mine(after, asker) && !is_mine(before, asker));
+    askers.retain(|(asker, _)| {
+        is_mine(after, asker) && (!is_mine(before, asker) || abandons(before, after, asker.link))
+    });
     askers.sort_by_key(|(asker, asked)| (std::cmp::Reverse(asked.at), *asker));
     askers.into_iter().map(|(asker, asked)| Told { asker, mac: asked.mac }).collect()
 }
@@ -211,6 +226,24 @@ mod tests {
         let (mine, lost) =
             (table(Mode::Directed, Phase::Stable, 0, 1), table(Mode::Directed, Phase::Activate, 1, 2));
         assert!(!gains(&mine, &lost) && concerned(vec![asker(7, 10)], &mine, &lost).is_empty());
+    }
+
+    #[test]
+    fn whoever_is_answered_here_is_told_when_a_node_has_another_mac() {
+        let with = |mac| {
+            let mut table = table(Mode::Directed, Phase::Stable, 0, 1);
+            table.nodes[0][2].mac = [2, 0, 0, 0, 0, mac];
+            table
+        };
+        assert!(gains(&with(7), &with(8)));
+        assert_eq!(concerned(vec![asker(7, 10)], &with(7), &with(8)).len(), 1);
+        assert!(!gains(&with(7), &with(7)) && concerned(vec![asker(7, 10)], &with(7), &with(7)).is_empty());
+        assert!(!gains(&table(Mode::Directed, Phase::Stable, 0, 1), &with(7)), "a node more");
+        let others = [with(7), with(8)].map(|mut table| {
+            table.entries[0].fill(Entry { current: 2, ..Entry::default() });
+            table
+        });
+        assert!(concerned(vec![asker(7, 10)], &others[0], &others[1]).is_empty(), "that one's business");
     }
 
     #[test]
