@@ -50,7 +50,7 @@ impl Fault {
     }
 }
 
-fn life<'s>(status: &'s Status, node: Place) -> Option<&'s Life> {
+fn life(status: &Status, node: Place) -> Option<&Life> {
     let module = status.modules.iter().find(|m| m.module.name == "shop")?;
     module.lives.iter().find(|life| status.place(life.node) == Some(node))
 }

@@ -185,15 +185,23 @@ pub(super) async fn remove(member: &Member, request: v1::ModuleRemoveRequest) ->
     let name = ModuleName(request.module);
     let snapshot = member.snapshot();
     let on = module(&snapshot.state, &name)?.definition.as_ref().and_then(|d| d.application.clone());
-    let silent = |node: &NodeId| member.absence(*node).is_some();
     let left: BTreeMap<NodeId, Readiness> = on.unwrap_or_default();
-    for node in
-        left.iter().filter(|(node, r)| **r != Readiness::Closed && silent(node)).map(|(node, _)| *node)
-    {
-        let body = Body::ModuleReadiness { module: name.clone(), node, readiness: Readiness::Closed };
-        done(ask(member, Command::any(body)).await?)?;
+    for (node, _) in left.into_iter().filter(|(_, readiness)| *readiness != Readiness::Closed) {
+        if is_gone(member, &snapshot.state, node).await {
+            let body = Body::ModuleReadiness { module: name.clone(), node, readiness: Readiness::Closed };
+            done(ask(member, Command::any(body)).await?)?;
+        }
     }
     done(ask(member, Command::any(Body::ModuleRemove(name))).await?)
+}
+
+/// Electors hear it; others have to ask.
+async fn is_gone(member: &Member, state: &ClusterState, node: NodeId) -> bool {
+    if state.electors.all().contains(&member.me) {
+        member.absence_in(state, node).is_some()
+    } else {
+        member.look(node).await.is_none()
+    }
 }
 
 pub(super) async fn control(

@@ -120,7 +120,7 @@ impl Look {
                 Finding::Unknown(why) => Verdict::Unknown(why),
             },
             Self::Module(modules, name) => match modules.place(name) {
-                Some((place, true)) if place == "UP" => Verdict::Good,
+                Some(("UP", true)) => Verdict::Good,
                 Some((place, _)) => Verdict::Bad(format!("{name} is in {place} on this node")),
                 None => Verdict::Bad(format!("{name} is not on this node")),
             },
