@@ -84,8 +84,9 @@ pub enum GuardError {
     Name(String),
 }
 
-/// The table, in the network namespace of the thread that calls. Dropping the value leaves the table in force.
-#[derive(Debug)]
+/// The table, in the network namespace of the thread that calls. Dropping the value leaves the table in force, and a
+/// clone speaks of the same one.
+#[derive(Clone, Debug)]
 pub struct Guard {
     table: String,
     rules: Rules,

@@ -90,6 +90,10 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
         let cause = "the filter or its guard is not in place on this node; it accepts nothing".into();
         found.push(condition("filter_lost", "filter", cause, "farmctl events"));
     }
+    if let Some(trouble) = member.host.guard_trouble() {
+        let cause = format!("it is not known whether the guard is in place on this node: {trouble}");
+        found.push(condition("guard_unknown", "filter", cause, "nft list ruleset"));
+    }
     if let Some(trouble) = member.host.elsewhere.trouble() {
         let cause =
             format!("connections to containers and virtual machines here end with a change: {trouble}");

@@ -2,14 +2,15 @@
 //! send to that very node, with its own hardware address: were it open, it would answer all of them.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::topology::mac_text;
 use farm_lab::witness::{BootTime, Verdict, Violation};
-use farm_lab::{FIRST_VIP, Mode, Network, Place, shell};
+use farm_lab::{FIRST_VIP, Mode, Network, Place, binaries, shell};
 use farm_tests::farm::{Farm, LIMIT};
 use farm_tests::load::Load;
 
@@ -282,4 +283,55 @@ fn end(mut holder: Child) -> Result<()> {
     drop(holder.stdin.take());
     ensure!(holder.wait()?.success(), "the holder ended well");
     Ok(())
+}
+
+/// nft is a process of its own, which other rulesets may hold up: nobody waits for it to serve, and it is said.
+#[test]
+fn a_node_whose_nft_hangs_goes_on_and_says_so() -> Result<()> {
+    let farm = Farm::up("nft", Mode::Directed)?;
+    let hangs = stub_nft(&farm, TWO)?;
+    farm.kill_farmd(TWO)?;
+    farm.start_farmd(TWO)?;
+    farm.await_shared_by(&ALL)?;
+    let load = Load::start(&farm, Place::Client)?;
+    enter_at(&farm, &load, TWO)?;
+    let known = farm_events(&farm, TWO)?;
+
+    std::fs::write(&hangs, "")?;
+    farm.await_event(TWO, "guard_unknown", known)?;
+    farm.await_status(TWO, "the status says it", LIMIT, |status| {
+        status.conditions.iter().any(|condition| condition.code == "guard_unknown")
+    })?;
+    farm.farmctl(ONE, &["module", "weight", "web", "node3", "50"])?;
+    farm.await_applied()?;
+    load.await_answers_of(&ALL)?;
+    std::fs::remove_file(&hangs)?;
+    farm.await_event(TWO, "guard_known", known)?;
+    let events = farm.events(TWO)?;
+    let lost = events.iter().skip(known).find(|event| event.kind == "filter_lost");
+    ensure!(lost.is_none(), "{lost:?}");
+    let seen = load.stop(TWO)?;
+    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    Ok(())
+}
+
+/// Lets the next daemon of `node` find an nft that hangs while the file exists whose name is given back.
+fn stub_nft(farm: &Farm, node: Place) -> Result<PathBuf> {
+    let home = farm.directory(node)?;
+    let (tools, hangs) = (home.join("tools"), home.join("hangs"));
+    std::fs::create_dir_all(&tools)?;
+    let shown = |path: &Path| path.display().to_string();
+    let nft = shell::run(std::process::Command::new("sh").args(["-c", "command -v nft"]))?;
+    script(
+        &tools.join("nft"),
+        &format!("[ ! -e {} ] || exec sleep 600\nexec {} \"$@\"", shown(&hangs), nft.trim()),
+    )?;
+    let (farmd, tools) = (binaries::find("farmd")?, shown(&tools));
+    script(&home.join("farmd"), &format!("PATH={tools}:$PATH exec {} \"$@\"", shown(&farmd)))?;
+    Ok(hangs)
+}
+
+fn script(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }

@@ -12,7 +12,7 @@ use farm_core::model::{Mode, VirtualIp};
 use farm_dataplane::attach::{AttachError, Filter, Options, Port, PortConfig, XdpMode};
 use farm_dataplane::bpffs;
 use farm_dataplane::explain::Explained;
-use farm_dataplane::guard::{Guard, GuardState, Rules};
+use farm_dataplane::guard::{Guard, GuardError, GuardState, Rules};
 use farm_host::links::LinkInfo;
 use farm_host::sysctl::Restore;
 use farm_host::{Netlink, address, fdb, links, probe, sysctl};
@@ -65,6 +65,8 @@ pub struct HostView {
     pub elsewhere: Arc<Elsewhere>,
     /// Link of each virtual IP.
     carried: Mutex<BTreeMap<VirtualIp, usize>>,
+    /// Why it is not known whether the guard is in place.
+    unasked: Mutex<Option<String>>,
 }
 
 impl HostView {
@@ -72,6 +74,12 @@ impl HostView {
     #[must_use]
     pub fn sound(&self) -> bool {
         self.sound.load(Ordering::Relaxed)
+    }
+
+    /// Why it is not known whether the guard is in place; the filter was when last looked at.
+    #[must_use]
+    pub fn guard_trouble(&self) -> Option<String> {
+        self.unasked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a filter is attached.
@@ -207,6 +215,7 @@ impl FilterHost {
             filter: RwLock::new(None),
             elsewhere: Arc::new(Elsewhere::new(config.pin_dir.clone())),
             carried: Mutex::default(),
+            unasked: Mutex::default(),
         };
         let mode = match config.xdp_mode {
             config::XdpMode::Auto => XdpMode::Auto,
@@ -396,19 +405,34 @@ impl FilterHost {
         }
     }
 
-    /// What is not as it should be, in words; asked of the kernel, and only about what raised the alarm.
+    /// The guard as it should be; asking about it and putting it back may take long, and is for others.
+    #[must_use]
+    pub fn guard(&self) -> Option<Guard> {
+        self.guard.clone()
+    }
+
+    /// What is wrong with the guard, in words, given what `asked` said of itself. One that was replaced meanwhile says
+    /// nothing. Where nobody knows, the filter alone is relied on: it takes two losses to open the virtual IPs.
+    #[must_use]
+    pub fn judge_guard(&self, asked: &Guard, state: Result<GuardState, GuardError>) -> Option<String> {
+        if self.guard.as_ref().is_none_or(|guard| guard.rules() != asked.rules()) {
+            return None;
+        }
+        let trouble = state.as_ref().err().map(ToString::to_string);
+        *self.view.unasked.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        let found = match state {
+            Ok(GuardState::Intact { .. }) | Err(_) => return None,
+            Ok(GuardState::Missing) => "the guard's nftables table is gone".to_owned(),
+            Ok(GuardState::Altered { what }) => format!("the guard's nftables table was changed: {what}"),
+        };
+        tracing::warn!(found, "the guard is not in place");
+        self.view.sound.store(false, Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// What else is not as it should be, in words; asked of the kernel, and only about what raised the alarm.
     pub async fn inspect(&self, alarm: Alarm) -> Vec<String> {
         let mut found = Vec::new();
-        if let Some(guard) = self.guard.as_ref().filter(|_| alarm != Alarm::Link) {
-            match guard.present() {
-                Ok(GuardState::Intact { .. }) => {}
-                Ok(GuardState::Missing) => found.push("the guard's nftables table is gone".into()),
-                Ok(GuardState::Altered { what }) => {
-                    found.push(format!("the guard's nftables table was changed: {what}"))
-                }
-                Err(error) => found.push(error.to_string()),
-            }
-        }
         match self.view.filter().as_ref() {
             _ if alarm == Alarm::Ruleset => {}
             Some(filter) => found.extend(filter.verify().iter().map(ToString::to_string)),
@@ -420,13 +444,13 @@ impl FilterHost {
             if self.attached_once { self.view.mismatches().await.unwrap_or_default() } else { Vec::new() };
         found.extend(mismatches.iter().map(ToString::to_string));
         if !found.is_empty() {
-            tracing::warn!(?alarm, ?found, "guard or filter is not in place");
+            tracing::warn!(?alarm, ?found, "the filter is not in place");
             self.view.sound.store(false, Ordering::Relaxed);
         }
         found
     }
 
-    /// Puts guard and filter back.
+    /// Puts the filter back, and what goes with it, after the guard.
     ///
     /// # Errors
     /// [`HostError`]; the lease stays closed.
@@ -435,9 +459,6 @@ impl FilterHost {
         carried: &BTreeMap<VirtualIp, Carried>,
         lease: &LeaseHandle,
     ) -> Result<(), HostError> {
-        if let Some(guard) = &self.guard {
-            guard.reinstall()?;
-        }
         if let Some(wrong) = self.view.mismatches().await?.into_iter().next() {
             return Err(HostError::Link(wrong));
         }

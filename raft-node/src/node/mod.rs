@@ -9,6 +9,7 @@ mod drains;
 mod duplicates;
 mod elsewhere;
 mod filter;
+mod guarding;
 mod network;
 mod news;
 mod watch;
@@ -28,6 +29,7 @@ pub use drains::{Here, draining, leaves, survey};
 pub use duplicates::{Duplicates, Watcher as DuplicatesWatcher};
 pub use elsewhere::{Elsewhere, service, watch_sockets};
 pub use filter::{FilterHost, HostError, HostView};
+use guarding::{Done, Guarding};
 pub use network::{LinkMismatch, check as check_links};
 use news::News;
 pub use watch::{Alarm, watch as watch_host};
@@ -69,6 +71,8 @@ pub struct Follower {
     shut: Option<String>,
     published: Epoch,
     carried: BTreeMap<VirtualIp, Carried>,
+    /// Asks about the guard, and puts it back.
+    guarding: Guarding,
     /// Who is to be told that this node answers them.
     news: News,
 }
@@ -90,6 +94,7 @@ impl Follower {
             shut: None,
             published: Epoch(0),
             carried: BTreeMap::new(),
+            guarding: Guarding::default(),
             news: News::default(),
         }
     }
@@ -115,6 +120,7 @@ impl Follower {
                     let alarm = if also.iter().all(|a| *a == alarm) { alarm } else { Alarm::Routine };
                     self.alarm(alarm).await;
                 }
+                done = self.guarding.done() => self.guarded(done).await,
                 Some(()) = announce.recv() => self.announce(),
                 () = stopped(&mut stop) => break,
             }
@@ -195,11 +201,62 @@ impl Follower {
     async fn alarm(&mut self, alarm: Alarm) {
         self.restore_addresses().await;
         let findings = self.host.inspect(alarm).await;
+        self.shut_for(&findings);
+        if self.shut.is_some() {
+            // What could not be mended at the last alarm is tried again, also when nothing new is found.
+            self.mend().await;
+        } else if alarm != Alarm::Link {
+            self.guarding.look(self.host.guard());
+        }
+    }
+
+    /// Guard before filter. The guard takes nft, which may take long: who serves whom goes on meanwhile.
+    async fn mend(&mut self) {
+        match self.host.guard() {
+            Some(guard) => self.guarding.put_back(guard),
+            None => self.repair().await,
+        }
+    }
+
+    async fn guarded(&mut self, done: Done) {
+        match done {
+            Done::Looked(guard, state) => {
+                let former = self.host.view().guard_trouble();
+                let found = self.host.judge_guard(&guard, state);
+                self.tell_guard(former);
+                if let Some(found) = found {
+                    self.shut_for(&[found]);
+                    self.mend().await;
+                }
+            }
+            // It was replaced meanwhile, and may have come after its successor.
+            Done::PutBack(guard, Ok(())) if self.host.guard().is_some_and(|g| g.rules() != guard.rules()) => {
+                self.mend().await;
+            }
+            Done::PutBack(_, Ok(())) => self.repair().await,
+            Done::PutBack(_, Err(error)) | Done::Failed(error) => {
+                self.tell("filter_not_restored", &error.into());
+            }
+        }
+    }
+
+    fn tell_guard(&self, former: Option<String>) {
+        let (kind, text) = match (former, self.host.view().guard_trouble()) {
+            (None, Some(trouble)) => ("guard_unknown", trouble),
+            (Some(_), None) => ("guard_known", "nft answers again".into()),
+            (None, None) | (Some(_), Some(_)) => return,
+        };
+        self.journal.note(self.me.0, kind, "filter", text, "");
+    }
+
+    fn shut_for(&mut self, findings: &[String]) {
         if !findings.is_empty() && self.shut.is_none() {
             self.lease.give(Order::Shut(true));
             self.shut = Some(self.journal.note(self.me.0, "filter_lost", "filter", findings.join("; "), ""));
         }
-        // What could not be mended at the last alarm is tried again, also when nothing new is found.
+    }
+
+    async fn repair(&mut self) {
         if self.shut.is_none() {
             return;
         }
