@@ -70,7 +70,9 @@ pub enum Command {
     Explain(cmd::explain::Explain),
     /// Follow the state of the cluster; a daemon that goes away is asked again, for as long as --timeout or for ever
     Watch,
-    /// What happened on this node
+    /// What went wrong: the cause, what followed, what clients felt, what to do
+    Why(cmd::why::Why),
+    /// What happened, on one node or on all
     Events(cmd::events::Events),
     /// Farms in network namespaces; see `farmctl lab --help`
     #[command(disable_help_flag = true)]

@@ -337,6 +337,15 @@ view! {
     }
 }
 view! {
+    /// `why`.
+    Why(WhyResponse as m) {
+        lines: Vec<String> = m.lines.clone(),
+        next: String = m.next.clone(),
+        events: Vec<Event> = each(&m.events),
+        silent: Vec<String> = m.silent.clone(),
+    }
+}
+view! {
     /// `explain`.
     Explain(ExplainResponse as m) {
         module: String = m.module.clone(),

@@ -248,6 +248,14 @@ impl Farm for Fake {
     ) -> Result<Response<v1::CountersResponse>, Status> {
         self.answer(r, counters()).await
     }
+    async fn why(&self, r: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        let lines = vec!["Cause: node3 does not renew its lease".into(), "Next: farmctl status".into()];
+        let silent = vec!["node3".into()];
+        let answer =
+            v1::WhyResponse { lines, next: "farmctl status".into(), events: vec![event("a")], silent };
+        self.answer(r, answer).await
+    }
+
     async fn events(&self, r: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let two: Streamed<v1::Event> = Box::pin(iter([Ok(event("a")), Ok(event("b"))]));
         self.answer(r, two).await
@@ -436,6 +444,13 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
             "vip: \"192.0.2.100\", protocol: Tcp, port: 80",
         ),
         ("module weight web node1 0", "node1 has weight 0 for web", "node: \"node1\", weight: 0"),
+        ("module stop web --no-drain", "stop of web", "action: Stop, no_drain: true"),
+        ("checker off web tcp.a --until 1h", "checker off of tcp.a of web", "resource: \"tcp.a\", until_ms: 1"),
+        ("checker on web tcp.a --node node2", "checker on of tcp.a", "node: \"node2\", action: CheckOn"),
+        ("why shop", "without what node3 would say", "about: \"shop\", at_ms: 0"),
+        ("why 5m", "Cause: node3 does not renew", "about: \"\", at_ms: 1"),
+        ("events --all", "node", "all: true"),
+        ("events --node node2", "node", "node: \"node2\", all: false"),
     ];
     for (line, said, asked) in table {
         daemon.asked.lock().unwrap().clear();

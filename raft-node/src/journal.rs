@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use farm_proto::v1;
 use farm_store::{DiskPressure, Gauge};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -45,6 +46,22 @@ pub struct Record {
     pub index: u64,
     /// Epoch at the time.
     pub epoch: u64,
+}
+
+impl From<Record> for v1::Event {
+    fn from(r: Record) -> Self {
+        Self {
+            id: r.id,
+            time_unix_ms: r.time_unix_ms,
+            node: r.node,
+            kind: r.kind,
+            text: r.text,
+            cause: r.cause,
+            index: r.index,
+            epoch: r.epoch,
+            resource: r.resource,
+        }
+    }
 }
 
 /// The journal of this node.

@@ -181,6 +181,7 @@ impl Member {
             mirror: mirror.clone(),
             driver: feedback.clone(),
             modules: mirror.modules.clone(),
+            journal: setup.journal.clone(),
             data_dir: setup.config.data_dir.clone(),
             appended: appended_seen,
         };

@@ -19,6 +19,7 @@ use tonic::{Code, Response, Status};
 
 use crate::api::status as problem_status;
 use crate::driver::Feedback;
+use crate::journal::Journal;
 use crate::lease::LeaseHandle;
 use crate::look::Mirror;
 use crate::modules::{self, Modules};
@@ -237,6 +238,17 @@ impl PeerClients {
         }
     }
 
+    /// The last events of `node`.
+    ///
+    /// # Errors
+    /// `node_silent`.
+    pub async fn tail(&self, node: NodeId, last: u64) -> Result<Vec<v1::Event>, Problem> {
+        let request = v1::TailRequest { last };
+        let call = |mut client: Client| async move { client.tail(request).await };
+        let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
+        answer.map(|tail| tail.events).map_err(|error| silent(&error))
+    }
+
     /// The last lines of a module's log on `node`.
     ///
     /// # Errors
@@ -292,6 +304,8 @@ pub struct Serving {
     pub mirror: Mirror,
     /// Its modules, and where their logs are.
     pub modules: Arc<Modules>,
+    /// What happened on it.
+    pub journal: Arc<Journal>,
     /// Directory of the daemon's data.
     pub data_dir: std::path::PathBuf,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
@@ -380,6 +394,12 @@ impl PeerHandler for Serving {
         let done = self.modules.control(&request).await;
         let refused = |p: Problem| v1::Refusal { code: p.code.into(), fact: p.fact, cure: p.cure };
         Ok(v1::ControlResponse { refused: done.err().map(refused) })
+    }
+
+    async fn tail(&self, _: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status> {
+        let last = usize::try_from(request.last).unwrap_or(usize::MAX);
+        let events = self.journal.tail(last).0.into_iter().map(Into::into).collect();
+        Ok(v1::TailResponse { events })
     }
 
     async fn log(&self, _: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {

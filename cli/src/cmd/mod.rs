@@ -15,6 +15,7 @@ pub mod service;
 mod shutdown;
 pub mod version;
 pub mod watch;
+pub mod why;
 
 use farm_proto::v1;
 
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Script(command) => script::run(command, global, out).await,
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,
+        Command::Why(command) => why::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),
         Command::Demo(passed) => lab::run(lab::Group::Demo, passed, global),

@@ -127,6 +127,20 @@ pub fn event(event: &v1::Event, names: &Names) -> String {
     format!("{time} {who} {kind}: {text} [{id}{cause}]")
 }
 
+/// An incident.
+#[must_use]
+pub fn why(about: &str, answer: &v1::WhyResponse) -> String {
+    let silent = match answer.silent.as_slice() {
+        [] => String::new(),
+        nodes => format!("(without what {} would say: no answer)\n", nodes.join(", ")),
+    };
+    if answer.lines.is_empty() {
+        let of = if about.is_empty() { String::new() } else { format!(" of {about}") };
+        return format!("nothing{of} has gone wrong as far as the events tell\n{silent}");
+    }
+    format!("{}\n{silent}", answer.lines.join("\n"))
+}
+
 /// An instant, from Unix time in ms.
 fn time(unix_ms: u64) -> String {
     let at = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH);

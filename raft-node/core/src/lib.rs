@@ -27,6 +27,7 @@ pub mod controller;
 pub mod electors;
 pub mod event;
 pub mod id;
+pub mod incident;
 pub mod lease;
 pub mod life;
 pub mod limits;

@@ -247,7 +247,11 @@ impl Farm for Api {
         &self,
         request: Request<v1::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
-        Ok(Response::new(events::stream(&*self.member()?, &request.into_inner())))
+        events::stream(self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        events::why(&*self.member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

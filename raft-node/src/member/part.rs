@@ -1,4 +1,4 @@
-//! What a member asks of the parts of modules, here and on other nodes.
+//! What a member asks of a node, be it itself or another: of its parts of modules, and what happened there.
 
 use farm_core::id::NodeId;
 use farm_core::model::ModuleName;
@@ -18,6 +18,18 @@ impl Member {
             return self.modules.control(&request).await;
         }
         self.proposer.peers.control(node, request).await
+    }
+
+    /// The last events of `node`, the oldest first.
+    ///
+    /// # Errors
+    /// That it does not answer.
+    pub async fn events_of(&self, node: NodeId, last: u64) -> Result<Vec<v1::Event>, Problem> {
+        if node == self.me {
+            let last = usize::try_from(last).unwrap_or(usize::MAX);
+            return Ok(self.journal.tail(last).0.into_iter().map(Into::into).collect());
+        }
+        self.proposer.peers.tail(node, last).await
     }
 
     /// The last lines of a module's log on `node`.

@@ -40,6 +40,9 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// The last lines of a module's log on this node.
     async fn log(&self, from: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status>;
+
+    /// The last events of this node.
+    async fn tail(&self, from: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status>;
 }
 
 /// The service.
@@ -168,6 +171,11 @@ impl v1::peer_server::Peer for PeerService {
     async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<v1::ModuleLogLines>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.log(from, request.into_inner()).await?)
+    }
+
+    async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<v1::TailResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.tail(from, request.into_inner()).await?)
     }
 }
 

@@ -111,6 +111,10 @@ impl PeerHandler for Doorman {
     async fn log(&self, _: Caller, _: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {
         Err(Status::unimplemented("log"))
     }
+
+    async fn tail(&self, _: Caller, _: v1::TailRequest) -> Result<v1::TailResponse, Status> {
+        Err(Status::unimplemented("tail"))
+    }
 }
 
 /// A member with its data and its address, running or not.
