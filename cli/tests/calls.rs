@@ -444,9 +444,6 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
             "vip: \"192.0.2.100\", protocol: Tcp, port: 80",
         ),
         ("module weight web node1 0", "node1 has weight 0 for web", "node: \"node1\", weight: 0"),
-        ("module stop web --no-drain", "stop of web", "action: Stop, no_drain: true"),
-        ("checker off web tcp.a --until 1h", "checker off of tcp.a of web", "resource: \"tcp.a\", until_ms: 1"),
-        ("checker on web tcp.a --node node2", "checker on of tcp.a", "node: \"node2\", action: CheckOn"),
         ("why shop", "without what node3 would say", "about: \"shop\", at_ms: 0"),
         ("why 5m", "Cause: node3 does not renew", "about: \"\", at_ms: 1"),
         ("events --all", "node", "all: true"),
@@ -596,6 +593,26 @@ async fn a_socket_that_is_not_there_is_named() {
     assert_eq!((problem.code.as_str(), problem.exit), ("unreachable", Exit::Unreachable));
     assert!(problem.fact.contains(path.to_str().unwrap()), "{}", problem.fact);
     assert!(problem.fact.contains("No such file"), "{}", problem.fact);
+}
+
+#[tokio::test]
+async fn what_one_node_does_not_do_is_refused_and_the_others_did_it() {
+    let daemon = Daemon::start(Answers::Good);
+    for (line, said, asked) in [
+        ("module stop web --no-drain", "node1: stop of web\n", "action: Stop, no_drain: true"),
+        (
+            "checker off web tcp.a --until 1h",
+            "node2: no checker off of tcp.a of web: it does not answer",
+            "resource: \"tcp.a\", until_ms: 1",
+        ),
+        ("checker on web tcp.a --node node2", "checker on of tcp.a", "node: \"node2\", action: CheckOn"),
+    ] {
+        daemon.asked.lock().unwrap().clear();
+        let (result, text) = daemon.run(line).await;
+        assert_eq!(result.unwrap(), Exit::Refused, "{line}");
+        assert!(text.contains(said), "{line}: {text}");
+        assert!(daemon.asked().contains(asked), "{line}: {}", daemon.asked());
+    }
 }
 
 #[tokio::test]

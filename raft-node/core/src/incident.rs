@@ -101,8 +101,8 @@ pub struct Story {
 #[must_use]
 pub fn story(told: &[Told], open: &[Open], question: &Question, now: UnixTime) -> Option<Story> {
     let all = merged(told);
-    let first = beginning(&all, question)?;
-    let events = incident(&all, first);
+    let (first, entities) = beginning(&all, question)?;
+    let events = incident(&all, first, &entities);
     let root = root(&events);
     let open: Vec<&Open> = open.iter().filter(|o| is_about(&events, o)).collect();
     let next = open.first().map_or_else(|| remedy(root), |open| open.next.clone());
@@ -128,39 +128,53 @@ fn begins(told: &Told) -> bool {
     matches!(part(&told.kind), Part::Fault(_) | Part::Asked)
 }
 
-/// Where the incident begins: the last beginning that fits, and before it all that it is part of.
-fn beginning(all: &[&Told], question: &Question) -> Option<usize> {
+/// Where the incident begins: the last beginning that fits, and before it what has to do with that; and with whom all of
+/// it has to do.
+fn beginning(all: &[&Told], question: &Question) -> Option<(usize, Entities)> {
     let about = question.about.as_str();
     let fits = |t: &Told| {
         about.is_empty() || t.resource.split(',').any(|r| r == about) || t.node == about || names(t, about)
     };
     let in_time = |t: &Told| question.at.is_none_or(|at| t.at <= at);
     let last = all.iter().rposition(|t| begins(t) && fits(t) && in_time(t))?;
-    let mut first = last;
-    for earlier in (0..last).rev() {
-        if all[earlier + 1].at.0 - all[earlier].at.0 > QUIET {
+    let (mut first, mut entities) = (last, entities(all[last]));
+    for (at, earlier) in all[..last].iter().enumerate().rev() {
+        if all[first].at.0 - earlier.at.0 > QUIET {
             break;
         }
-        if begins(all[earlier]) {
-            first = earlier;
+        let related = self::entities(earlier);
+        if begins(earlier) && !related.is_disjoint(&entities) {
+            first = at;
+            entities.extend(related);
         }
     }
-    Some(first)
+    Some((first, entities))
+}
+
+/// Nodes and modules, by name.
+type Entities = BTreeSet<String>;
+
+/// With whom an event has to do: what it is about, and the node on which only that node sees it.
+fn entities(told: &Told) -> Entities {
+    let about = told.resource.split(',').map(str::to_owned);
+    let told_of_others = told.id.starts_with("log-") || told.kind.starts_with("node_");
+    let here = (!told_of_others).then(|| told.node.clone());
+    about.chain(here).collect()
 }
 
 fn names(told: &Told, about: &str) -> bool {
     told.text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == about)
 }
 
-/// From its beginning to when it has become quiet.
-fn incident<'t>(all: &[&'t Told], first: usize) -> Vec<&'t Told> {
+/// From its beginning to when it has become quiet, without what has to do with others.
+fn incident<'t>(all: &[&'t Told], first: usize, entities: &Entities) -> Vec<&'t Told> {
     let from = all[first].at.0.saturating_sub(BEFORE);
-    let start = all[..first]
-        .iter()
-        .rposition(|t| t.at.0 < from || part(&t.kind) == Part::Ends)
-        .map_or(0, |at| at + 1);
-    let mut events = vec![all[start]];
-    for told in &all[start + 1..] {
+    let start = all[..first].iter().rposition(|t| t.at.0 < from || part(&t.kind) == Part::Ends);
+    let start = start.map_or(0, |at| at + 1);
+    let of_all = |t: &Told| matches!(t.resource.as_str(), "buckets" | "electors");
+    let of_it = |t: &Told| of_all(t) || !self::entities(t).is_disjoint(entities);
+    let mut events: Vec<&Told> = Vec::new();
+    for told in all[start..].iter().filter(|t| of_it(t)) {
         let before = events.last().map_or(told.at.0, |last| last.at.0);
         if told.at.0 - before > QUIET {
             break;
@@ -382,6 +396,25 @@ mod tests {
         assert_eq!(before.events, [old]);
         let nothing = Question { about: "mail".into(), at: None };
         assert_eq!(story(&events, &[], &nothing, UnixTime(0)), None);
+    }
+
+    #[test]
+    fn what_happens_to_others_at_the_same_time_is_no_part_of_it() {
+        let events = [
+            told(0, "node1", "node_silent", "node3", "node3 does not renew its lease"),
+            told(5, "node1", "buckets_moved", "node3", "node3 lost 1365 buckets (epoch 7)"),
+            told(2_500, "node2", "process_down", "shop", "nginx runs 0 times"),
+            told(2_505, "node1", "module_closed", "shop", "shop serves nobody on node2"),
+            told(2_600, "node1", "node_heard", "node3", "node3 renews its lease"),
+        ];
+        let text = tell(&events, &[], "shop");
+        assert!(text.starts_with("Cause: nginx runs 0 times (on node2)"), "{text}");
+        assert!(!text.contains("node3"), "{text}");
+        assert!(tell(&events, &[], "node3").starts_with("Cause: node3 does not renew its lease"));
+        // The machine on which it runs is another matter.
+        let mut gone = events.clone();
+        gone[4] = told(2_600, "node1", "node_silent", "node2", "node2 does not renew its lease");
+        assert!(tell(&gone, &[], "node2").starts_with("Cause: nginx runs 0 times (on node2)"));
     }
 
     #[test]
