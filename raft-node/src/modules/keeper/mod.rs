@@ -356,7 +356,8 @@ impl Kept {
                 Ok(())
             }
             Want::ShutDown => {
-                self.shut = self.life.is_wanted();
+                // Said twice, it is on its way down the second time.
+                self.shut |= self.life.is_wanted();
                 self.handle(Input::Ask(Request::Stop, By::Hand));
                 Ok(())
             }
@@ -441,6 +442,7 @@ impl Kept {
             self.keeper.home.forget();
             // Somebody may have put processes of his own into it.
             let _ = self.group.remove();
+            let _ = self.check_group.remove();
         }
         over
     }
