@@ -15,7 +15,7 @@ pub const SOCKET: &str = "/run/farm/farmd.sock";
 
 /// Look at a farm and change it.
 #[derive(Debug, Parser)]
-#[command(name = "farmctl", version, after_help = HELP)]
+#[command(name = "farmctl", version, after_help = HELP, disable_help_subcommand = true)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -80,6 +80,8 @@ pub enum Command {
     /// Faults against a running farm; see `farmctl demo --help`
     #[command(disable_help_flag = true)]
     Demo(cmd::lab::Passed),
+    /// What a code means and what to do, or how a command is used
+    Help(cmd::help::Help),
     /// Print completions for a shell
     Completions(cmd::completions::Completions),
     /// Print the version

@@ -6,6 +6,7 @@ pub mod completions;
 mod drain;
 pub mod events;
 pub mod explain;
+pub mod help;
 pub mod lab;
 pub mod module;
 pub mod node;
@@ -47,6 +48,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Events(command) => events::run(command, global, out).await,
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),
         Command::Demo(passed) => lab::run(lab::Group::Demo, passed, global),
+        Command::Help(command) => help::run(&command, out),
         Command::Completions(command) => completions::run(command, out),
         Command::Version => version::run(out),
     }
