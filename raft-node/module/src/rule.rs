@@ -285,7 +285,7 @@ mod tests {
             ("ping.a is up and", 13, "and, or"),
             ("(ping.a is up", 13, "a closing parenthesis"),
             ("at least x of ping.* is up", 9, "a number"),
-            ("any of ping.* are up", 13, "is"),
+            ("any of ping.* are up", 14, "is"),
         ];
         for (text, at, wanted) in cases {
             assert_eq!(parse(text), Err((at, wanted.to_owned())), "{text}");
