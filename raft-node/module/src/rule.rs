@@ -24,8 +24,10 @@ use crate::reader::{At, Reader, Table};
 
 /// Rules of a module: what a person still overlooks.
 pub const RULES: usize = 64;
-/// Bytes of a condition, which bound its depth too.
+/// Bytes of a condition.
 const CONDITION_BYTES: usize = 1024;
+/// Parentheses within each other: more than anybody reads, and less than the stack of a thread holds.
+const DEPTH: usize = 16;
 
 /// A rule of a definition.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,6 +125,9 @@ pub(crate) fn parse(text: &str) -> Result<Condition, (usize, String)> {
     if text.len() > CONDITION_BYTES {
         return Err((CONDITION_BYTES, format!("an end, after {CONDITION_BYTES} bytes at most,")));
     }
+    if let Some(at) = too_deep(text) {
+        return Err((at, format!("no more than {DEPTH} parentheses within each other")));
+    }
     let whole = delimited(multispace0, condition, (multispace0, cut_err(eof.context(wants("and, or")))));
     let mut whole = whole;
     whole.parse(text).map_err(|error| {
@@ -132,6 +137,19 @@ pub(crate) fn parse(text: &str) -> Result<Condition, (usize, String)> {
             _ => None,
         });
         (at, wanted.next().unwrap_or_default().to_owned())
+    })
+}
+
+/// The character with which there are too many open parentheses.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    text.chars().position(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEPTH
     })
 }
 
@@ -290,8 +308,13 @@ mod tests {
         for (text, at, wanted) in cases {
             assert_eq!(parse(text), Err((at, wanted.to_owned())), "{text}");
         }
-        let deep = "(".repeat(CONDITION_BYTES);
-        assert!(parse(&deep).is_err(), "it is refused, not a crash");
-        assert!(parse(&format!("{deep}(")).is_err());
+        let nested = |depth: usize| {
+            parse(&format!("{}ping.a is up{}", "(".repeat(depth), ")".repeat(depth))).map_err(|(at, _)| at)
+        };
+        assert!(nested(DEPTH).is_ok());
+        assert_eq!(nested(DEPTH + 1), Err(DEPTH), "it is refused, not a crash");
+        assert_eq!(nested(CONDITION_BYTES), Err(CONDITION_BYTES), "and so is what is too long");
+        let nots = "not ".repeat(200) + "ping.a is up";
+        assert_eq!(parse(&nots), parse("ping.a is up"));
     }
 }
