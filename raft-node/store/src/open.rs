@@ -92,10 +92,10 @@ struct Opened {
 impl Site {
     fn prepare(dir: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         fs::create_dir_all(dir).map_err(|source| site_error(dir, source))?;
+        check_filesystem(dir, options.allow_volatile)?;
         // It holds the cluster's key, and others may pass through the directory above.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
             .map_err(|source| site_error(dir, source))?;
-        check_filesystem(dir, options.allow_volatile)?;
         let lock = lock(dir).map_err(|source| site_error(dir, source))?;
         let lock = lock.ok_or_else(|| OpenError::Locked { dir: dir.to_owned() })?;
         Ok(Site { dir: dir.to_owned(), lock })
