@@ -97,11 +97,13 @@ pub struct Ports {
     pub lease: u16,
     /// gRPC for clients.
     pub api: u16,
+    /// HTTP: health and metrics. 0: none.
+    pub http: u16,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { peer: 7601, lease: 7601, api: 7600 }
+        Self { peer: 7601, lease: 7601, api: 7600, http: 9010 }
     }
 }
 
@@ -297,8 +299,11 @@ fn check_ports(ports: Ports) -> Result<(), String> {
     if ports.peer == 0 || ports.lease == 0 || ports.api == 0 {
         return Err("[ports]: 0 is not a port".into());
     }
-    if ports.peer == ports.api {
-        return Err(format!("[ports]: peer and api are both {}", ports.peer));
+    let tcp = [("peer", ports.peer), ("api", ports.api), ("http", ports.http)];
+    for (at, (name, port)) in tcp.iter().enumerate() {
+        if let Some((other, _)) = tcp[..at].iter().find(|(_, taken)| taken == port) {
+            return Err(format!("[ports]: {other} and {name} are both {port}"));
+        }
     }
     Ok(())
 }
@@ -359,6 +364,9 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         assert!(fact(&GOOD.replace("node1", "Node 1")).contains("Node 1"));
+        assert!(fact(&format!("{GOOD}[ports]\nhttp = 7600\n")).contains("api and http are both 7600"));
+        let none = Config::parse(&format!("{GOOD}[ports]\nhttp = 0\n"), Path::new("farmd.toml"));
+        assert_eq!(none.expect("0 is nowhere").ports.http, 0);
         assert!(fact("name = \"a\"").contains("[[address]]"));
         assert!(fact(&format!("colour = 1\n{GOOD}")).contains("colour"));
         assert!(fact(&GOOD.replace("10.0.0.1", "0.0.0.0")).contains("0.0.0.0"));

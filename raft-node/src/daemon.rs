@@ -15,6 +15,7 @@ use farm_store::{OpenError, OpenOptions, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{Config, LinkConfig};
+use crate::http;
 use crate::journal::Journal;
 use crate::measure;
 use crate::member::{Belonging, Member, Setup};
@@ -62,6 +63,13 @@ impl Daemon {
     #[must_use]
     pub fn member(&self) -> watch::Receiver<Option<Arc<Member>>> {
         self.member.subscribe()
+    }
+
+    /// Lets others look over HTTP.
+    #[must_use]
+    pub fn listen_http(&self) -> http::Listeners {
+        let addresses = self.config.addresses.values().copied();
+        http::listen(addresses, self.config.ports.http, self.member(), &self.journal)
     }
 
     /// Takes up the membership that the store remembers, if any.

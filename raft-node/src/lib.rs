@@ -22,6 +22,7 @@ pub mod config;
 pub mod daemon;
 pub mod driver;
 pub mod effects;
+pub mod http;
 pub mod journal;
 pub mod lease;
 pub mod look;

@@ -67,6 +67,7 @@ async fn serve(config: Config, program: Program) -> Result<(), Problem> {
     let daemon = Arc::new(Daemon::new(config, program.clone(), replace)?);
     daemon.resume().await?;
     let apis = serve_apis(&daemon, unix, tcp);
+    let looks = daemon.listen_http();
     tracing::info!("ready");
     let signal = loop {
         tokio::select! {
@@ -76,7 +77,7 @@ async fn serve(config: Config, program: Program) -> Result<(), Problem> {
     };
     tracing::info!(signal = signal.unwrap_or("none"), "stopping");
     daemon.stop().await;
-    drop(apis);
+    drop((apis, looks));
     Ok(())
 }
 

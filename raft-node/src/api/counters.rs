@@ -27,7 +27,8 @@ pub(super) fn counters(member: &Member) -> Result<v1::CountersResponse, Status> 
 }
 
 /// What was done with the frame, in one word.
-fn verdict(reason: Reason) -> &'static str {
+#[must_use]
+pub fn verdict(reason: Reason) -> &'static str {
     match reason {
         Reason::Passed => "pass",
         Reason::AcceptOwner | Reason::AcceptSocket | Reason::AcceptNew | Reason::AcceptFragment => "accept",

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+pub use counters::verdict;
 pub use refuse::{CODE, CURE, refused, status};
 
 use crate::daemon::Daemon;
