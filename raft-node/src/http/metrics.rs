@@ -21,7 +21,7 @@ use crate::member::Member;
 /// Names and values of a sample.
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge>;
-type Numbers = Family<Labels, Gauge<f64, AtomicU64>>;
+type Seconds = Gauge<f64, AtomicU64>;
 
 /// Everything, as text.
 pub fn of(member: &Member) -> String {
@@ -50,10 +50,10 @@ fn packets(member: &Member, registry: &mut Registry) {
 
 fn node(member: &Member, registry: &mut Registry) {
     let left = BootTime(member.lease.deadline()).since(BootTime(boot_now()));
-    let numbers = Numbers::default();
-    numbers.get_or_create(&Vec::new()).set(left.as_millis() as f64 / 1000.0);
+    let seconds: Seconds = Gauge::default();
+    seconds.set(left.as_millis() as f64 / 1000.0);
     let help = "Time until this node's lease runs out; 0: it accepts nothing";
-    registry.register_with_unit("lease_remaining", help, Unit::Seconds, numbers);
+    registry.register_with_unit("lease_remaining", help, Unit::Seconds, seconds);
     let sound = member.host.sound();
     one(registry, "filter_sound", "Whether filter and guard are in place", i64::from(sound));
     let applied = member.lease.applied().0;
