@@ -97,12 +97,12 @@ impl App {
         Ok(app)
     }
 
-    /// The smallest that answers, one of many: each has a virtual IP and a port of its own.
+    /// The smallest that answers, one of many: each has a virtual IP and a port of its own, none of which is the daemon's.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn small(number: u8) -> Result<Self> {
-        let (vip, port) = (Ipv4Addr::new(10, 77, 0, 60 + number), 9_000 + u16::from(number));
+        let (vip, port) = (Ipv4Addr::new(10, 77, 0, 60 + number), 9_100 + u16::from(number));
         let definition = SMALL.replace("@VIP@", &vip.to_string()).replace("@PORT@", &port.to_string());
         let serve = "mkdir -p $FARM_VAR/www\necho $FARM_NODE >$FARM_VAR/www/index.html\n\
                      exec busybox httpd -p $PORT -h $FARM_VAR/www\n";
