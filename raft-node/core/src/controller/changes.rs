@@ -242,7 +242,10 @@ impl View<'_> {
         let Some(previous) = group.state.previous else { return all() };
         let known_for = self.known_for(group.state.changed);
         let closed = group.state.phase == Phase::MoveClosed;
-        if closed || self.is_silent(previous) {
+        // An application that does not run finishes no handshake, whatever is left of it in the kernel.
+        let stopped =
+            self.state.modules.get(module).is_some_and(|m| m.readiness(previous) == Readiness::Closed);
+        if closed || stopped || self.is_silent(previous) {
             return all();
         }
         let (handshakes, datagrams) = (self.controller.patience.requests, self.drain_limit(module));

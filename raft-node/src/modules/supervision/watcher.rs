@@ -18,14 +18,14 @@ use crate::modules::Modules;
 /// What may appear some time after the script that starts it has ended.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 /// Pause between two looks at what has just been started: clients wait for it.
-const EAGER: Duration = Duration::from_millis(100);
+const EAGER: Duration = Duration::from_millis(50);
 
 /// Tells what is seen, until nobody listens any more.
 pub(super) async fn watch(thing: Thing, round: u64, means: Means, tell: mpsc::Sender<Judged>) {
     let resource = thing.name();
     let teller = Teller { resource, round, tell };
     match thing {
-        Thing::Process(process) => watch_process(Watch::new(spec(&process, &means.group)), teller).await,
+        Thing::Process(process) => watch_process(&|| Watch::new(spec(&process, &means.group)), teller).await,
         Thing::Check(check) => watch_check(&check, Look::of(&check, means), teller).await,
     }
 }
@@ -44,11 +44,18 @@ impl Teller {
     }
 }
 
-async fn watch_process(mut watch: Watch, teller: Teller) {
+async fn watch_process(anew: &(dyn Fn() -> Watch + Sync), teller: Teller) {
+    let mut watch = anew();
     let mut verdict = processes::Verdict::Down("it has not appeared".into());
     let appears = async {
-        while verdict != processes::Verdict::Up {
+        loop {
             verdict = watch.changed().await;
+            if verdict == processes::Verdict::Up {
+                return;
+            }
+            // The first look of a watch is at once, later ones are for what has been there for long.
+            sleep(EAGER).await;
+            watch = anew();
         }
     };
     // Whether it came in time or not, its verdict is told.
