@@ -13,7 +13,8 @@ pub mod output;
 pub mod render;
 pub mod usage;
 pub mod values;
-pub mod view;
+
+pub use farm_view as view;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -7,3 +7,6 @@
 pub mod v1 {
     tonic::include_proto!("farm.v1");
 }
+
+/// What `farm/v1/*.proto` says, for reflection (a `google.protobuf.FileDescriptorSet`).
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/farm.bin"));

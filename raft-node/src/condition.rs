@@ -99,6 +99,11 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
             format!("connections to containers and virtual machines here end with a change: {trouble}");
         found.push(condition("flows_unknown", &member.config.name, cause, "farmctl events"));
     }
+    for (at, why) in member.http.refused() {
+        let cause = format!("nothing can be asked on {at} (health, metrics, page): {why}");
+        let next = format!("ss -ltnp sport = :{}", at.port());
+        found.push(condition("http_closed", &at.to_string(), cause, &next));
+    }
     if member.host.attached() && BootTime(member.lease.deadline()) <= now {
         let cause = format!("{} has no lease and accepts nothing: {}", member.config.name, ungranted(member));
         found.push(condition("no_lease", &member.config.name, cause, "farmctl node list"));

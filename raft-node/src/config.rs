@@ -2,7 +2,7 @@
 //! replicated and changed with `farmctl`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use farm_core::limits;
@@ -31,6 +31,8 @@ struct File {
     address: Vec<AddressLine>,
     #[serde(default)]
     ports: Ports,
+    #[serde(default)]
+    http: Http,
     #[serde(default)]
     interfaces: Interfaces,
     #[serde(default)]
@@ -97,7 +99,7 @@ pub struct Ports {
     pub lease: u16,
     /// gRPC for clients.
     pub api: u16,
-    /// HTTP: health and metrics. 0: none.
+    /// Health, metrics and the page (TCP, HTTP).
     pub http: u16,
 }
 
@@ -105,6 +107,12 @@ impl Default for Ports {
     fn default() -> Self {
         Self { peer: 7601, lease: 7601, api: 7600, http: 9010 }
     }
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Http {
+    listen: Option<Vec<IpAddr>>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -144,6 +152,8 @@ pub struct Config {
     pub addresses: BTreeMap<String, IpAddr>,
     /// Ports.
     pub ports: Ports,
+    /// Where health, metrics and the page are served; nowhere if empty.
+    pub http: Vec<SocketAddr>,
     /// Interfaces that may carry virtual IPs.
     pub links: Vec<LinkConfig>,
     /// How the filter is attached.
@@ -198,6 +208,8 @@ impl Config {
         check_name(&file.name).map_err(&edit)?;
         let addresses = check_addresses(&file.address).map_err(&edit)?;
         check_ports(file.ports).map_err(&edit)?;
+        let near = || addresses.values().copied().chain([Ipv4Addr::LOCALHOST.into()]).collect();
+        let http = check_http(file.http.listen.unwrap_or_else(near), file.ports.http).map_err(&edit)?;
         let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
         Ok(Self {
             name: file.name,
@@ -207,6 +219,7 @@ impl Config {
             secret_file: file.secret_file,
             addresses,
             ports: file.ports,
+            http,
             links,
             xdp_mode: file.interfaces.xdp_mode,
             guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),
@@ -296,16 +309,28 @@ fn check_distinct(links: &[LinkConfig]) -> Result<(), String> {
 }
 
 fn check_ports(ports: Ports) -> Result<(), String> {
-    if ports.peer == 0 || ports.lease == 0 || ports.api == 0 {
+    if [ports.peer, ports.lease, ports.api, ports.http].contains(&0) {
         return Err("[ports]: 0 is not a port".into());
     }
     let tcp = [("peer", ports.peer), ("api", ports.api), ("http", ports.http)];
     for (at, (name, port)) in tcp.iter().enumerate() {
-        if let Some((other, _)) = tcp[..at].iter().find(|(_, taken)| taken == port) {
+        if let Some((other, _)) = tcp[..at].iter().find(|(_, p)| p == port) {
             return Err(format!("[ports]: {other} and {name} are both {port}"));
         }
     }
     Ok(())
+}
+
+fn check_http(listen: Vec<IpAddr>, port: u16) -> Result<Vec<SocketAddr>, String> {
+    for (at, ip) in listen.iter().enumerate() {
+        if ip.is_multicast() {
+            return Err(format!("[http] listen: {ip} is not an address of one node"));
+        }
+        if listen[..at].contains(ip) {
+            return Err(format!("[http] listen: {ip} is given twice"));
+        }
+    }
+    Ok(listen.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 #[cfg(test)]
@@ -323,6 +348,16 @@ mod tests {
         let config = Config::parse(GOOD, Path::new("x")).expect("valid");
         assert_eq!((config.ports.peer, config.ports.api), (7601, 7600));
         assert_eq!(config.xdp_mode, XdpMode::Auto);
+    }
+
+    #[test]
+    fn http_is_near_unless_the_file_says_otherwise() {
+        let listen =
+            |more: &str| Config::parse(&format!("{GOOD}{more}"), Path::new("x")).expect("valid").http;
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(listen(""), [at("10.0.0.1:9010"), at("127.0.0.1:9010")]);
+        assert_eq!(listen("[ports]\nhttp = 81\n[http]\nlisten = [\"10.0.0.1\"]\n"), [at("10.0.0.1:81")]);
+        assert!(listen("[http]\nlisten = []\n").is_empty(), "switched off");
     }
 
     #[test]
@@ -364,14 +399,14 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         assert!(fact(&GOOD.replace("node1", "Node 1")).contains("Node 1"));
-        assert!(fact(&format!("{GOOD}[ports]\nhttp = 7600\n")).contains("api and http are both 7600"));
-        let none = Config::parse(&format!("{GOOD}[ports]\nhttp = 0\n"), Path::new("farmd.toml"));
-        assert_eq!(none.expect("0 is nowhere").ports.http, 0);
         assert!(fact("name = \"a\"").contains("[[address]]"));
         assert!(fact(&format!("colour = 1\n{GOOD}")).contains("colour"));
         assert!(fact(&GOOD.replace("10.0.0.1", "0.0.0.0")).contains("0.0.0.0"));
         assert!(fact(&GOOD.replace("10.0.0.1", "ten")).contains("ip"));
-        assert!(fact(&format!("{GOOD}[ports]\npeer = 7600\n")).contains("7600"));
+        assert!(fact(&format!("{GOOD}[ports]\npeer = 7600\n")).contains("peer and api are both 7600"));
+        assert!(fact(&format!("{GOOD}[ports]\nhttp = 7600\n")).contains("api and http are both 7600"));
+        assert!(fact(&format!("{GOOD}[http]\nlisten = [\"::1\", \"::1\"]\n")).contains("::1 is given twice"));
+        assert!(fact(&format!("{GOOD}[http]\nlisten = [\"224.0.0.1\"]\n")).contains("224.0.0.1"));
         assert!(fact(&format!("{GOOD}{}", GOOD.split_once('\n').expect("lines").1)).contains("twice"));
     }
 }

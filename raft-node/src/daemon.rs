@@ -15,7 +15,7 @@ use farm_store::{OpenError, OpenOptions, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::{Config, LinkConfig};
-use crate::http;
+use crate::http::Listening;
 use crate::journal::Journal;
 use crate::measure;
 use crate::member::{Belonging, Member, Setup};
@@ -40,6 +40,8 @@ pub struct Daemon {
     /// How this process was started, and whom to tell when it is to become what lies there now.
     program: Program,
     replace: mpsc::Sender<Replace>,
+    /// Where the HTTP server listens.
+    http: Arc<Listening>,
     /// Held while the node founds, joins, resumes or leaves: one at a time.
     changing: Mutex<()>,
 }
@@ -56,20 +58,25 @@ impl Daemon {
         })?;
         let journal = Arc::new(Journal::open(&config.data_dir));
         let (member, changing) = (watch::channel(None).0, Mutex::new(()));
-        Ok(Self { config, journal, member, program, replace, changing })
+        Ok(Self { config, journal, member, program, replace, http: Arc::default(), changing })
+    }
+
+    /// What happened on this node.
+    #[must_use]
+    pub fn journal(&self) -> Arc<Journal> {
+        self.journal.clone()
+    }
+
+    /// Where the HTTP server listens; it writes this, conditions tell it.
+    #[must_use]
+    pub fn http(&self) -> Arc<Listening> {
+        self.http.clone()
     }
 
     /// The membership, as it comes and goes.
     #[must_use]
     pub fn member(&self) -> watch::Receiver<Option<Arc<Member>>> {
         self.member.subscribe()
-    }
-
-    /// Lets others look over HTTP.
-    #[must_use]
-    pub fn listen_http(&self) -> http::Listeners {
-        let addresses = self.config.addresses.values().copied();
-        http::listen(addresses, self.config.ports.http, self.member(), &self.journal)
     }
 
     /// Takes up the membership that the store remembers, if any.
@@ -177,7 +184,8 @@ impl Daemon {
     ) -> Result<Arc<Member>, Problem> {
         let (config, journal) = (self.config.clone(), self.journal.clone());
         let program = self.program.path().to_owned();
-        let setup = Setup { config, store, belonging, generation, timing, secret, journal, program };
+        let http = self.http.clone();
+        let setup = Setup { config, store, belonging, generation, timing, secret, journal, program, http };
         let member = Member::start(setup).await?;
         member.follow_restarts(self.program.clone(), self.replace.clone());
         self.member.send_replace(Some(member.clone()));

@@ -12,6 +12,7 @@
 //! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
 //! * [`modules`] — applications of modules on this host: scripts, processes, logs.
 //! * [`condition`] — what is not green, and since when.
+//! * [`http`] — health, metrics and a page: what a browser and a load balancer may ask.
 //! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
 #![forbid(unsafe_code)]
 
@@ -39,4 +40,5 @@ pub mod replace;
 pub mod restart;
 pub mod run;
 pub mod secret;
+pub mod tally;
 pub mod wire;

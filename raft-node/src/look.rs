@@ -30,12 +30,6 @@ impl Drains {
         self.lock().retain(|name, _| modules.contains(name));
     }
 
-    /// All of them, by module.
-    #[must_use]
-    pub fn all(&self) -> Vec<(ModuleName, u64)> {
-        self.lock().iter().map(|(module, sockets)| (module.clone(), *sockets)).collect()
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ModuleName, u64>> {
         // Inserting and removing are one step each: a panic elsewhere leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -5,6 +5,7 @@
 
 mod macs;
 mod part;
+mod record;
 mod stay;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,8 @@ use crate::condition;
 use crate::config::Config;
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
 use crate::effects::{Effects, Means};
-use crate::journal::{Journal, Record, now_ms};
+use crate::http::Listening;
+use crate::journal::Journal;
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::look::Mirror;
@@ -96,6 +98,8 @@ pub struct Setup {
     pub journal: Arc<Journal>,
     /// This daemon's program.
     pub program: PathBuf,
+    /// Where its HTTP server listens.
+    pub http: Arc<Listening>,
 }
 
 /// Latest observations by node.
@@ -117,6 +121,8 @@ pub struct Member {
     pub modules: Arc<Modules>,
     /// The daemon's program.
     pub program: PathBuf,
+    /// Where its HTTP server listens.
+    pub http: Arc<Listening>,
     raft: Handle,
     proposer: Proposer,
     heard: HeardBy,
@@ -195,6 +201,7 @@ impl Member {
             journal: setup.journal,
             modules: mirror.modules.clone(),
             program: setup.program,
+            http: setup.http,
             raft,
             proposer,
             heard: HeardBy::default(),
@@ -261,7 +268,12 @@ impl Member {
             };
             tasks.spawn(watcher.run(self.me.0, move || member.role().leader == Some(member.me)));
         }
-        tasks.spawn(write_events(self.me, self.raft.events(), self.raft.state(), self.journal.clone()));
+        tasks.spawn(record::write_events(
+            self.me,
+            self.raft.events(),
+            self.raft.state(),
+            self.journal.clone(),
+        ));
     }
 
     /// Reports this node's sockets to whoever leads.
@@ -321,7 +333,13 @@ impl Member {
 
     /// How `node` is, from itself; `None` when it does not answer at once.
     pub async fn look(&self, node: NodeId) -> Option<v1::LookResponse> {
-        if node == self.me { Some(self.mirror.look()) } else { self.proposer.peers.look(node).await }
+        if node == self.me { Some(self.look_here()) } else { self.proposer.peers.look(node).await }
+    }
+
+    /// How this node is.
+    #[must_use]
+    pub fn look_here(&self) -> v1::LookResponse {
+        self.mirror.look()
     }
 
     /// Why `node` cannot serve; `None` when it can, or when this node's elector is not to hear it.
@@ -558,42 +576,4 @@ async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Proble
     Handle::start(options)
         .await
         .map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))
-}
-
-/// Writes what the log made happen into the journal of this node.
-async fn write_events(
-    me: NodeId,
-    mut events: tokio::sync::broadcast::Receiver<raft::Happened>,
-    state: watch::Receiver<Arc<Snapshot>>,
-    journal: Arc<Journal>,
-) {
-    loop {
-        match events.recv().await {
-            Ok(happened) => {
-                // Not held while the journal works: whoever publishes the state waits for its readers.
-                let epoch = state.borrow().state.epoch.0;
-                journal.put(record(me, &happened, epoch));
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "events lost for the journal");
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-fn record(me: NodeId, happened: &raft::Happened, epoch: u64) -> Record {
-    let raft::Happened { entry, event, .. } = happened;
-    Record {
-        id: format!("log-{}.{}", entry.index, happened.position),
-        time_unix_ms: now_ms(),
-        node: me.0,
-        kind: event.kind.code().into(),
-        resource: event.kind.resource(),
-        text: event.kind.text(),
-        // An entry's first event stands for it.
-        cause: event.cause.map(|e| format!("log-{}.0", e.index)).unwrap_or_default(),
-        index: entry.index,
-        epoch,
-    }
 }

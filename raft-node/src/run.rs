@@ -13,8 +13,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 
+use crate::api::standard::Standard;
 use crate::api::{Access, Api};
 use crate::config::Config;
 use crate::daemon::Daemon;
@@ -63,11 +65,13 @@ async fn serve(config: Config, program: Program) -> Result<(), Problem> {
     let unix = bind_unix(&config.socket).await?;
     let tcp = bind_tcp(&config).await?;
     preflight(&config).await?;
+    let http = config.http.clone();
     let (replace, mut replaced) = mpsc::channel(1);
     let daemon = Arc::new(Daemon::new(config, program.clone(), replace)?);
     daemon.resume().await?;
-    let apis = serve_apis(&daemon, unix, tcp);
-    let looks = daemon.listen_http();
+    let standard = Standard::new().await;
+    let mut apis = serve_apis(&daemon, &standard, unix, tcp)?;
+    apis.0.extend(crate::http::serve(&daemon, &http));
     tracing::info!("ready");
     let signal = loop {
         tokio::select! {
@@ -76,8 +80,9 @@ async fn serve(config: Config, program: Program) -> Result<(), Problem> {
         }
     };
     tracing::info!(signal = signal.unwrap_or("none"), "stopping");
+    standard.stopping().await;
     daemon.stop().await;
-    drop((apis, looks));
+    drop(apis);
     Ok(())
 }
 
@@ -155,7 +160,12 @@ impl Drop for Servers {
     }
 }
 
-fn serve_apis(daemon: &Arc<Daemon>, unix: UnixListener, tcp: Vec<TcpListener>) -> Servers {
+fn serve_apis(
+    daemon: &Arc<Daemon>,
+    standard: &Standard,
+    unix: UnixListener,
+    tcp: Vec<TcpListener>,
+) -> Result<Servers, Problem> {
     let full = Server::builder().add_service(FarmServer::new(Api::new(daemon.clone(), Access::Full)));
     let mut tasks = vec![tokio::spawn(async move {
         if let Err(error) = full.serve_with_incoming(UnixListenerStream::new(unix)).await {
@@ -163,12 +173,15 @@ fn serve_apis(daemon: &Arc<Daemon>, unix: UnixListener, tcp: Vec<TcpListener>) -
         }
     })];
     for listener in tcp {
-        let show = Server::builder().add_service(FarmServer::new(Api::new(daemon.clone(), Access::ReadOnly)));
+        let mut routes = RoutesBuilder::default();
+        routes.add_service(FarmServer::new(Api::new(daemon.clone(), Access::ReadOnly)));
+        standard.add_to(&mut routes)?;
+        let show = Server::builder().add_routes(routes.routes());
         tasks.push(tokio::spawn(async move {
             if let Err(error) = show.serve_with_incoming(TcpListenerStream::new(listener)).await {
                 tracing::error!(%error, "the API on TCP ended");
             }
         }));
     }
-    Servers(tasks)
+    Ok(Servers(tasks))
 }

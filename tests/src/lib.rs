@@ -11,3 +11,4 @@ pub mod load;
 pub mod talk;
 pub mod transfer;
 pub mod vlan;
+pub mod web;

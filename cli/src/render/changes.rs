@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use farm_proto::v1;
 
-use super::state::State;
 use super::{Names, status::shares};
+use crate::view::State;
 
 /// What differs from `last` to `next`, one line each; everything when there is no `last`.
 #[must_use]

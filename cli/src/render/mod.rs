@@ -22,10 +22,7 @@ pub use module::{applied, controlled, life, module, module_list};
 pub use screen::screen;
 pub use status::{node_list, status};
 
-use crate::view;
-
-/// Buckets of a module: what a share is a share of.
-const BUCKETS: u32 = 4096;
+use crate::view::{self, BUCKETS};
 
 /// Names of the nodes by id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

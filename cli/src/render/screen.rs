@@ -2,10 +2,10 @@
 
 use farm_proto::v1::{self, LifeStatus, Place};
 
-use super::state::State;
-use super::status::{Problem, problems, raft};
-use super::table::{Level, Table, Text};
-use super::{BUCKETS, NO_CLUSTER, Names, percent, service};
+use super::status::{raft, title};
+use super::table::{Paint, Table, Text};
+use super::{BUCKETS, NO_CLUSTER, Names, percent, service, state};
+use crate::view::{Level, Open, State};
 
 /// Lines of a terminal (DEC VT100), which all of it fits into.
 const LINES: usize = 24;
@@ -24,7 +24,7 @@ pub fn screen(status: &v1::StatusResponse, colour: bool) -> String {
         return NO_CLUSTER.into();
     }
     let names = Names::of(status);
-    let mut problems = problems(status);
+    let mut problems = Open::all(status);
     // The worst first; those that are alike in the order in which they were told.
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.level));
     let nodes: Vec<Row> = status.nodes.iter().filter_map(|node| node_row(status, node)).collect();
@@ -45,7 +45,7 @@ pub fn screen(status: &v1::StatusResponse, colour: bool) -> String {
     format!("{}Next: {next}\n", parts.join("\n"))
 }
 
-fn head(status: &v1::StatusResponse, names: &Names, problems: &[Problem], colour: bool) -> String {
+fn head(status: &v1::StatusResponse, names: &Names, problems: &[Open], colour: bool) -> String {
     let level = problems.first().map_or(Level::Green, |problem| problem.level);
     let word = match (level, problems.len()) {
         (Level::Green, _) => "GREEN".into(),
@@ -84,7 +84,7 @@ fn node_row(status: &v1::StatusResponse, entry: &v1::NodeStatus) -> Option<Row> 
     let applications = if words.is_empty() { "-".into() } else { words.join(", ") };
     let cells = [
         Text::plain(&node.name),
-        state.text(entry),
+        state::text(state, entry),
         Text::plain(raft(status, entry)),
         Text::plain(&applications),
     ];
@@ -163,11 +163,11 @@ fn table(header: &[&str], mut rows: Vec<Row>, room: usize, colour: bool) -> Stri
 }
 
 /// One line each.
-fn listed(problems: &[Problem], room: usize, colour: bool) -> String {
+fn listed(problems: &[Open], room: usize, colour: bool) -> String {
     let shown = if problems.len() > room { room.saturating_sub(1) } else { problems.len() };
-    let line = |Problem { title, cause, level, .. }: &Problem| {
-        let word = if *level == Level::Red { "red" } else { "yellow" };
-        format!("{} {title}: {cause}\n", level.paint(word, colour))
+    let line = |open: &Open| {
+        let word = if open.level == Level::Red { "red" } else { "yellow" };
+        format!("{} {}: {}\n", open.level.paint(word, colour), title(open), open.cause)
     };
     let mut text: String = problems.iter().take(shown).map(line).collect();
     if shown < problems.len() {

@@ -2,10 +2,10 @@
 
 use farm_proto::v1;
 
-use super::state::State;
-use super::table::{Level, Table, Text};
+use super::state;
+use super::table::{Paint, Table, Text};
 use super::{BUCKETS, NO_CLUSTER, NO_SERVICE, Names, percent, service, span};
-use crate::view;
+use crate::view::{self, Level, Open, State};
 
 /// The whole screen.
 #[must_use]
@@ -29,7 +29,7 @@ pub fn node_list(status: &v1::StatusResponse, colour: bool) -> String {
         table.row([
             Text::plain(&node.name),
             Text::plain(&node.id.to_string()),
-            State::of(entry, status.epoch).text(entry),
+            state::text(State::of(entry, status.epoch), entry),
             Text::plain(&view::role(node.role)),
             Text::plain(raft(status, entry)),
             Text::plain(&addresses.join(" ")),
@@ -66,7 +66,7 @@ fn nodes(status: &v1::StatusResponse, colour: bool) -> String {
     for (entry, node) in status.nodes.iter().filter_map(|n| Some((n, n.node.as_ref()?))) {
         table.row([
             Text::plain(&node.name),
-            State::of(entry, status.epoch).text(entry),
+            state::text(State::of(entry, status.epoch), entry),
             Text::plain(&view::role(node.role)),
             Text::plain(raft(status, entry)),
             lease(entry),
@@ -151,56 +151,19 @@ fn open_changes(module: &v1::ModuleStatus) -> String {
     }
 }
 
-/// Something that is not green.
-pub(super) struct Problem {
-    /// What, and for how long: `node3: node_silent for 12s`.
-    pub title: String,
-    /// Why.
-    pub cause: String,
-    /// The command that ends it or shows more.
-    pub next: String,
-    /// How bad it is.
-    pub level: Level,
-}
-
 /// What is not green, each with its next step.
 fn open(status: &v1::StatusResponse, colour: bool) -> String {
-    let all = problems(status);
-    if all.is_empty() {
-        return format!("{}\n", Level::Green.paint("All green.", colour));
-    }
-    let shown = |Problem { title, cause, next, level }: &Problem| {
-        format!("{}\n  cause: {cause}\n  next: {next}\n", level.paint(title, colour))
-    };
-    all.iter().map(shown).collect()
+    let text: String = Open::all(status).iter().map(|open| said(open, colour)).collect();
+    if text.is_empty() { format!("{}\n", Level::Green.paint("All green.", colour)) } else { text }
 }
 
-/// All that is not green.
-pub(super) fn problems(status: &v1::StatusResponse) -> Vec<Problem> {
-    let told = status.conditions.iter().map(|c| {
-        let since = if c.since_ms == 0 { String::new() } else { format!(" for {}", span(c.since_ms)) };
-        Problem {
-            title: format!("{}: {}{since}", c.resource, c.code),
-            cause: c.cause.clone(),
-            next: c.next.clone(),
-            level: if c.passing { Level::Yellow } else { Level::Red },
-        }
-    });
-    let untold = unexplained(status).map(|(node, state)| Problem {
-        title: format!("{node}: {}", state.word()),
-        cause: state.cause().into(),
-        next: state.next().into(),
-        level: state.level(),
-    });
-    told.chain(untold).collect()
+fn said(open: &Open, colour: bool) -> String {
+    let title = open.level.paint(&title(open), colour);
+    format!("{title}\n  cause: {}\n  next: {}\n", open.cause, open.next)
 }
 
-/// Nodes that are not green although no condition names them.
-fn unexplained(status: &v1::StatusResponse) -> impl Iterator<Item = (&str, State)> {
-    status.nodes.iter().filter_map(|entry| {
-        let name = entry.node.as_ref()?.name.as_str();
-        let state = State::of(entry, status.epoch);
-        let named = status.conditions.iter().any(|c| c.resource == name);
-        (state != State::Ready && !named).then_some((name, state))
-    })
+/// What, and for how long: `node3: node_silent for 12s`.
+pub(super) fn title(open: &Open) -> String {
+    let since = if open.since_ms == 0 { String::new() } else { format!(" for {}", span(open.since_ms)) };
+    format!("{}: {}{since}", open.resource, open.word)
 }

@@ -2,19 +2,18 @@
 
 use comfy_table::{Cell, Color, Table as Grid, presets};
 
-/// How good a thing is. The text says it too.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Level {
-    /// As it should be.
-    Green,
-    /// Passes by itself, or was asked for.
-    Yellow,
-    /// Somebody should look.
-    Red,
+use crate::view::Level;
+
+/// How a level looks in a terminal.
+pub(super) trait Paint {
+    /// In a table.
+    fn colour(self) -> Color;
+    /// `text` in this colour, if colours are welcome.
+    fn paint(self, text: &str, colour: bool) -> String;
 }
 
-impl Level {
-    const fn colour(self) -> Color {
+impl Paint for Level {
+    fn colour(self) -> Color {
         match self {
             Self::Green => Color::Green,
             Self::Yellow => Color::Yellow,
@@ -22,8 +21,7 @@ impl Level {
         }
     }
 
-    /// `text` in this colour, if colours are welcome.
-    pub(super) fn paint(self, text: &str, colour: bool) -> String {
+    fn paint(self, text: &str, colour: bool) -> String {
         let code = match self {
             Self::Green => 32,
             Self::Yellow => 33,

@@ -1,5 +1,7 @@
 //! `counters`: what the filter of this node did with the frames it saw, and why.
 
+use std::collections::BTreeMap;
+
 use farm_common::verdict::Reason;
 use farm_proto::v1;
 use tonic::Status;
@@ -7,28 +9,35 @@ use tonic::Status;
 use super::refuse::invalid;
 use crate::member::Member;
 
-/// Every counter of this node's filter.
-pub(super) fn counters(member: &Member) -> Result<v1::CountersResponse, Status> {
-    let read = member.host.counters().map_err(|e| {
-        invalid("counters_unread", format!("the filter's counters cannot be read: {e}"), "farmctl events")
-    })?;
-    let counter = |reason: &Reason| v1::Counter {
+/// Every counter of this node's filter; `None` without one.
+///
+/// # Errors
+/// Where the kernel refuses to read the map.
+pub(crate) fn read(member: &Member) -> std::io::Result<Option<Vec<v1::Counter>>> {
+    let counter = |reason: &Reason, read: &BTreeMap<&str, u64>| v1::Counter {
         verdict: verdict(*reason).into(),
         reason: reason.name().into(),
         meaning: reason.sentence().into(),
-        packets: read.as_ref().and_then(|read| read.get(reason.name()).copied()).unwrap_or(0),
+        packets: read.get(reason.name()).copied().unwrap_or(0),
     };
-    let all = read.is_some().then(|| Reason::ALL.iter().map(counter).collect());
+    let read = member.host.counters()?;
+    Ok(read.map(|read| Reason::ALL.iter().map(|reason| counter(reason, &read)).collect()))
+}
+
+/// The same for clients.
+pub(super) fn counters(member: &Member) -> Result<v1::CountersResponse, Status> {
+    let read = read(member).map_err(|e| {
+        invalid("counters_unread", format!("the filter's counters cannot be read: {e}"), "farmctl events")
+    })?;
     Ok(v1::CountersResponse {
         answered_by: member.me.0,
         attached: read.is_some(),
-        counters: all.unwrap_or_default(),
+        counters: read.unwrap_or_default(),
     })
 }
 
 /// What was done with the frame, in one word.
-#[must_use]
-pub fn verdict(reason: Reason) -> &'static str {
+fn verdict(reason: Reason) -> &'static str {
     match reason {
         Reason::Passed => "pass",
         Reason::AcceptOwner | Reason::AcceptSocket | Reason::AcceptNew | Reason::AcceptFragment => "accept",

@@ -3,13 +3,14 @@
 //! The Unix socket may change things (its file mode is the permission); TCP may only look.
 
 mod changes;
-mod counters;
+pub(crate) mod counters;
 mod events;
 mod explain;
 mod levels;
 mod modules;
 mod refuse;
-mod status;
+pub mod standard;
+pub(crate) mod status;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-pub use counters::verdict;
 pub use refuse::{CODE, CURE, refused, status};
 
 use crate::daemon::Daemon;

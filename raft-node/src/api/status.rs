@@ -24,7 +24,7 @@ use crate::wire::{Wire, maintenance_to_wire};
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// The status as of now; of a daemon without a cluster only that.
-pub(super) async fn now(member: Option<&Member>) -> v1::StatusResponse {
+pub(crate) async fn now(member: Option<&Member>) -> v1::StatusResponse {
     match member {
         Some(member) => of(member).await,
         None => v1::StatusResponse::default(),
@@ -71,7 +71,11 @@ async fn of(member: &Member) -> v1::StatusResponse {
         modules: state.modules.iter().map(|(name, m)| module(state, name, m, &looks)).collect(),
         electors: state.electors.all().iter().map(|n| n.0).collect(),
         voters: role.voters.iter().map(|n| n.0).collect(),
-        conditions: member.conditions().into_iter().chain(applications(state, &looks)).collect(),
+        conditions: member
+            .conditions()
+            .into_iter()
+            .chain(applications(state, looks.values().flat_map(|look| &look.lives)))
+            .collect(),
         member: true,
     }
 }
@@ -130,8 +134,10 @@ fn module(state: &ClusterState, name: &ModuleName, module: &Module, looks: &Look
 }
 
 /// What is not green of the applications.
-fn applications(state: &ClusterState, looks: &Looks) -> Vec<v1::Condition> {
-    let lives = looks.values().flat_map(|look| &look.lives);
+pub(crate) fn applications<'a>(
+    state: &ClusterState,
+    lives: impl Iterator<Item = &'a v1::ModuleLife>,
+) -> Vec<v1::Condition> {
     lives.flat_map(|life| application(life, &state.name_of(NodeId(life.node)))).collect()
 }
 

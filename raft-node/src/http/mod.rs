@@ -1,167 +1,134 @@
-//! HTTP for those who only look: load balancers (`ready.txt`), supervisors (`/healthz`), Prometheus (`/metrics`). Shows,
-//! changes nothing, asks for no login; see docs/operate/seeing.md.
+//! HTTP, for whoever speaks nothing else: health for load balancers, metrics for Prometheus, a page for people. It only
+//! shows. It lives on the ordinary runtime, behind everything that keeps clients served, and the daemon does not need
+//! it: an address that cannot be had is a condition, and is tried again.
 //!
-//! Tasks owned: one that accepts per address. They end when [`Listeners`] is dropped.
+//! Tasks owned: one per address, given to the caller by [`serve`]; connections end with it.
 
-mod health;
+mod live;
 mod metrics;
+mod page;
+mod ready;
+mod routes;
+mod server;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, StatusCode};
-use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
-use crate::journal::Journal;
-use crate::member::Member;
+use crate::daemon::Daemon;
+use server::Server;
 
-/// Connections at once to one address: some load balancers and a Prometheus. More wait.
-const CONNECTIONS: usize = 64;
-/// A request that has not come whole by then is dropped.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Longest life of a connection: who asks again connects again.
-const LIFE: Duration = Duration::from_secs(60);
-/// Bytes of a request's head; no browser sends more to a page without cookies.
-const HEAD_BYTES: usize = 16 << 10;
-/// Pause before a port that is taken is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How old an answer to `/metrics` may be: who asks more often costs no more.
-const FRESH: Duration = Duration::from_secs(1);
+/// Pause before an address is tried again. Nothing tells when another program gives a port up.
+const AGAIN: Duration = Duration::from_secs(3);
+/// Connections that may wait to be taken: a load balancer and some browsers that come at once.
+const BACKLOG: i32 = 64;
+/// A peer that acknowledges nothing for so long is gone, and with it its connection (TCP_USER_TIMEOUT, tcp(7)).
+const DEAD_AFTER: Duration = Duration::from_secs(30);
 
-/// Content type of the text format of Prometheus (OpenMetrics 1.0).
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The addresses on which the server cannot listen, and why.
+#[derive(Debug, Default)]
+pub struct Listening(Mutex<BTreeMap<SocketAddr, String>>);
 
-/// The addresses that are listened on; nobody does any more when it is dropped.
-pub struct Listeners(Vec<JoinHandle<()>>);
-
-impl Drop for Listeners {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
+impl Listening {
+    /// What is not served, with the system's word.
+    #[must_use]
+    pub fn refused(&self) -> Vec<(SocketAddr, String)> {
+        self.lock().iter().map(|(at, why)| (*at, why.clone())).collect()
     }
-}
 
-/// What the answers are made from.
-#[derive(Clone)]
-struct Source {
-    member: watch::Receiver<Option<Arc<Member>>>,
-    metrics: Arc<Mutex<Option<(Instant, String)>>>,
-}
-
-impl Source {
-    fn member(&self) -> Option<Arc<Member>> {
-        self.member.borrow().clone()
-    }
-}
-
-/// Listens on `port` of all addresses; nowhere, where it is 0. A port that is taken is told, and tried again.
-pub fn listen(
-    addresses: impl Iterator<Item = IpAddr>,
-    port: u16,
-    member: watch::Receiver<Option<Arc<Member>>>,
-    journal: &Arc<Journal>,
-) -> Listeners {
-    let routes = router(Source { member, metrics: Arc::default() });
-    let addresses = addresses.filter(|_| port > 0).map(|ip| SocketAddr::new(ip, port));
-    let serving = addresses.map(|at| tokio::spawn(serve(at, routes.clone(), journal.clone())));
-    Listeners(serving.collect())
-}
-
-fn router(source: Source) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n") }))
-        .route("/var/modules/{name}/ready.txt", get(ready))
-        .route("/metrics", get(measured))
-        .with_state(source)
-}
-
-type Text = (StatusCode, [(HeaderName, &'static str); 2], String);
-
-fn text(status: StatusCode, body: impl Into<String>) -> Text {
-    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")], body.into())
-}
-
-async fn ready(State(source): State<Source>, Path(name): Path<String>) -> Text {
-    let verdict = match source.member() {
-        Some(member) => health::serves(&member, &name),
-        None => Err("this node belongs to no cluster".into()),
-    };
-    match verdict {
-        Ok(()) => text(StatusCode::OK, "ready\n"),
-        Err(why) => text(StatusCode::NOT_FOUND, format!("not ready: {why}\n")),
-    }
-}
-
-async fn measured(State(source): State<Source>) -> Text {
-    let Some(member) = source.member() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "this node belongs to no cluster\n");
-    };
-    // Held while it is made: whoever else asks meanwhile gets the same.
-    let mut kept = source.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-    let fresh = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, body)| body.clone());
-    let body = fresh.unwrap_or_else(|| metrics::of(&member));
-    if kept.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-        *kept = Some((Instant::now(), body.clone()));
-    }
-    (StatusCode::OK, [(CONTENT_TYPE, METRICS), (CACHE_CONTROL, "no-store")], body)
-}
-
-async fn serve(at: SocketAddr, routes: Router, journal: Arc<Journal>) {
-    let listener = bind(at, &journal).await;
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let answering = answer(stream, routes.clone());
-                tokio::spawn(async move {
-                    // Whoever is too slow, or went away, has no answer.
-                    let _ = timeout(LIFE, answering).await;
-                    drop(place);
-                });
-            }
-            // No descriptor is left, mostly: some may be in a moment.
-            Err(error) => {
-                tracing::warn!(%error, %at, "no connection is taken");
-                sleep(AGAIN).await;
-            }
+    /// Notes a failure; says it in the log when it is news.
+    fn failed(&self, at: SocketAddr, error: &io::Error) {
+        let why = error.to_string();
+        if self.lock().insert(at, why.clone()).as_ref() != Some(&why) {
+            tracing::warn!(%at, %why, "HTTP cannot listen: tried again");
         }
     }
-}
 
-async fn bind(at: SocketAddr, journal: &Journal) -> TcpListener {
-    let mut told = false;
-    loop {
-        match TcpListener::bind(at).await {
-            Ok(listener) => return listener,
-            Err(error) if !told => {
-                let fact =
-                    format!("nobody can look at http://{at}/: {error}; [ports] http may name another port");
-                journal.note(0, "http_unavailable", "http", fact, "");
-                told = true;
-            }
-            Err(_) => {}
-        }
-        sleep(AGAIN).await;
+    fn bound(&self, at: SocketAddr) {
+        self.lock().remove(&at);
+        tracing::info!(%at, "HTTP listens");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, String>> {
+        // Every change of the map is one step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn answer(stream: TcpStream, routes: Router) -> Result<(), hyper::Error> {
-    let service = TowerToHyperService::new(routes);
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+/// Serves `daemon` on these addresses until the tasks are aborted.
+#[must_use]
+pub fn serve(daemon: &Arc<Daemon>, at: &[SocketAddr]) -> Vec<JoinHandle<()>> {
+    let server = Server::new(routes::router(daemon));
+    let listen = |at: &SocketAddr| tokio::spawn(listen(*at, server.clone(), daemon.http()));
+    at.iter().map(listen).collect()
+}
+
+async fn listen(at: SocketAddr, server: Server, listening: Arc<Listening>) {
+    loop {
+        match bind(at) {
+            Ok(listener) => {
+                listening.bound(at);
+                server.run(listener).await;
+                return;
+            }
+            // This machine was started without that protocol: there is no such address that somebody could ask.
+            Err(error) if at.ip().is_unspecified() && is(&error, Errno::EAFNOSUPPORT) => return,
+            Err(error) => listening.failed(at, &error),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    // Connections of the run before do not keep the next one away.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_somebody_has_is_told_and_taken_when_it_is_free() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = other.local_addr().expect("its address");
+        let listening = Arc::<Listening>::default();
+        listening.failed(at, &bind(at).expect_err("it is taken"));
+        let told = listening.refused();
+        assert!(told.len() == 1 && told[0].0 == at && told[0].1.contains("in use"), "{told:?}");
+        drop(other);
+        bind(at).expect("it is free");
+        listening.bound(at);
+        assert!(listening.refused().is_empty());
+    }
+
+    #[tokio::test]
+    async fn both_protocols_have_the_port_at_once() {
+        let four = bind("0.0.0.0:0".parse().expect("address")).expect("IPv4");
+        let port = four.local_addr().expect("its address").port();
+        match bind(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port)) {
+            Ok(_) => {}
+            Err(error) => assert!(is(&error, Errno::EAFNOSUPPORT), "{error}"),
+        }
+    }
 }

@@ -21,6 +21,8 @@ use farm_core::time::Span;
 use farm_dataplane::sink::TableSink;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
+use crate::tally::SharedTally;
+
 /// Orders that may wait: a burst of appended Moves plus a few tables. Senders block beyond it.
 pub const ORDERS_MAX: usize = 256;
 /// Observations that may wait for the driver: a second of renewals of 32 nodes at 25 ms. Older ones are superseded anyway.
@@ -111,21 +113,39 @@ pub struct Observation {
     pub heard: Heard,
 }
 
+/// Bounds of the margins in seconds: fine where a lease of the profile `fast` ends, coarse where one of `virtual` does. At
+/// the first one the lease had run out.
+const MARGINS: [f64; 16] =
+    [0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.5, 2.0];
+
 /// What the thread publishes about itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LeaseReadings {
     /// Boot-clock deadline of this node's lease, ns.
     pub deadline: AtomicU64,
     /// Epoch of the filter, after the grace period.
     pub applied: AtomicU64,
-    /// Smallest margin (deadline minus now, ns) ever seen when a grant extended the lease.
-    pub margin_min: AtomicU64,
+    /// What was left (deadline minus now) each time a grant extended the lease.
+    pub margins: SharedTally<{ MARGINS.len() }>,
     /// Times the lease was found run out when a grant arrived.
     pub lapses: AtomicU64,
     /// Grants received.
     pub grants: AtomicU64,
     /// Datagrams that were refused: malformed, forged, foreign.
     pub refused: AtomicU64,
+}
+
+impl Default for LeaseReadings {
+    fn default() -> Self {
+        Self {
+            deadline: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            margins: SharedTally::new(&MARGINS),
+            lapses: AtomicU64::new(0),
+            grants: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
 }
 
 /// The way to the thread. Clones share it.
@@ -152,7 +172,7 @@ pub(super) fn queues() -> std::io::Result<(LeaseHandle, ThreadEnd, tokio_mpsc::R
     let (wake, woken) = UnixStream::pair()?;
     wake.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
-    let readings = Arc::new(LeaseReadings { margin_min: AtomicU64::new(u64::MAX), ..Default::default() });
+    let readings = Arc::<LeaseReadings>::default();
     let handle = LeaseHandle { orders, wake: Arc::new(wake), readings: readings.clone() };
     Ok((handle, ThreadEnd { orders: receiver, wake: woken, readings, observations }, observed))
 }

@@ -393,7 +393,7 @@ impl LeaseThread {
         if before.0 == 0 {
             return;
         }
-        readings.margin_min.fetch_min(margin, Ordering::Relaxed);
+        readings.margins.add(Duration::from_nanos(margin));
         if margin == 0 {
             readings.lapses.fetch_add(1, Ordering::Relaxed);
         }

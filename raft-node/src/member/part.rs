@@ -20,12 +20,6 @@ impl Member {
         self.proposer.peers.control(node, request).await
     }
 
-    /// Connections here of buckets that are to leave this node, by module.
-    #[must_use]
-    pub fn draining(&self) -> Vec<(ModuleName, u64)> {
-        self.mirror.drains.all()
-    }
-
     /// The last events of `node`, the oldest first.
     ///
     /// # Errors

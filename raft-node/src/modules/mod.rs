@@ -8,6 +8,7 @@ mod home;
 mod keeper;
 mod memory;
 mod readiness;
+mod runs;
 mod scripts;
 mod supervision;
 
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 pub use home::Home;
 use keeper::Keeper;
+pub use runs::{Of, Runs};
 pub use scripts::{LOG_LIMITS, Verb};
 
 use crate::member::Member;
@@ -113,6 +115,8 @@ pub struct Modules {
     kept: Mutex<BTreeMap<ModuleName, Kept>>,
     /// How often keepers have come or gone.
     changes: watch::Sender<u64>,
+    /// How long scripts took.
+    pub runs: Arc<Runs>,
 }
 
 struct Kept {
@@ -245,6 +249,7 @@ impl Modules {
                             member.journal.note(member.me.0, "keeper_failed", &name.0, fact, "");
                         }
                         self.lock().remove(&name);
+                        self.runs.forget(&name);
                         self.changed();
                     }
                 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use farm_core::life::{Request, Run, Script as Which};
 use farm_host::applog;
@@ -11,6 +12,8 @@ use farm_host::cgroup::Cgroup;
 use farm_host::script::{ENTER, Outcome, Script};
 use farm_module::Definition;
 use farm_proto::v1;
+
+use super::runs::{Of, Runs};
 
 /// A log line is cut, and a flood thinned, so that a script that goes wild costs neither disk nor processor.
 pub const LOG_LIMITS: applog::Limits =
@@ -75,6 +78,8 @@ pub struct Stage {
     pub token: String,
     /// This daemon's program, which also pumps logs.
     pub program: PathBuf,
+    /// Where it is counted how long they took.
+    pub runs: Arc<Runs>,
 }
 
 impl Stage {
@@ -96,7 +101,11 @@ impl Stage {
             output,
             limit: limit(&run, definition),
         };
-        match script.run().await {
+        let begun = Instant::now();
+        let outcome = script.run().await;
+        let of = Of { module: self.module.clone(), script: name, ok: outcome == Outcome::Exited(0) };
+        self.runs.add(of, begun.elapsed());
+        match outcome {
             Outcome::Exited(0) => Ok(()),
             Outcome::Exited(code) => Err(format!("{name} ended with exit code {code}")),
             Outcome::Signalled(signal) => Err(format!("{name} was ended by signal {signal}")),

@@ -510,6 +510,7 @@ impl Kept {
             socket: member.config.socket.clone(),
             token: self.token.iter().map(|byte| format!("{byte:02x}")).collect(),
             program: member.program.clone(),
+            runs: self.keeper.modules.runs.clone(),
         }
     }
 }

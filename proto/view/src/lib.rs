@@ -1,10 +1,19 @@
-//! The shapes of `--json`. Every object that is printed carries `schema`; every field has the name it has in
+//! The shapes of `farmctl --json` and of what a browser is sent. Every object that is printed carries `schema`; every field has the name it has in
 //! `farm/v1/*.proto` (a test compares them). Ids and counters are numbers; bytes are lower-case hexadecimal;
 //! values of enumerations are the words that the command line takes (`source-address`, `tcp`, `fast`); what the
 //! answering node cannot know is `null`.
 
+#![forbid(unsafe_code)]
+
+mod state;
+
 use farm_proto::v1;
 use serde::Serialize;
+
+pub use state::{Level, NodeState, Open, State};
+
+/// Buckets of a module: what shares are shares of.
+pub const BUCKETS: u32 = 4096;
 
 /// Version of these shapes; grows when a field changes its meaning or goes, not when one comes.
 pub const SCHEMA: u32 = 1;
@@ -451,6 +460,27 @@ impl From<&v1::StatusResponse> for Services {
     fn from(status: &v1::StatusResponse) -> Self {
         let modules = status.modules.iter().filter_map(|m| m.module.as_ref());
         Self { services: modules.flat_map(rows).collect() }
+    }
+}
+
+/// What the page is sent: `cluster status`, and what is made of it once for all who show it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Live {
+    /// The status.
+    #[serde(flatten)]
+    pub status: Status,
+    /// Each node, in words.
+    pub states: Vec<NodeState>,
+    /// What is not green.
+    pub open: Vec<Open>,
+    /// Buckets of a module.
+    pub buckets: u32,
+}
+
+impl From<&v1::StatusResponse> for Live {
+    fn from(status: &v1::StatusResponse) -> Self {
+        let (states, open) = (NodeState::all(status), Open::all(status));
+        Self { status: status.into(), states, open, buckets: BUCKETS }
     }
 }
 

@@ -1,0 +1,112 @@
+//! The state of the cluster for browsers and programs: once, or again and again as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::response::sse::{Event, Sse};
+use farm_proto::v1;
+use farm_view::{Live, Stamped, Status};
+use futures::{Stream, StreamExt, stream};
+use serde::Serialize;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
+
+use crate::api::status;
+use crate::journal::{Journal, Record};
+use crate::member::Member;
+
+/// Pages that may be open at once on one node: a team and its screens.
+pub(super) const WATCHERS_MAX: usize = 64;
+/// Pace at which a page is told: what a person takes for at once, and its sign that the node is still there.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+/// How old an answer may be: less than the pace, so that a page is told something new each time.
+const FRESH: Duration = Duration::from_millis(400);
+/// Events that a page begins with.
+const BEGIN_WITH: usize = 50;
+/// Most that can be asked for at once: as many as a node keeps in memory.
+pub(super) const EVENTS_MAX: usize = 2000;
+
+/// The last status, for all who ask.
+#[derive(Debug)]
+pub(super) struct Lately {
+    last: Mutex<Option<(Instant, Arc<v1::StatusResponse>)>>,
+    watchers: Arc<Semaphore>,
+}
+
+impl Default for Lately {
+    fn default() -> Self {
+        Self { last: Mutex::default(), watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+    }
+}
+
+impl Lately {
+    /// At most [`FRESH`] old; who comes while the nodes are asked waits for their answer instead of asking again.
+    async fn status(&self, member: Option<&Member>) -> Arc<v1::StatusResponse> {
+        let mut last = self.last.lock().await;
+        if let Some((at, status)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return status.clone();
+        }
+        let status = Arc::new(status::now(member).await);
+        *last = Some((Instant::now(), status.clone()));
+        status
+    }
+
+    /// As `farmctl cluster status --json` prints it.
+    pub(super) async fn json(&self, member: Option<&Member>) -> String {
+        json(&Status::from(&*self.status(member).await))
+    }
+
+    /// A place among those who watch; `None` when there are enough.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.watchers.clone().try_acquire_owned().ok()
+    }
+}
+
+/// The last events, oldest first, each a line as `farmctl events --json` prints it.
+pub(super) fn past(journal: &Journal, last: usize) -> String {
+    let (tail, _) = journal.tail(last.min(EVENTS_MAX));
+    tail.into_iter().map(|record| event(record) + "\n").collect()
+}
+
+/// The status twice a second, and events as they happen, until the browser goes. The node may found, join or leave a
+/// cluster meanwhile.
+pub(super) fn stream(
+    members: watch::Receiver<Option<Arc<Member>>>,
+    journal: &Journal,
+    lately: Arc<Lately>,
+    place: OwnedSemaphorePermit,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
+    let ticks = IntervalStream::new(tokio::time::interval(TELL_EVERY));
+    let states = ticks.then(move |_| {
+        let (member, lately) = (members.borrow().clone(), lately.clone());
+        async move {
+            let status = lately.status(member.as_deref()).await;
+            Event::default().event("status").data(json(&Live::from(&*status)))
+        }
+    });
+    let all = stream::select(states, happened(journal)).map(move |event| {
+        // The place is given back when the stream ends.
+        let _ = &place;
+        Ok(event)
+    });
+    Sse::new(all)
+}
+
+/// The last ones and what follows; one that lagged misses some, and finds them when it comes again.
+fn happened(journal: &Journal) -> impl Stream<Item = Event> + use<> {
+    let (tail, follow) = journal.tail(BEGIN_WITH);
+    let live = BroadcastStream::new(follow).filter_map(|record| async { record.ok() });
+    stream::iter(tail).chain(live).map(|record| Event::default().event("event").data(event(record)))
+}
+
+fn event(record: Record) -> String {
+    json(&farm_view::Event::from(&v1::Event::from(record)))
+}
+
+fn json<T: Serialize>(body: &T) -> String {
+    // These shapes have names for keys and nothing that can fail.
+    serde_json::to_string(&Stamped::new(body)).unwrap_or_default()
+}
