@@ -10,7 +10,7 @@ BPF_LINKER_VERSION=0.13.0
 KERNEL_MIN=5.18
 # Linking Rust, building libFuzzer (C++), and what the lab, the tests and the benches call.
 PACKAGES=(gcc g++ libc6-dev nftables nginx-light apache2-bin media-types iproute2 ethtool iputils-ping curl e2fsprogs util-linux bpftool
-    iptables keepalived haproxy wrk podman runc busybox-static)
+    iptables keepalived haproxy wrk podman runc busybox-static chromium chromium-driver)
 # A Rust compiler whose `core` can be rebuilt for the BPF target, and the LLVM that bpf-linker links.
 EBPF_PACKAGES=(rustc-web rust-web-src cargo-web llvm-22-dev libllvm22)
 

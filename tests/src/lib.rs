@@ -2,6 +2,7 @@
 //! checked.
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod chat;
 pub mod container;
 pub mod download;
