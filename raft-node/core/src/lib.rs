@@ -24,6 +24,7 @@ pub mod assignment;
 pub mod command;
 pub mod condition;
 pub mod controller;
+pub mod drill;
 pub mod electors;
 pub mod event;
 pub mod id;

@@ -384,6 +384,12 @@ impl Module {
         self.definition.as_ref().is_some_and(|d| d.application.is_some())
     }
 
+    /// Relative share of `node`.
+    #[must_use]
+    pub fn weight(&self, node: NodeId) -> Weight {
+        self.weights.get(&node).copied().unwrap_or(Weight::DEFAULT)
+    }
+
     /// Whether clients may be sent to `node`. One without an application of its own is served by all.
     #[must_use]
     pub fn readiness(&self, node: NodeId) -> Readiness {

@@ -7,7 +7,7 @@ use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use crate::lease::AppliedFences;
 use crate::model::{
     BUCKETS, HashKey, Maintenance, Membership, Module, ModuleName, Node, Pending, Profile, Protocol,
-    VirtualIp,
+    Readiness, Role, VirtualIp,
 };
 use crate::restart::{self, Restart, Restarts};
 use crate::time::Span;
@@ -116,6 +116,16 @@ impl ClusterState {
     #[must_use]
     pub fn takes_part(&self, node: &Node) -> bool {
         node.membership == Membership::Member && !self.maintenance.contains_key(&node.id)
+    }
+
+    /// Whether clients of `module` may be sent to `node`, as far as it does not depend on how the node is.
+    #[must_use]
+    pub fn may_serve(&self, node: &Node, module: &Module) -> bool {
+        node.role == Role::Server
+            && self.takes_part(node)
+            && module.readiness(node.id) == Readiness::Open
+            && module.weight(node.id).0 > 0
+            && module.vips.keys().all(|vip| node.reaches(*vip))
     }
 
     /// Longest lease that `node` may still hold.

@@ -29,6 +29,7 @@ pub mod fdb;
 pub mod links;
 pub mod multicast;
 pub mod neighbour;
+pub mod pause;
 pub mod probe;
 pub mod processes;
 pub mod script;

@@ -7,7 +7,7 @@ use crate::assignment::Group;
 use crate::command::Evidence;
 use crate::id::{Epoch, NodeId};
 use crate::lease::{Timing, timing};
-use crate::model::{Module, ModuleKind, ModuleName, Node, Pending, Readiness, Role, Weight};
+use crate::model::{Module, ModuleKind, ModuleName, Node, Pending, Readiness, Weight};
 use crate::state::ClusterState;
 use crate::time::{BootTime, Span};
 
@@ -77,12 +77,8 @@ impl<'a> View<'a> {
     }
 
     fn servers(&self, module: &Module, there: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Weight> {
-        let may = |n: &&Node| {
-            let open = module.readiness(n.id) == Readiness::Open;
-            n.role == Role::Server && self.state.takes_part(n) && open && covers(n, module) && there(n.id)
-        };
-        let weight = |n: &Node| module.weights.get(&n.id).copied().unwrap_or(Weight::DEFAULT);
-        self.state.nodes.values().filter(may).map(|n| (n.id, weight(n))).filter(|(_, w)| w.0 > 0).collect()
+        let may = |n: &&Node| self.state.may_serve(n, module) && there(n.id);
+        self.state.nodes.values().filter(may).map(|n| (n.id, module.weight(n.id))).collect()
     }
 
     /// Lag alone ends nothing at once: the node gets as long as the previous owner's requests, and one whose daemon is
@@ -126,9 +122,4 @@ impl<'a> View<'a> {
 
 fn owns(groups: &[Group], id: NodeId) -> bool {
     groups.iter().any(|g| g.state.current == Some(id))
-}
-
-/// Whether the node's links reach the clients of every virtual IP of the module.
-fn covers(node: &Node, module: &Module) -> bool {
-    module.vips.keys().all(|vip| node.reaches(*vip))
 }

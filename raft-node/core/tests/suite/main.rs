@@ -2,6 +2,7 @@
 
 mod apply;
 mod assignment;
+mod drill;
 mod elector;
 mod holder;
 mod life;

@@ -5,6 +5,7 @@ mod checks;
 mod discovery;
 mod links;
 mod namespace;
+mod pause;
 mod processes;
 mod scripts;
 mod silence;
