@@ -72,6 +72,8 @@ pub enum Command {
     Watch,
     /// What went wrong: the cause, what followed, what clients felt, what to do
     Why(cmd::why::Why),
+    /// Rehearse a failure: a node, whoever leads, an application; measured, bounded, with a report
+    Drill(cmd::drill::Drill),
     /// What happened, on one node or on all
     Events(cmd::events::Events),
     /// Farms in network namespaces; see `farmctl lab --help`

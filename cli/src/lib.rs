@@ -10,6 +10,7 @@ pub mod cmd;
 pub mod error;
 pub mod exit;
 pub mod output;
+pub mod probe;
 pub mod render;
 pub mod usage;
 pub mod values;

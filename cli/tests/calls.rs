@@ -248,6 +248,10 @@ impl Farm for Fake {
     ) -> Result<Response<v1::CountersResponse>, Status> {
         self.answer(r, counters()).await
     }
+    async fn drill(&self, r: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
+        let answer = v1::DrillResponse { node: 2, name: "node2".into(), begins_in_ms: 0, for_ms: 10_000 };
+        self.answer(r, answer).await
+    }
     async fn why(&self, r: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
         let lines = vec!["Cause: node3 does not renew its lease".into(), "Next: farmctl status".into()];
         let silent = vec!["node3".into()];
@@ -446,6 +450,13 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         ("module weight web node1 0", "node1 has weight 0 for web", "node: \"node1\", weight: 0"),
         ("why shop", "without what node3 would say", "about: \"shop\", at_ms: 0"),
         ("why 5m", "Cause: node3 does not renew", "about: \"\", at_ms: 1"),
+        ("drill node2", "the daemon of node2 stands still for 10 s", "node: \"node2\", leader: false"),
+        (
+            "drill leader --for 3s",
+            "Nothing was done",
+            "leader: true, module: \"\", for_ms: 3000, dry_run: true",
+        ),
+        ("drill app shop --node node2", "application of shop on node2 is killed", "module: \"shop\""),
         ("events --all", "node", "all: true"),
         ("events --node node2", "node", "node: \"node2\", all: false"),
     ];

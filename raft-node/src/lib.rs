@@ -21,6 +21,7 @@ pub mod arguments;
 pub mod condition;
 pub mod config;
 pub mod daemon;
+pub mod drill;
 pub mod driver;
 pub mod effects;
 pub mod http;

@@ -33,6 +33,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::condition;
 use crate::config::Config;
+use crate::drill::{self, Conductor};
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
 use crate::effects::{Effects, Means};
 use crate::http::Listening;
@@ -123,6 +124,7 @@ pub struct Member {
     pub program: PathBuf,
     /// Where its HTTP server listens.
     pub http: Arc<Listening>,
+    drills: mpsc::Sender<drill::Call>,
     raft: Handle,
     proposer: Proposer,
     heard: HeardBy,
@@ -166,12 +168,8 @@ impl Member {
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
         let peers = PeerClients::new(raft.gate().clone(), raft.state());
         let proposer = Proposer { me, raft: raft.clone(), peers, disk: setup.store.gauge() };
-        let identity = layout::Identity {
-            cluster: setup.belonging.cluster.0,
-            node: me.0,
-            layout: layout::LAYOUT_VERSION,
-            reserved: 0,
-        };
+        let (cluster, layout) = (setup.belonging.cluster.0, layout::LAYOUT_VERSION);
+        let identity = layout::Identity { cluster, node: me.0, layout, reserved: 0 };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
         let mirror = Mirror {
@@ -181,6 +179,7 @@ impl Member {
             drains: Arc::default(),
             modules: Arc::default(),
         };
+        let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),
@@ -188,6 +187,8 @@ impl Member {
             driver: feedback.clone(),
             modules: mirror.modules.clone(),
             journal: setup.journal.clone(),
+            name: setup.config.name.clone(),
+            drills: drills.clone(),
             data_dir: setup.config.data_dir.clone(),
             appended: appended_seen,
         };
@@ -202,6 +203,7 @@ impl Member {
             modules: mirror.modules.clone(),
             program: setup.program,
             http: setup.http,
+            drills,
             raft,
             proposer,
             heard: HeardBy::default(),
@@ -217,6 +219,7 @@ impl Member {
             config: setup.config,
         });
         member.run(host, observations, feedback, inputs);
+        lock(&member.tasks).spawn(Conductor { member: member.clone(), calls: rehearsed }.run());
         Ok(member)
     }
 

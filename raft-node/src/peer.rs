@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Response, Status};
 
 use crate::api::status as problem_status;
+use crate::drill;
 use crate::driver::Feedback;
 use crate::journal::Journal;
 use crate::lease::LeaseHandle;
@@ -232,10 +233,32 @@ impl PeerClients {
     pub async fn control(&self, node: NodeId, request: v1::ControlRequest) -> Result<(), Problem> {
         let call = |mut client: Client| async move { client.control(request).await };
         let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
-        match answer.map_err(|error| silent(&error))?.refused {
-            None => Ok(()),
-            Some(v1::Refusal { code, fact, cure }) => Err(Problem::new(code, fact, cure)),
-        }
+        granted(answer.map_err(|error| silent(&error))?.refused)
+    }
+
+    /// Has the leader rehearse a failure.
+    ///
+    /// # Errors
+    /// Its refusal, or `node_silent`.
+    pub async fn drill(
+        &self,
+        leader: NodeId,
+        request: v1::DrillRequest,
+    ) -> Result<v1::DrillResponse, Problem> {
+        let call = |mut client: Client| async move { client.drill(request).await };
+        let answer = self.call((leader, Purpose::Modules), CONTROL_WAIT, call).await;
+        let v1::PeerDrillResponse { drill, refused } = answer.map_err(|error| silent(&error))?;
+        granted(refused).map(|()| drill.unwrap_or_default())
+    }
+
+    /// Has `node` stand still.
+    ///
+    /// # Errors
+    /// Its refusal, or `node_silent`.
+    pub async fn pause(&self, node: NodeId, request: v1::PauseRequest) -> Result<(), Problem> {
+        let call = |mut client: Client| async move { client.pause(request).await };
+        let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
+        granted(answer.map_err(|error| silent(&error))?.refused)
     }
 
     /// The last events of `node`.
@@ -259,6 +282,15 @@ impl PeerClients {
         let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
         answer.map(|lines| lines.lines).map_err(|error| silent(&error))
     }
+}
+
+fn granted(refused: Option<v1::Refusal>) -> Result<(), Problem> {
+    refused.map_or(Ok(()), |v1::Refusal { code, fact, cure }| Err(Problem::new(code, fact, cure)))
+}
+
+/// What answers carry a problem in.
+fn refusal(problem: Problem) -> v1::Refusal {
+    v1::Refusal { code: problem.code.into(), fact: problem.fact, cure: problem.cure }
 }
 
 fn silent(error: &CallError) -> Problem {
@@ -306,6 +338,10 @@ pub struct Serving {
     pub modules: Arc<Modules>,
     /// What happened on it.
     pub journal: Arc<Journal>,
+    /// The name of this node.
+    pub name: String,
+    /// Who decides on rehearsals.
+    pub drills: mpsc::Sender<drill::Call>,
     /// Directory of the daemon's data.
     pub data_dir: std::path::PathBuf,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
@@ -392,8 +428,19 @@ impl PeerHandler for Serving {
 
     async fn control(&self, _: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status> {
         let done = self.modules.control(&request).await;
-        let refused = |p: Problem| v1::Refusal { code: p.code.into(), fact: p.fact, cure: p.cure };
-        Ok(v1::ControlResponse { refused: done.err().map(refused) })
+        Ok(v1::ControlResponse { refused: done.err().map(refusal) })
+    }
+
+    async fn drill(&self, _: Caller, request: v1::DrillRequest) -> Result<v1::PeerDrillResponse, Status> {
+        Ok(match drill::ask(&self.drills, request).await {
+            Ok(drill) => v1::PeerDrillResponse { drill: Some(drill), refused: None },
+            Err(problem) => v1::PeerDrillResponse { drill: None, refused: Some(refusal(problem)) },
+        })
+    }
+
+    async fn pause(&self, _: Caller, request: v1::PauseRequest) -> Result<v1::PauseResponse, Status> {
+        let done = drill::stand_still(&self.journal, self.proposer.me, &self.name, &request);
+        Ok(v1::PauseResponse { refused: done.err().map(refusal) })
     }
 
     async fn tail(&self, _: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status> {

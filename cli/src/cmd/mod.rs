@@ -4,6 +4,7 @@ pub mod checker;
 pub mod cluster;
 pub mod completions;
 mod drain;
+pub mod drill;
 pub mod events;
 pub mod explain;
 pub mod help;
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Script(command) => script::run(command, global, out).await,
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,
+        Command::Drill(command) => drill::run(command, global, out).await,
         Command::Why(command) => why::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),

@@ -47,6 +47,7 @@ pub fn controlled(module: &str, action: ModuleAction, answer: &v1::ModuleControl
         ModuleAction::Shutdown => "shutdown",
         ModuleAction::CheckOff => "checker off",
         ModuleAction::CheckOn => "checker on",
+        ModuleAction::Kill => "killed",
         ModuleAction::Unspecified => "nothing",
     };
     let line = |node: &v1::ModuleControlled| match node.failed.as_str() {

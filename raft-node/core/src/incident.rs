@@ -60,7 +60,7 @@ enum Part {
 
 fn part(kind: &str) -> Part {
     match kind {
-        "process_down" | "check_down" | "script_failed" | "script_error" | "filter_lost"
+        "drill_began" | "process_down" | "check_down" | "script_failed" | "script_error" | "filter_lost"
         | "keeper_failed" | "vip_duplicate" | "link_changed" => Part::Fault(0),
         "node_silent" => Part::Fault(1),
         "node_idle" => Part::Fault(2),
@@ -69,9 +69,8 @@ fn part(kind: &str) -> Part {
         "module_closed" | "module_state" | "buckets_moved" | "buckets_activated" | "module_unusable"
         | "electors_changed" => Part::Follows,
         "module_opened" | "node_heard" | "node_leased" | "node_back" | "maintenance_off"
-        | "restart_ended" | "check_up" | "filter_restored" | "address_restored" | "buckets_settled" => {
-            Part::Ends
-        }
+        | "restart_ended" | "drill_over" | "check_up" | "filter_restored" | "address_restored"
+        | "buckets_settled" => Part::Ends,
         _ => Part::Nothing,
     }
 }
@@ -253,7 +252,7 @@ fn clients(events: &[&Told], root: &Told) -> String {
 fn lost_connections(root: &Told) -> bool {
     matches!(
         root.kind.as_str(),
-        "node_silent" | "process_down" | "check_down" | "script_failed" | "filter_lost"
+        "drill_began" | "node_silent" | "process_down" | "check_down" | "script_failed" | "filter_lost"
     )
 }
 
@@ -363,6 +362,31 @@ mod tests {
              were open there ended\n\
              Now: all of it is green again; it took 0.400 s\n\
              Next: farmctl module log shop --node node2\n"
+        );
+    }
+
+    #[test]
+    fn a_rehearsal_is_its_own_cause() {
+        let events = [
+            told(0, "node2", "drill_began", "node2", "a rehearsal: node2 stands still for 10 s"),
+            told(80, "node1", "node_silent", "node2", "node2 does not renew its lease"),
+            told(90, "node1", "buckets_moved", "node2", "node2 lost 1365 buckets (epoch 9)"),
+            told(
+                180,
+                "node1",
+                "buckets_activated",
+                "buckets",
+                "new owners accept for 1365 buckets (epoch 10)",
+            ),
+            told(10_000, "node2", "drill_over", "node2", "the rehearsal is over: node2 goes on"),
+            told(10_040, "node1", "node_heard", "node2", "node2 renews its lease"),
+        ];
+        let text = tell(&events, &[], "node2");
+        assert!(text.starts_with("Cause: a rehearsal: node2 stands still for 10 s, "), "{text}");
+        assert!(text.contains("waited up to 0.180 s; connections that were open there ended\n"), "{text}");
+        assert!(
+            text.ends_with("Now: all of it is green again; it took 10.040 s\nNext: farmctl status\n"),
+            "{text}"
         );
     }
 

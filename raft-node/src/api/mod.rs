@@ -7,7 +7,7 @@ pub(crate) mod counters;
 mod events;
 mod explain;
 mod levels;
-mod modules;
+pub(crate) mod modules;
 mod refuse;
 pub mod standard;
 pub(crate) mod status;
@@ -253,6 +253,11 @@ impl Farm for Api {
 
     async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
         events::why(&*self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
+        let drill = self.changing_member()?.drill(request.into_inner()).await;
+        drill.map(Response::new).map_err(|p| status(tonic::Code::FailedPrecondition, &p))
     }
 
     async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

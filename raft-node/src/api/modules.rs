@@ -121,7 +121,7 @@ fn change(change: farm_module::Change) -> v1::ModuleChange {
 }
 
 /// What the module is now; `None` where it was put together by commands, or is new.
-fn present(state: &ClusterState, name: &ModuleName) -> Result<Option<Definition>, Status> {
+pub(crate) fn present(state: &ClusterState, name: &ModuleName) -> Result<Option<Definition>, Status> {
     let definition = state.modules.get(name).and_then(|m| m.definition.as_ref());
     let Some(revision) = definition.and_then(|d| d.revisions.last()) else { return Ok(None) };
     let files = unpacked(name, revision)?;
@@ -209,6 +209,11 @@ pub(super) async fn control(
     request: v1::ModuleControlRequest,
 ) -> Result<v1::ModuleControlResponse, Status> {
     let name = ModuleName(request.module.clone());
+    if request.action() == v1::ModuleAction::Kill {
+        // Only once it is known that others go on.
+        let fact = "an application is killed by a rehearsal alone";
+        return Err(invalid("bad_request", fact, format!("farmctl drill app {name}")));
+    }
     let snapshot = member.snapshot();
     let application =
         module(&snapshot.state, &name)?.definition.as_ref().and_then(|d| d.application.as_ref());

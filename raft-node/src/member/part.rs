@@ -1,10 +1,13 @@
 //! What a member asks of a node, be it itself or another: of its parts of modules, and what happened there.
 
+use std::time::Duration;
+
 use farm_core::id::NodeId;
 use farm_core::model::ModuleName;
 use farm_proto::v1;
 
 use super::Member;
+use crate::drill;
 use crate::modules;
 use crate::problem::Problem;
 
@@ -18,6 +21,34 @@ impl Member {
             return self.modules.control(&request).await;
         }
         self.proposer.peers.control(node, request).await
+    }
+
+    /// Has the leader rehearse a failure.
+    ///
+    /// # Errors
+    /// Its refusal; `no_leader`; that it does not answer.
+    pub async fn drill(&self, request: v1::DrillRequest) -> Result<v1::DrillResponse, Problem> {
+        match self.role().leader {
+            Some(leader) if leader == self.me => drill::ask(&self.drills, request).await,
+            Some(leader) => self.proposer.peers.drill(leader, request).await,
+            None => {
+                let fact = "no leader: a majority of the voters cannot talk to each other";
+                Err(Problem::new("no_leader", fact, "farmctl cluster status"))
+            }
+        }
+    }
+
+    /// Has the daemon of `node` stand still, after so long for so long.
+    ///
+    /// # Errors
+    /// Its refusal, or that it does not answer.
+    pub async fn pause(&self, node: NodeId, after: Duration, length: Duration) -> Result<(), Problem> {
+        let ms = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let order = v1::PauseRequest { after_ms: ms(after), for_ms: ms(length) };
+        if node == self.me {
+            return drill::stand_still(&self.journal, self.me, &self.config.name, &order);
+        }
+        self.proposer.peers.pause(node, order).await
     }
 
     /// The last events of `node`, the oldest first.

@@ -61,6 +61,8 @@ pub enum Want {
     Off(String, Option<UnixTime>),
     /// It counts again.
     On(String),
+    /// Its processes are to end as if they had failed.
+    Kill,
 }
 
 impl Want {
@@ -80,6 +82,7 @@ impl Want {
             Ok(v1::ModuleAction::Shutdown) => Self::ShutDown,
             Ok(v1::ModuleAction::CheckOff) => Self::Off(resource(), until),
             Ok(v1::ModuleAction::CheckOn) => Self::On(resource()),
+            Ok(v1::ModuleAction::Kill) => Self::Kill,
             Ok(v1::ModuleAction::Unspecified) | Err(_) => {
                 let fact = format!("{} is no action of a module", request.action);
                 return Err(Problem::new("bad_request", fact, "farmctl module --help"));

@@ -43,6 +43,10 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// The last events of this node.
     async fn tail(&self, from: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status>;
+    /// A failure is to be rehearsed; this node leads.
+    async fn drill(&self, from: Caller, request: v1::DrillRequest) -> Result<v1::PeerDrillResponse, Status>;
+    /// The daemon is to stand still for a while.
+    async fn pause(&self, from: Caller, request: v1::PauseRequest) -> Result<v1::PauseResponse, Status>;
 }
 
 /// The service.
@@ -171,6 +175,19 @@ impl v1::peer_server::Peer for PeerService {
     async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<v1::ModuleLogLines>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.log(from, request.into_inner()).await?)
+    }
+
+    async fn drill(
+        &self,
+        request: Request<v1::DrillRequest>,
+    ) -> Result<Response<v1::PeerDrillResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.drill(from, request.into_inner()).await?)
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::PauseResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.pause(from, request.into_inner()).await?)
     }
 
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<v1::TailResponse>, Status> {

@@ -112,6 +112,14 @@ impl PeerHandler for Doorman {
         Err(Status::unimplemented("log"))
     }
 
+    async fn drill(&self, _: Caller, _: v1::DrillRequest) -> Result<v1::PeerDrillResponse, Status> {
+        Err(Status::unimplemented("drill"))
+    }
+
+    async fn pause(&self, _: Caller, _: v1::PauseRequest) -> Result<v1::PauseResponse, Status> {
+        Err(Status::unimplemented("pause"))
+    }
+
     async fn tail(&self, _: Caller, _: v1::TailRequest) -> Result<v1::TailResponse, Status> {
         Err(Status::unimplemented("tail"))
     }

@@ -369,7 +369,24 @@ impl Kept {
                 let known = self.supervision.switch_on(&resource);
                 self.switched(&resource, known, "check_on", "what it says counts again")
             }
+            Want::Kill => self.kill_as_a_failure_would(),
         }
+    }
+
+    /// A rehearsal: what watches the processes finds them gone.
+    fn kill_as_a_failure_would(&self) -> Result<(), Problem> {
+        let name = &self.keeper.name;
+        let refused =
+            |fact: String| Problem::new("nothing_to_kill", fact, format!("farmctl module show {name}"));
+        let failed =
+            |error: std::io::Error| refused(format!("the processes of {name} cannot be ended: {error}"));
+        if !self.group.is_populated().map_err(failed)? {
+            return Err(refused(format!(
+                "{name} runs nothing in its own control group: its processes are another manager's"
+            )));
+        }
+        self.keeper.note("drill_began", &format!("a rehearsal: the processes of {name} are killed"));
+        self.group.kill().map_err(failed)
     }
 
     fn switched(&self, resource: &str, known: bool, kind: &str, text: &str) -> Result<(), Problem> {
