@@ -58,7 +58,7 @@ fn a_node_stands_still_and_a_client_says_what_it_felt() -> Result<()> {
     ensure!(felt["kept"] == 16 && felt["ended"].as_u64().is_some_and(|n| n > 0 && n < 16), "{told}");
     ensure!(report.contains("Result: PASSED\n") && report.contains("Cause: a rehearsal: node2"), "{report}");
     ensure!(events(&farm, TWO, "drill_over")? == 1 && events(&farm, ONE, "node_silent")? > 0);
-    farm.await_shared_by(&ALL)?;
+    farm.await_owned_by(&ALL)?;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ fn whoever_leads_stands_still_and_another_one_leads() -> Result<()> {
     let (told, _) = passed(&output, &directory)?;
     ensure!(told["node"] == led.to_string(), "{told}");
     ensure!(farm.leader()? != led, "who comes back does not lead again");
-    farm.await_shared_by(&ALL)?;
+    farm.await_owned_by(&ALL)?;
     Ok(())
 }
 
@@ -148,6 +148,6 @@ fn one_at_a_time_and_over_without_whoever_asked_for_it() -> Result<()> {
     shell::await_value("the node goes on by itself", LIMIT, || {
         Ok((events(&farm, two[0], "drill_over").unwrap_or(0) == 1).then_some(()))
     })?;
-    farm.await_shared_by(&ALL)?;
+    farm.await_owned_by(&ALL)?;
     Ok(())
 }

@@ -27,6 +27,8 @@ use report::{Clients, Report};
 const AROUND: Duration = Duration::from_secs(1);
 /// How often the farm is looked at until all is green again.
 const EVERY: Duration = Duration::from_millis(100);
+/// What says nothing about the end of an outage: what somebody switched off before, and single connections that are left.
+const HARMLESS: [&str; 2] = ["check_off", "change_open"];
 /// Services that are watched; more would be a burden of their own.
 const SERVICES_MAX: usize = 8;
 
@@ -100,7 +102,6 @@ pub async fn run(drill: Drill, global: &Global, out: &mut Output<'_>) -> Result<
         probes.push(Probe::start(at).await);
     }
     let begun = SystemTime::now();
-    let since = life(&before, &request.module, plan.node).map_or(0, |life| life.since_ms);
     let ordered = order(&daemon, &request, false).await?;
     if !out.json {
         out.line(&report::what(&request, &ordered, false))?;
@@ -109,7 +110,7 @@ pub async fn run(drill: Drill, global: &Global, out: &mut Output<'_>) -> Result<
     let out_at = Instant::now() + outage;
     sleep(outage + AROUND).await;
     probes.iter_mut().for_each(Probe::let_go);
-    let back = await_back(&ordered, &request.module, since, out_at, global).await;
+    let back = await_back(&before, &ordered, &request.module, out_at, global).await;
     sleep(AROUND).await;
     let clients = probes.into_iter().map(|probe| Clients::of(probe.at(), &probe.finish())).collect();
     let about = if request.module.is_empty() { &ordered.name } else { &request.module };
@@ -167,36 +168,45 @@ fn life<'a>(status: &'a v1::StatusResponse, module: &str, node: u64) -> Option<&
     of.lives.iter().find(|life| life.node == node)
 }
 
-/// How long after the outage all was green again; what was not green at last, where it was not within the limit. An
-/// application that was up since before has not been missed yet.
+/// How long after the outage all was as before; what was not at last, where that is longer than the limit. An application
+/// that was up since before has not been missed yet.
 async fn await_back(
+    before: &v1::StatusResponse,
     ordered: &v1::DrillResponse,
     module: &str,
-    since: u64,
     out_at: Instant,
     global: &Global,
 ) -> Result<Duration, String> {
     let limit = global.timeout.unwrap_or(LONG);
+    let since = life(before, module, ordered.node).map_or(0, |life| life.since_ms);
+    let enough = buckets(before, ordered.node) * 9 / 10;
     let mut left = "no daemon answers".to_owned();
     while out_at.elapsed() < limit {
         // The daemon that is asked may be the one that stood still.
         if let Ok(now) = ask_status(global).await {
             let again = |life: &v1::ModuleLife| life.since_ms > since && life.place() == v1::Place::Up;
             let is_back = module.is_empty() || life(&now, module, ordered.node).is_some_and(again);
-            let open = Open::all(&now).into_iter().filter(|open| open.word != "check_off");
+            let open = Open::all(&now).into_iter().filter(|open| !HARMLESS.contains(&open.word.as_str()));
             let open: Vec<String> = open.map(|open| format!("{}: {}", open.resource, open.word)).collect();
-            if is_back && open.is_empty() && now.member {
+            let has_its_share = buckets(&now, ordered.node) >= enough;
+            if is_back && has_its_share && open.is_empty() && now.member {
                 return Ok(out_at.elapsed());
             }
-            left = if is_back {
-                open.join(", ")
-            } else {
-                format!("{module} is not up again on {}", ordered.name)
+            left = match (is_back, has_its_share) {
+                (false, _) => format!("{module} is not up again on {}", ordered.name),
+                (true, false) => format!("{} does not have its share of the clients again", ordered.name),
+                (true, true) => open.join(", "),
             };
         }
         sleep(EVERY).await;
     }
     Err(left)
+}
+
+/// Buckets that a node owns, of all modules.
+fn buckets(status: &v1::StatusResponse, id: u64) -> u32 {
+    let of = status.nodes.iter().find(|entry| entry.node.as_ref().is_some_and(|node| node.id == id));
+    of.map_or(0, |entry| entry.buckets)
 }
 
 /// The incident as the farm tells it; without it the report is shorter.

@@ -60,7 +60,7 @@ pub(super) struct Report {
     pub cluster: String,
     pub what: String,
     pub begun: String,
-    /// From the end of the outage until all was green; else what was not.
+    /// From the end of the outage until all was as before; else what was not.
     pub back: Result<Duration, String>,
     pub clients: Vec<Clients>,
     /// Services whose address is this machine's own.
@@ -69,7 +69,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// All is green again, and no new connection failed.
+    /// All is as before, and no new connection failed.
     pub(super) fn passed(&self) -> bool {
         self.back.is_ok() && self.clients.iter().all(|clients| clients.failed == 0)
     }
@@ -81,7 +81,7 @@ impl Report {
             (true, true) => "PASSED, as far as the farm itself can tell: no client watched",
         };
         let back = match &self.back {
-            Ok(after) => format!("all green {:.1} s after the end of the outage", after.as_secs_f32()),
+            Ok(after) => format!("as before {:.1} s after the end of the outage", after.as_secs_f32()),
             Err(left) => format!("not within a minute: {left}"),
         };
         let mut text = format!(
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(
             text,
             "Rehearsal of a failure, cluster airport\n\nResult: PASSED\nWhat:   the daemon of node2 stood still for 10 s\n\
-             Begun:  2026-01-31T06:00:00Z\nBack:   all green 1.5 s after the end of the outage\n\nWhat clients felt:\n  \
+             Begun:  2026-01-31T06:00:00Z\nBack:   as before 1.5 s after the end of the outage\n\nWhat clients felt:\n  \
              192.0.2.100:80: 3 new connections, 0 failed, 1 took longer than 100 ms, the slowest 1040 ms; of 16 open ones 5 \
              ended\n\nWhat the farm tells:\n  Cause: a rehearsal\n"
         );
