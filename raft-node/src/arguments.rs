@@ -88,7 +88,7 @@ fn check(config: &Path, needs: Option<FeatureLevel>) -> Result<(), Problem> {
         let fact = format!("the cluster uses feature level {needs}, this build knows {LEVEL}");
         return Err(Problem::new("old_version", fact, "farmd --version"));
     }
-    farm_dataplane::attach::rehearse().map_err(|error| {
+    farm_dataplane::attach::rehearse().map(drop).map_err(|error| {
         let fact = format!("the kernel does not take the filter of this build: {error}");
         Problem::new("filter_refused", fact, "farmctl node restart")
     })
