@@ -38,7 +38,7 @@ pub struct Global {
     /// Print JSON: field names as in farm/v1/*.proto, and `schema`, the version of the shape
     #[arg(long, global = true)]
     pub json: bool,
-    /// Longest wait for an answer [default: 10s; 60s for cluster init, node join and node leave]
+    /// Longest wait for an answer [default: 10s; 60s for cluster init, node join, node leave and doctor]
     #[arg(long, global = true, value_parser = limit, value_name = "TIME")]
     pub timeout: Option<Duration>,
 }
@@ -72,6 +72,8 @@ pub enum Command {
     Watch,
     /// What went wrong: the cause, what followed, what clients felt, what to do
     Why(cmd::why::Why),
+    /// What keeps the nodes from working well, and what to do about it
+    Doctor(cmd::doctor::Doctor),
     /// What happened, on one node or on all
     Events(cmd::events::Events),
     /// Farms in network namespaces; see `farmctl lab --help`

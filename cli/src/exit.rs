@@ -21,6 +21,8 @@ pub enum Exit {
     Local,
     /// `explain`: the loaded program and the pure function disagree.
     Disagree,
+    /// `doctor`: something does not work.
+    Faults,
 }
 
 /// The table for `--help`; a test compares it with [`Exit`].
@@ -34,11 +36,12 @@ Exit codes:
   5  this node belongs to no cluster yet
   6  something on this machine: a program is not installed, the output cannot be written
   7  explain: the loaded program and the pure function disagree
+  8  doctor: it found a fault
 `lab` and `demo` end with the exit code of farm-lab.";
 
 impl Exit {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Done,
         Self::Refused,
         Self::Usage,
@@ -47,6 +50,7 @@ impl Exit {
         Self::NotMember,
         Self::Local,
         Self::Disagree,
+        Self::Faults,
     ];
 
     /// The number.
@@ -61,6 +65,7 @@ impl Exit {
             Self::NotMember => 5,
             Self::Local => 6,
             Self::Disagree => 7,
+            Self::Faults => 8,
         }
     }
 }

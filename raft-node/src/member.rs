@@ -33,6 +33,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::condition;
 use crate::config::Config;
+use crate::doctor::Doctor;
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
 use crate::effects::{Effects, Means};
 use crate::http::Listening;
@@ -119,6 +120,8 @@ pub struct Member {
     pub journal: Arc<Journal>,
     /// Applications of modules on it.
     pub modules: Arc<Modules>,
+    /// Who examines it.
+    pub doctor: Arc<Doctor>,
     /// The daemon's program.
     pub program: PathBuf,
     /// Where its HTTP server listens.
@@ -181,6 +184,7 @@ impl Member {
             drains: Arc::default(),
             modules: Arc::default(),
         };
+        let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),
@@ -188,6 +192,7 @@ impl Member {
             driver: feedback.clone(),
             modules: mirror.modules.clone(),
             journal: setup.journal.clone(),
+            doctor: doctor.clone(),
             data_dir: setup.config.data_dir.clone(),
             appended: appended_seen,
         };
@@ -200,6 +205,7 @@ impl Member {
             host: host.view(),
             journal: setup.journal,
             modules: mirror.modules.clone(),
+            doctor,
             program: setup.program,
             http: setup.http,
             raft,

@@ -4,6 +4,7 @@
 
 mod changes;
 pub(crate) mod counters;
+mod doctor;
 mod events;
 mod explain;
 mod levels;
@@ -253,6 +254,14 @@ impl Farm for Api {
 
     async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
         events::why(&*self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
+        // It keeps the machines busy for a moment.
+        doctor::doctor(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

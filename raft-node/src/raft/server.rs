@@ -43,6 +43,9 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// The last events of this node.
     async fn tail(&self, from: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status>;
+
+    /// What keeps this node from working well.
+    async fn examine(&self, from: Caller) -> Result<v1::ExamineResponse, Status>;
 }
 
 /// The service.
@@ -176,6 +179,14 @@ impl v1::peer_server::Peer for PeerService {
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<v1::TailResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.tail(from, request.into_inner()).await?)
+    }
+
+    async fn examine(
+        &self,
+        request: Request<v1::ExamineRequest>,
+    ) -> Result<Response<v1::ExamineResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.examine(from).await?)
     }
 }
 
