@@ -5,8 +5,9 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use farm_dataplane::bpf;
-use farm_lab::{Mode, Place, shell};
+use farm_lab::{Mode, Network, Place, Spec, shell};
 use farm_tests::farm::{Farm, LIMIT};
+use farm_tests::load::Load;
 use serde::Deserialize;
 
 const ONE: Place = Place::Node(1);
@@ -41,7 +42,9 @@ impl Report {
         ensure!(report.schema == 1);
         let badness = |f: &Finding| ["fault", "warning", "advice", "ok"].iter().position(|l| *l == f.level);
         ensure!(report.findings.is_sorted_by_key(badness), "the worst first: {report:#?}");
+        let page = include_str!("../../docs/operate/doctor.md");
         for finding in &report.findings {
+            ensure!(page.contains(&format!("| `{}` |", finding.check)), "not in doctor.md: {finding:?}");
             ensure!(badness(finding).is_some(), "{finding:?}");
             ensure!((finding.level == "ok") == finding.remedy.is_empty(), "{finding:?}");
             ensure!(!finding.resource.is_empty() && !finding.fact.is_empty(), "{finding:?}");
@@ -84,7 +87,7 @@ fn farmd_doctor(farm: &Farm, node: Place) -> Result<Report> {
 #[test]
 fn a_healthy_farm_has_no_fault_and_is_not_disturbed() -> Result<()> {
     let farm = Farm::up("doctor-well", Mode::Directed)?;
-    let known = farm.events(ONE)?.len();
+    let epoch = farm.await_applied()?.epoch;
     let report = examine(&farm, ONE)?;
     report.ensure_healthy()?;
     for node in ["node1", "node2", "node3"] {
@@ -99,8 +102,7 @@ fn a_healthy_farm_has_no_fault_and_is_not_disturbed() -> Result<()> {
             }
         }
     }
-    let lost = farm.events(ONE)?.into_iter().skip(known).filter(|event| event.kind.contains("lease")).count();
-    ensure!(lost == 0 && farm.farmd(TWO)?.is_some());
+    ensure!(farm.status(ONE)?.epoch == epoch, "nobody has lost a bucket meanwhile");
     let only = Report::read(&farm.farmctl_output(ONE, &["doctor", "--node", "node3", "--json"])?)?;
     ensure!(only.findings.iter().all(|finding| ["", "node3"].contains(&finding.node.as_str())));
     let text = farm.farmctl(ONE, &["doctor"])?;
@@ -152,6 +154,49 @@ fn a_cable_that_carries_less_is_named() -> Result<()> {
     report.find("mtu", "node1", "node3 on lan", "ok")?;
     let differ = report.find("mtu_differs", "", "lan", "warning")?;
     ensure!(differ.fact.contains("node1 1500, node2 1400, node3 1500"), "{differ:?}");
+    Ok(())
+}
+
+#[test]
+fn every_network_is_tried_for_itself() -> Result<()> {
+    let farm = Farm::of("doctor-second", 3, Spec::second_network)?;
+    farm.cut_from(TWO, Network::Second)?;
+    let report = examine(&farm, ONE)?;
+    let second = report.faults().find(|f| f.check == "lease_port" && f.node == "node1").context("one")?;
+    ensure!(second.resource.starts_with("node2 on ") && second.fact.starts_with("10.78."), "{second:?}");
+    let network = &second.resource;
+    report.find("peer_port", "node1", network, "fault")?;
+    report.find("mtu", "node1", network, "advice")?;
+    for check in ["peer_port", "lease_port", "mtu"] {
+        report.find(check, "node1", "node2 on lan", "ok")?;
+        report.find(check, "node1", &network.replace("node2", "node3"), "ok")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_to_which_the_switch_floods_nothing_is_named() -> Result<()> {
+    let farm = Farm::up("doctor-flood", Mode::Flood)?;
+    let load = Load::start(&farm, Place::Client)?;
+    load.await_everybody()?;
+    let deaf = |report: &Report| report.findings.iter().filter(|f| f.check == "flooding").count();
+    let report = examine(&farm, ONE)?;
+    report.ensure_healthy()?;
+    ensure!(deaf(&report) == 0, "{report:#?}");
+    farm.block(&[(Place::Client, TWO)])?;
+    let report = examine(&farm, ONE)?;
+    report.find("flooding", "", "node2", "warning")?;
+    ensure!(deaf(&report) == 1, "{report:#?}");
+    Ok(())
+}
+
+#[test]
+fn native_mode_in_a_container_is_warned_of() -> Result<()> {
+    let farm = Farm::unborn_of("doctor-veth", Spec::native)?;
+    farm.configure(ONE)?;
+    let report = farmd_doctor(&farm, ONE)?;
+    let found = report.find("veth", "", "eth0", "warning")?;
+    ensure!(found.remedy.contains("xdp_mode = \"auto\""), "{found:?}");
     Ok(())
 }
 

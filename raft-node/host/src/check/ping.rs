@@ -60,17 +60,23 @@ pub(super) async fn carries(to: IpAddr, size: u16, limit: Limit) -> Found {
         Echo::open(to).or_else(|error| unknown(format!("{to} cannot be pinged: {}", words(&error))))?;
     let smallest = usize::from(ip_header(to)) + HEADER + echo.nonce.len();
     echo.padding = usize::from(size).saturating_sub(smallest);
+    let lost = || format!("a packet of {size} bytes does not come to {to} and back");
     let exchange = async {
-        // Not what the kernel remembers of the path: it is to be tried.
-        match echo.unfragmented().and(Ok(echo.exchange().await)).flatten() {
+        let came = async {
+            echo.unfragmented()?;
+            echo.exchange().await
+        };
+        match came.await {
             Ok(()) => Ok(()),
             Err(error) if errno(&error) == Some(Errno::EMSGSIZE) => {
                 bad(format!("a packet of {size} bytes does not fit on the way to {to}"))
             }
+            // So says a cable between two namespaces whose other end takes less.
+            Err(error) if errno(&error) == Some(Errno::ENOBUFS) => bad(lost()),
             Err(error) => Err(unreachable(to, &error)),
         }
     };
-    limit.of(exchange, || format!("a packet of {size} bytes does not come to {to} and back")).await
+    limit.of(exchange, lost).await
 }
 
 /// A socket for one echo.
@@ -115,6 +121,7 @@ impl Echo {
         Ok(Self { socket, to, id, nonce, padding: 0, headed })
     }
 
+    /// Whatever the kernel remembers of the path: it is to be tried.
     fn unfragmented(&self) -> io::Result<()> {
         let socket = self.socket.get_ref();
         match self.to {
