@@ -87,7 +87,10 @@ fn ended(done: Result<ExitCode, Problem>) -> ExitCode {
 
 fn doctor(asked: &Doctor, config: &Path) -> Result<ExitCode, Problem> {
     let plan = crate::doctor::plan(&Config::load(config)?);
-    let facts = crate::run::runtime()?.block_on(farm_doctor::look(&plan, Vec::new()));
+    let runtime = crate::run::runtime()?;
+    let facts = runtime.block_on(farm_doctor::look(&plan, Vec::new()));
+    // A probe that hangs, as a disk does, must not keep what is known from being told.
+    runtime.shutdown_background();
     let findings = farm_doctor::judge(&facts);
     if asked.json {
         println!("{}", serde_json::json!({ "schema": 1, "findings": findings }));

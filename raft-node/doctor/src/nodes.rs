@@ -38,10 +38,12 @@ pub fn across(nodes: &[Node]) -> Vec<Finding> {
     let answered: Vec<(&str, &Answered)> =
         nodes.iter().filter_map(|node| Some((node.name.as_str(), node.answered.as_ref().ok()?))).collect();
     let mut findings: Vec<Finding> = nodes.iter().filter_map(silent).collect();
-    findings.push(versions(&answered));
-    findings.extend(clocks(&answered));
-    findings.extend(mtus(&answered));
-    findings.extend(flooding(&answered));
+    // One alone is neither like the others nor unlike them.
+    if answered.len() > 1 {
+        findings.extend([versions(&answered), clocks(&answered)]);
+        findings.extend(mtus(&answered));
+        findings.extend(flooding(&answered));
+    }
     findings
 }
 
@@ -55,8 +57,8 @@ fn silent(node: &Node) -> Option<Finding> {
 fn versions(nodes: &[(&str, &Answered)]) -> Finding {
     let versions: BTreeSet<&str> = nodes.iter().map(|(_, node)| node.version.as_str()).collect();
     if versions.len() <= 1 {
-        let version = versions.first().unwrap_or(&"none");
-        return Finding::ok("version", "cluster", format!("every node runs {version}"));
+        let version = versions.into_iter().collect::<String>();
+        return Finding::ok("version", "cluster", format!("every node that answers runs {version}"));
     }
     let each: Vec<String> = nodes.iter().map(|(name, node)| format!("{name} {}", node.version)).collect();
     let fact = format!("nodes run different versions: {}", each.join(", "));
@@ -64,20 +66,23 @@ fn versions(nodes: &[(&str, &Answered)]) -> Finding {
     Finding::new("version", Level::Warning, "cluster", fact, remedy)
 }
 
-fn clocks(nodes: &[(&str, &Answered)]) -> Option<Finding> {
-    let (first, early) = nodes.iter().min_by_key(|(_, node)| node.ahead_ms)?;
-    let (last, late) = nodes.iter().max_by_key(|(_, node)| node.ahead_ms)?;
-    let apart = Duration::from_millis(early.ahead_ms.abs_diff(late.ahead_ms));
+fn clocks(nodes: &[(&str, &Answered)]) -> Finding {
+    let mut ahead: Vec<(i64, &str)> = nodes.iter().map(|(name, node)| (node.ahead_ms, *name)).collect();
+    ahead.sort_unstable();
+    let (Some((early, first)), Some((late, last))) = (ahead.first(), ahead.last()) else {
+        return Finding::unknown("wall_clock", "cluster", "nobody answers", "farmctl node list");
+    };
+    let apart = Duration::from_millis(early.abs_diff(*late));
     let fact = format!("the wall clocks are at most {} ms apart", apart.as_millis());
     if apart <= APART {
-        return Some(Finding::ok("wall_clock", "cluster", fact));
+        return Finding::ok("wall_clock", "cluster", fact);
     }
     let fact = format!(
         "the wall clock of {last} is {:.1} s ahead of that of {first}: leases do not mind, but events are told in a wrong order",
         apart.as_secs_f64()
     );
     let remedy = "systemctl enable --now chrony on every node";
-    Some(Finding::new("wall_clock", Level::Warning, "cluster", fact, remedy))
+    Finding::new("wall_clock", Level::Warning, "cluster", fact, remedy)
 }
 
 fn mtus(nodes: &[(&str, &Answered)]) -> Vec<Finding> {
@@ -174,5 +179,6 @@ mod tests {
         let fault = across(&nodes).into_iter().find(|f| f.level == Level::Fault).expect("a fault");
         assert_eq!((fault.check, fault.resource.as_str()), ("silent", "node2"));
         assert!(fault.fact.contains("no route"));
+        assert_eq!(across(&nodes).len(), 1, "nobody to compare node1 with");
     }
 }
