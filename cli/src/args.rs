@@ -38,7 +38,7 @@ pub struct Global {
     /// Print JSON: field names as in farm/v1/*.proto, and `schema`, the version of the shape
     #[arg(long, global = true)]
     pub json: bool,
-    /// Longest wait for an answer [default: 10s; 60s for cluster init, node join and node leave]
+    /// Longest wait for an answer [default: 10s; 60s for cluster init, node join, node leave and doctor]
     #[arg(long, global = true, value_parser = limit, value_name = "TIME")]
     pub timeout: Option<Duration>,
 }
@@ -74,6 +74,8 @@ pub enum Command {
     Why(cmd::why::Why),
     /// Rehearse a failure: a node, whoever leads, an application; measured, bounded, with a report
     Drill(cmd::drill::Drill),
+    /// What keeps the nodes from working well, and what to do about it
+    Doctor(cmd::doctor::Doctor),
     /// What happened, on one node or on all
     Events(cmd::events::Events),
     /// Farms in network namespaces; see `farmctl lab --help`

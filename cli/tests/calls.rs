@@ -260,6 +260,22 @@ impl Farm for Fake {
         self.answer(r, answer).await
     }
 
+    async fn doctor(&self, r: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorResponse>, Status> {
+        let finding = |level: v1::DoctorLevel, node: &str, remedy: &str| v1::DoctorFinding {
+            check: "disk".into(),
+            level: level.into(),
+            node: node.into(),
+            resource: "/var/lib/farm".into(),
+            fact: "it is there".into(),
+            remedy: remedy.into(),
+        };
+        // Of node2 alone something is wrong.
+        let (fault, ok) = (v1::DoctorLevel::Fault, v1::DoctorLevel::Ok);
+        let wrong = (r.get_ref().node == "node2").then(|| finding(fault, "node2", "df"));
+        let findings = wrong.into_iter().chain([finding(ok, "node1", "")]).collect();
+        self.answer(r, v1::DoctorResponse { findings }).await
+    }
+
     async fn events(&self, r: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let two: Streamed<v1::Event> = Box::pin(iter([Ok(event("a")), Ok(event("b"))]));
         self.answer(r, two).await
@@ -457,6 +473,7 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
             "leader: true, module: \"\", for_ms: 3000, dry_run: true",
         ),
         ("drill app shop --node node2", "application of shop on node2 is killed", "module: \"shop\""),
+        ("doctor", "0 faults, 0 warnings; 1 check is ok", "node: \"\""),
         ("events --all", "node", "all: true"),
         ("events --node node2", "node", "node: \"node2\", all: false"),
     ];
@@ -512,6 +529,20 @@ async fn who_cannot_be_asked_is_named_and_the_others_are_not_held_up() {
     assert_eq!(text, "start_both: hello\n");
     assert_eq!(problem(daemon.run("module show nothing").await.0).code, "unknown_module");
     assert_eq!(problem(daemon.run("script log hello").await.0).code, "bad_token");
+}
+
+#[tokio::test]
+async fn a_fault_is_told_with_its_remedy_and_in_the_exit_code() {
+    let daemon = Daemon::start(Answers::Good);
+    let (result, text) = daemon.run("doctor --node node2").await;
+    let expected =
+        "fault   node2 disk /var/lib/farm: it is there\n        df\n1 fault, 0 warnings; 1 check is ok\n";
+    assert_eq!((result.unwrap(), text.as_str()), (Exit::Failed, expected));
+    let (result, text) = daemon.run("doctor --node node2 --json").await;
+    let object: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((result.unwrap(), &object["schema"]), (Exit::Failed, &1.into()));
+    let [worst, ok] = &object["findings"].as_array().unwrap()[..] else { panic!("two: {text}") };
+    assert_eq!((&worst["level"], &ok["level"]), (&"fault".into(), &"ok".into()));
 }
 
 #[tokio::test]

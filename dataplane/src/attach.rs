@@ -36,11 +36,13 @@ use crate::sink::TableSink;
 use crate::table::TableWriter;
 
 mod error;
+mod inspect;
 mod link;
 mod pins;
 mod verify;
 
 pub use error::AttachError;
+pub use inspect::{Attached, Inspected, OtherEnd, inspect};
 pub use verify::Finding;
 
 /// How the program is run by an interface. It matters only when it is attached for the first time: taking up a
@@ -126,12 +128,20 @@ pub struct Filter {
     pins: PinDir,
 }
 
+/// How the kernel took the program of this build.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rehearsal {
+    /// It is machine code; else it is interpreted, several times slower.
+    pub jitted: bool,
+}
+
 /// Has the kernel verify the program of this build, and attaches and pins nothing.
 ///
 /// # Errors
 /// What the kernel says against it.
-pub fn rehearse() -> Result<(), AttachError> {
-    Object::load_unpinned().map(drop)
+pub fn rehearse() -> Result<Rehearsal, AttachError> {
+    let object = Object::load_unpinned()?;
+    Ok(Rehearsal { jitted: object.jitted()? })
 }
 
 impl Filter {

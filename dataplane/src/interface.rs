@@ -18,6 +18,19 @@ pub(crate) struct Interface {
     pub(crate) mac: [u8; 6],
     /// Ids of the XDP programs attached to it, in any mode.
     pub(crate) programs: Vec<u32>,
+    /// Those of them that the driver or the card runs.
+    pub(crate) native: Vec<u32>,
+    /// The interface that it is bound to (the other end of a veth, what is below a VLAN), where it has one.
+    pub(crate) bound: Option<Bound>,
+}
+
+/// Where the interface is that another one is bound to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bound {
+    /// In the same network namespace.
+    Here(u32),
+    /// In another one.
+    Elsewhere,
 }
 
 /// A question socket; it belongs to the network namespace it was opened in, whoever uses it.
@@ -71,13 +84,26 @@ fn encode(request: LinkMessage) -> Vec<u8> {
 }
 
 fn parse(link: LinkMessage) -> Interface {
-    let mut found =
-        Interface { ifindex: link.header.index, name: String::new(), mac: [0; 6], programs: Vec::new() };
+    let mut found = Interface {
+        ifindex: link.header.index,
+        name: String::new(),
+        mac: [0; 6],
+        programs: Vec::new(),
+        native: Vec::new(),
+        bound: None,
+    };
+    let elsewhere = link.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkNetNsId(_)));
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name = name,
             LinkAttribute::Address(bytes) => found.mac = bytes.try_into().unwrap_or_default(),
-            LinkAttribute::Xdp(xdp) => found.programs = xdp.iter().filter_map(program_id).collect(),
+            LinkAttribute::Xdp(xdp) => {
+                found.programs = xdp.iter().filter_map(program_id).collect();
+                found.native = xdp.iter().filter_map(native_id).collect();
+            }
+            LinkAttribute::Link(index) => {
+                found.bound = Some(if elsewhere { Bound::Elsewhere } else { Bound::Here(index) });
+            }
             _ => {}
         }
     }
@@ -91,6 +117,13 @@ fn program_id(xdp: &LinkXdp) -> Option<u32> {
         LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
             Some(*id)
         }
+        _ => None,
+    }
+}
+
+fn native_id(xdp: &LinkXdp) -> Option<u32> {
+    match xdp {
+        LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
         _ => None,
     }
 }

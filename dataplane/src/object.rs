@@ -89,6 +89,12 @@ impl Object {
         self.id
     }
 
+    /// Whether the kernel has made machine code of the program.
+    pub(crate) fn jitted(&self) -> Result<bool, AttachError> {
+        let program = self.program_ref().map_err(|error| AttachError::Object(error.to_string()))?;
+        Ok(program.info()?.size_jitted() > 0)
+    }
+
     pub(crate) fn program(&mut self) -> Result<&mut Xdp, AttachError> {
         filter(&mut self.ebpf)
     }

@@ -47,7 +47,11 @@ fn lock_memory() -> io::Result<()> {
     Ok(mlockall(later)?)
 }
 
-fn round_robin(priority: u8) -> io::Result<()> {
+/// Puts the calling thread into `SCHED_RR` at `priority`, and leaves memory as it is.
+///
+/// # Errors
+/// What the kernel says against it.
+pub fn round_robin(priority: u8) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: i32::from(priority) };
     // SAFETY: the parameters outlive the call, which only reads them; 0 is the calling thread.
     let code =

@@ -17,7 +17,7 @@ use crate::run::run;
 #[command(name = "farmd", version)]
 struct Arguments {
     /// Configuration file.
-    #[arg(long, default_value = "/etc/farm/farmd.toml")]
+    #[arg(long, default_value = "/etc/farm/farmd.toml", global = true)]
     config: PathBuf,
     /// Check the configuration and exit.
     #[arg(long)]
@@ -36,6 +36,16 @@ enum Part {
     /// Writes what comes from standard input into the log of a module. Started by the daemon; it outlives it.
     #[command(hide = true)]
     Applog(Applog),
+    /// Tells what keeps this machine from running Farm well, whether or not the daemon runs, and what to do about it.
+    /// Ends with 1 where there is a fault. In a cluster `farmctl doctor` tells more.
+    Doctor(Doctor),
+}
+
+#[derive(Args)]
+struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -59,18 +69,37 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments {
         Arguments { part: Some(Part::Applog(log)), .. } => applog(&log),
+        Arguments { part: Some(Part::Doctor(asked)), config, .. } => return ended(doctor(&asked, &config)),
         Arguments { check: true, config, needs_level, part: None } => {
             check(&config, needs_level.map(FeatureLevel))
         }
         Arguments { config, .. } => run(&config),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("farmd: error{problem}");
-            ExitCode::FAILURE
-        }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(done: Result<ExitCode, Problem>) -> ExitCode {
+    done.unwrap_or_else(|problem| {
+        eprintln!("farmd: error{problem}");
+        ExitCode::FAILURE
+    })
+}
+
+fn doctor(asked: &Doctor, config: &Path) -> Result<ExitCode, Problem> {
+    let plan = crate::doctor::plan(&Config::load(config)?);
+    let runtime = crate::run::runtime()?;
+    let facts = runtime.block_on(farm_doctor::look(&plan, Vec::new()));
+    // A probe that hangs, as a disk does, must not keep what is known from being told.
+    runtime.shutdown_background();
+    let findings = farm_doctor::judge(&facts);
+    if asked.json {
+        println!("{}", serde_json::json!({ "schema": 1, "findings": findings }));
+    } else {
+        let shown = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        println!("{shown}\n{}", farm_doctor::summary(&findings));
     }
+    let faults = findings.iter().any(|finding| finding.level == farm_doctor::Level::Fault);
+    Ok(if faults { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn applog(log: &Applog) -> Result<(), Problem> {
@@ -88,7 +117,7 @@ fn check(config: &Path, needs: Option<FeatureLevel>) -> Result<(), Problem> {
         let fact = format!("the cluster uses feature level {needs}, this build knows {LEVEL}");
         return Err(Problem::new("old_version", fact, "farmd --version"));
     }
-    farm_dataplane::attach::rehearse().map_err(|error| {
+    farm_dataplane::attach::rehearse().map(drop).map_err(|error| {
         let fact = format!("the kernel does not take the filter of this build: {error}");
         Problem::new("filter_refused", fact, "farmctl node restart")
     })

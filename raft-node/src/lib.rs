@@ -13,6 +13,7 @@
 //! * [`modules`] — applications of modules on this host: scripts, processes, logs.
 //! * [`condition`] — what is not green, and since when.
 //! * [`http`] — health, metrics and a page: what a browser and a load balancer may ask.
+//! * [`doctor`] — what on this machine and on the way to the others keeps it from working well.
 //! * [`api`], [`peer`] — what clients and other nodes may ask. [`wire`] parses all of it, once.
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod arguments;
 pub mod condition;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod drill;
 pub mod driver;
 pub mod effects;

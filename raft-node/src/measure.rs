@@ -1,13 +1,12 @@
 //! What this machine can promise: scheduling stalls, durable writes, the clock source. `cluster init` proposes
 //! a timing profile from it, with its reasons.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use farm_core::lease::Timing;
 use farm_core::model::Profile;
+use farm_doctor::measure::{durable_writes, longest_stall};
 
 /// How long stalls are looked for.
 const STALL_WATCH: Duration = Duration::from_secs(2);
@@ -34,8 +33,9 @@ pub struct Measured {
 /// # Errors
 /// When `dir` cannot be written.
 pub fn measure(dir: &Path) -> std::io::Result<Measured> {
-    let stall = std::thread::spawn(longest_stall);
-    let sync = slowest_sync(dir)?;
+    let stall = std::thread::spawn(|| longest_stall(STALL_WATCH));
+    std::fs::create_dir_all(dir)?;
+    let sync = durable_writes(dir, WRITES)?.slowest;
     let clock = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     Ok(Measured {
         // A thread that panicked measured nothing: the safest reading.
@@ -43,33 +43,6 @@ pub fn measure(dir: &Path) -> std::io::Result<Measured> {
         sync,
         clock: clock.map_or_else(|_| "unknown".into(), |c| c.trim().into()),
     })
-}
-
-fn longest_stall() -> Duration {
-    let pause = Duration::from_millis(1);
-    let end = Instant::now() + STALL_WATCH;
-    let mut longest = Duration::ZERO;
-    while Instant::now() < end {
-        let before = Instant::now();
-        std::thread::sleep(pause);
-        longest = longest.max(before.elapsed().saturating_sub(pause));
-    }
-    longest
-}
-
-fn slowest_sync(dir: &Path) -> std::io::Result<Duration> {
-    std::fs::create_dir_all(dir)?;
-    let path = dir.join(".measure");
-    let mut file = File::create(&path)?;
-    let mut slowest = Duration::ZERO;
-    for _ in 0..WRITES {
-        let before = Instant::now();
-        file.write_all(&[0; 512])?;
-        file.sync_data()?;
-        slowest = slowest.max(before.elapsed());
-    }
-    std::fs::remove_file(path)?;
-    Ok(slowest)
 }
 
 impl Measured {

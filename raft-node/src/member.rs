@@ -3,6 +3,7 @@
 //! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
+mod fencing;
 mod macs;
 mod part;
 mod record;
@@ -18,8 +19,8 @@ use farm_common::layout;
 use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
-use farm_core::id::{ClusterId, EntryId, Generation, Incarnation, NodeId};
-use farm_core::lease::{AppliedFences, Heard};
+use farm_core::id::{ClusterId, Generation, Incarnation, NodeId};
+use farm_core::lease::Heard;
 use farm_core::model::{Node, VirtualIp};
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
@@ -31,8 +32,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
+use self::fencing::Fencing;
 use crate::condition;
 use crate::config::Config;
+use crate::doctor::Doctor;
 use crate::drill::{self, Conductor};
 use crate::driver::{Driver, Feedback, INPUTS_MAX};
 use crate::effects::{Effects, Means};
@@ -46,7 +49,7 @@ use crate::node::{self, FilterHost, Follower, HostView};
 use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
-use crate::raft::{self, Endpoint, Handle, LogWatch, ProposeError, Role, Snapshot};
+use crate::raft::{self, Endpoint, Handle, ProposeError, Role, Snapshot};
 use crate::realtime;
 use crate::replace::Program;
 use crate::restart::{Replace, Restarts};
@@ -120,6 +123,8 @@ pub struct Member {
     pub journal: Arc<Journal>,
     /// Applications of modules on it.
     pub modules: Arc<Modules>,
+    /// Who examines it.
+    pub doctor: Arc<Doctor>,
     /// The daemon's program.
     pub program: PathBuf,
     /// Where its HTTP server listens.
@@ -180,6 +185,7 @@ impl Member {
             modules: Arc::default(),
         };
         let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
+        let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
         let serving = Serving {
             proposer: proposer.clone(),
             lease: lease.clone(),
@@ -189,6 +195,7 @@ impl Member {
             journal: setup.journal.clone(),
             name: setup.config.name.clone(),
             drills: drills.clone(),
+            doctor: doctor.clone(),
             data_dir: setup.config.data_dir.clone(),
             appended: appended_seen,
         };
@@ -201,6 +208,7 @@ impl Member {
             host: host.view(),
             journal: setup.journal,
             modules: mirror.modules.clone(),
+            doctor,
             program: setup.program,
             http: setup.http,
             drills,
@@ -476,31 +484,6 @@ impl Member {
         self.lease.give(Order::End);
         lock(&self.tasks).abort_all();
         self.raft.shutdown().await;
-    }
-}
-
-/// Told by Raft of every change of the durable log, before it counts.
-struct Fencing {
-    lease: LeaseHandle,
-    appended: watch::Sender<u64>,
-}
-
-impl LogWatch for Fencing {
-    fn appended(&self, entry: EntryId, command: &Command) {
-        let (fences, leases) = (command.fences(), command.changes_leases().then(|| command.clone()));
-        if !fences.is_empty() || leases.is_some() {
-            self.lease.fence(entry, fences, leases);
-        }
-        self.appended.send_replace(entry.index);
-    }
-
-    fn truncated(&self, after: Option<u64>) {
-        self.lease.give(Order::Truncated(after.unwrap_or(0)));
-    }
-
-    fn installed(&self, snapshot: &Snapshot) {
-        let fences: AppliedFences = snapshot.state.applied_fences(snapshot.last_applied.index);
-        self.lease.install(fences);
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Response, Status};
 
 use crate::api::status as problem_status;
+use crate::doctor::Doctor;
 use crate::drill;
 use crate::driver::Feedback;
 use crate::journal::Journal;
@@ -45,6 +46,9 @@ const LOOK_WAIT: Duration = Duration::from_millis(250);
 
 /// A node that does not do within this what its part of a module is asked for is one that does not answer.
 const CONTROL_WAIT: Duration = Duration::from_secs(2);
+
+/// A node that is examined looks at its machine and at every peer, each for a bounded time; these add up to less.
+const EXAMINE_WAIT: Duration = Duration::from_secs(20);
 
 /// What came of a command.
 #[derive(Clone, Debug)]
@@ -135,6 +139,7 @@ enum Purpose {
     Drain,
     Look,
     Modules,
+    Examine,
 }
 
 /// Connections to the other members, made when first used.
@@ -272,6 +277,16 @@ impl PeerClients {
         answer.map(|tail| tail.events).map_err(|error| silent(&error))
     }
 
+    /// What keeps `node` from working well.
+    ///
+    /// # Errors
+    /// `node_silent`.
+    pub async fn examine(&self, node: NodeId) -> Result<v1::ExamineResponse, Problem> {
+        let call = |mut client: Client| async move { client.examine(v1::ExamineRequest {}).await };
+        let answer = self.call((node, Purpose::Examine), EXAMINE_WAIT, call).await;
+        answer.map_err(|error| silent(&error))
+    }
+
     /// The last lines of a module's log on `node`.
     ///
     /// # Errors
@@ -342,6 +357,8 @@ pub struct Serving {
     pub name: String,
     /// Who decides on rehearsals.
     pub drills: mpsc::Sender<drill::Call>,
+    /// Who examines it.
+    pub doctor: Arc<Doctor>,
     /// Directory of the daemon's data.
     pub data_dir: std::path::PathBuf,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
@@ -447,6 +464,10 @@ impl PeerHandler for Serving {
         let last = usize::try_from(request.last).unwrap_or(usize::MAX);
         let events = self.journal.tail(last).0.into_iter().map(Into::into).collect();
         Ok(v1::TailResponse { events })
+    }
+
+    async fn examine(&self, _: Caller) -> Result<v1::ExamineResponse, Status> {
+        Ok(self.doctor.examine().await)
     }
 
     async fn log(&self, _: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {

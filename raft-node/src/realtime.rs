@@ -4,7 +4,7 @@
 use std::sync::Once;
 
 /// The lease thread: above everything else of Farm, below the kernel's own threads (migration, watchdog: 99).
-const FIRST: u8 = 20;
+pub(crate) const FIRST: u8 = 20;
 /// The path of a failover. The kernel leaves 5 % of each core to others (`sched_rt_runtime_us`).
 const PREFERRED: u8 = 5;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use farm_proto::v1::farm_server::FarmServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -41,15 +42,19 @@ pub fn run(config: &Path) -> Result<(), Problem> {
         let fact = format!("cannot tell which program this is: {e}");
         Problem::new("no_program", fact, "mount -t proc proc /proc")
     })?;
+    runtime()?.block_on(serve(config, program))
+}
+
+/// For everything that is neither the lease thread nor Raft.
+pub(crate) fn runtime() -> Result<Runtime, Problem> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("farm-api")
         .enable_all()
         .build();
-    let runtime = runtime.map_err(|e| {
+    runtime.map_err(|e| {
         Problem::new("no_runtime", format!("cannot start threads: {e}"), "systemctl status farmd")
-    })?;
-    runtime.block_on(serve(config, program))
+    })
 }
 
 fn init_logs() {

@@ -8,7 +8,7 @@ use farm_lab::{Mode, Place, binaries, shell};
 use farm_tests::farm::{Farm, LIMIT};
 
 /// What a lab does in another way than a server, by how its command begins.
-const INSTEAD: [(&str, Instead); 14] = [
+const INSTEAD: [(&str, Instead); 15] = [
     // The tests have built it.
     ("make build", Instead::Nothing),
     ("make install", Instead::Typed("make --silent -C $PROJECT install DESTDIR=$SCRATCH BUILT=$BUILT")),
@@ -18,6 +18,7 @@ const INSTEAD: [(&str, Instead); 14] = [
     ),
     ("vi /etc/farm/farmd.toml", Instead::Configure),
     ("farmd --check", Instead::Typed("farmd --check --config $HOME/farmd.toml")),
+    ("farmd doctor", Instead::Typed("farmd doctor --config $HOME/farmd.toml")),
     // It would change this machine.
     ("sysctl --system", Instead::Nothing),
     ("systemctl daemon-reload", Instead::Nothing),

@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod cluster;
 pub mod completions;
+pub mod doctor;
 mod drain;
 pub mod drill;
 pub mod events;
@@ -47,6 +48,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Watch => watch::run(global, out).await,
         Command::Drill(command) => drill::run(command, global, out).await,
         Command::Why(command) => why::run(command, global, out).await,
+        Command::Doctor(command) => doctor::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),
         Command::Demo(passed) => lab::run(lab::Group::Demo, passed, global),

@@ -138,6 +138,23 @@ pub fn why(about: &str, answer: &v1::WhyResponse) -> String {
     format!("{}\n{silent}", answer.lines.join("\n"))
 }
 
+/// What `doctor` found, with what mends it below; what is well only in number.
+#[must_use]
+pub fn doctor(answer: &v1::DoctorResponse) -> String {
+    let level = |finding: &v1::DoctorFinding| view::doctor_level(finding.level);
+    let of = |wanted: &str| answer.findings.iter().filter(|finding| level(finding) == wanted).count();
+    let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let mut text = String::new();
+    for finding in answer.findings.iter().filter(|finding| level(finding) != "ok") {
+        let v1::DoctorFinding { check, node, resource, fact, remedy, .. } = finding;
+        let node = if node.is_empty() { String::new() } else { format!("{node} ") };
+        text += &format!("{:<7} {node}{check} {resource}: {fact}\n        {remedy}\n", level(finding));
+    }
+    let (faults, warnings) = (many(of("fault"), "fault"), many(of("warning"), "warning"));
+    let ok = if of("ok") == 1 { "is ok" } else { "are ok" };
+    text + &format!("{faults}, {warnings}; {} {ok}\n", many(of("ok"), "check"))
+}
+
 /// An instant, from Unix time in ms.
 fn time(unix_ms: u64) -> String {
     let at = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH);

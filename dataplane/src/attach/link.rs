@@ -129,13 +129,17 @@ fn unusable(error: LinkError) -> ProgramError {
 }
 
 fn choose(interface: &Interface, mode: XdpMode) -> (KernelMode, &'static str) {
-    let native = match mode {
+    if is_native(interface, mode) { (KernelMode::Driver, "native") } else { (KernelMode::Skb, "generic") }
+}
+
+/// Whether the driver is to run the filter.
+pub(super) fn is_native(interface: &Interface, mode: XdpMode) -> bool {
+    match mode {
         XdpMode::Native => true,
         XdpMode::Generic => false,
         // A device without a driver to ask (a bridge, a tunnel) is no network card.
         XdpMode::Auto => driver(&interface.name).is_ok_and(|driver| SOUND.contains(&driver.as_str())),
-    };
-    if native { (KernelMode::Driver, "native") } else { (KernelMode::Skb, "generic") }
+    }
 }
 
 fn failed(interface: &Interface, mode: &'static str, error: ProgramError) -> AttachError {

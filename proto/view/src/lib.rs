@@ -60,6 +60,7 @@ words! {
     resource_state: ResourceState, "RESOURCE_STATE_";
     readiness: Readiness, "READINESS_";
     effect: ChangeEffect, "CHANGE_EFFECT_";
+    doctor_level: DoctorLevel, "DOCTOR_LEVEL_";
 }
 
 fn word(name: &str, prefix: &str) -> String {
@@ -352,6 +353,23 @@ view! {
         next: String = m.next.clone(),
         events: Vec<Event> = each(&m.events),
         silent: Vec<String> = m.silent.clone(),
+    }
+}
+view! {
+    /// `doctor`, the worst first.
+    Doctor(DoctorResponse as m) {
+        findings: Vec<DoctorFinding> = each(&m.findings),
+    }
+}
+view! {
+    /// What was found, and what mends it.
+    DoctorFinding(DoctorFinding as m) {
+        check: String = m.check.clone(),
+        level: String = doctor_level(m.level),
+        node: String = m.node.clone(),
+        resource: String = m.resource.clone(),
+        fact: String = m.fact.clone(),
+        remedy: String = m.remedy.clone(),
     }
 }
 view! {

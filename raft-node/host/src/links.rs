@@ -32,6 +32,8 @@ pub struct LinkInfo {
     /// The driver as `ethtool -i` names it (`veth`, `virtio_net`, `bonding`); where it names none,
     /// the link kind; empty for `lo`.
     pub driver: String,
+    /// Bytes of the longest IP packet that it sends.
+    pub mtu: u32,
     /// Switched on by the administrator.
     pub up: bool,
     /// Is up and has carrier. In the first moments of carrier the kernel may still drop, silently,
@@ -255,6 +257,7 @@ fn link_info(message: &LinkMessage, addresses: Vec<IpNet>) -> Result<LinkInfo, E
         mac: mac(message),
         addresses: distinct(addresses),
         driver: ethtool::driver(&name)?.or_else(|| kind(message)).unwrap_or_default(),
+        mtu: mtu(message),
         up,
         carrier,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
@@ -283,6 +286,14 @@ fn mac(message: &LinkMessage) -> Mac {
         _ => None,
     });
     mac.unwrap_or_default()
+}
+
+fn mtu(message: &LinkMessage) -> u32 {
+    let mtu = message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or_default()
 }
 
 fn infos(message: &LinkMessage) -> &[Info] {

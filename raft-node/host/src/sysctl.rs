@@ -64,6 +64,20 @@ pub fn prepare(ifname: &str) -> Result<Restore, Error> {
     Ok(restore)
 }
 
+/// `arp_announce` and `arp_ignore` as they are in force for `ifname`.
+///
+/// # Errors
+/// [`Error::NoSuchInterface`]; [`Error::System`] when `/proc/sys` cannot be read.
+pub fn in_force(ifname: &str) -> Result<[u32; 2], Error> {
+    if_nametoindex(ifname).map_err(|_| Error::NoSuchInterface(ifname.into()))?;
+    let both = |name: &str| {
+        let [all, own] = ["all", ifname].map(|device| read(&Path::new(ROOT).join(device).join(name)));
+        Ok::<u32, Error>(all?.max(own?))
+    };
+    let [(announce, _), (ignore, _)] = WANTED;
+    Ok([both(announce)?, both(ignore)?])
+}
+
 impl Restore {
     /// Puts back what [`prepare`] changed, the last change first. A value that somebody changed
     /// since, and the setting of a device that is gone, are left alone.

@@ -4,6 +4,7 @@
 
 mod changes;
 pub(crate) mod counters;
+mod doctor;
 mod events;
 mod explain;
 mod levels;
@@ -258,6 +259,14 @@ impl Farm for Api {
     async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
         let drill = self.changing_member()?.drill(request.into_inner()).await;
         drill.map(Response::new).map_err(|p| status(tonic::Code::FailedPrecondition, &p))
+    }
+
+    async fn doctor(
+        &self,
+        request: Request<v1::DoctorRequest>,
+    ) -> Result<Response<v1::DoctorResponse>, Status> {
+        // It keeps the machines busy for a moment.
+        doctor::doctor(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn watch(&self, _: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {

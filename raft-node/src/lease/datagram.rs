@@ -14,6 +14,9 @@ const LEASE_LEVEL: FeatureLevel = FeatureLevel(1);
 /// Bytes of the MAC that travel (128 bits).
 const MAC_LEN: usize = 16;
 
+/// Tells the answer to one call from all others.
+pub type Nonce = [u8; 16];
+
 /// What a datagram says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseMessage {
@@ -21,6 +24,10 @@ pub enum LeaseMessage {
     Renewal(Renewal),
     /// An elector grants it.
     Grant(Grant),
+    /// Somebody asks whether datagrams come here.
+    Call(Nonce),
+    /// They do.
+    Echo(Nonce),
 }
 
 /// Why a datagram was not read.
@@ -60,6 +67,8 @@ impl Sealer {
         let kind = match message {
             LeaseMessage::Renewal(r) => v1::lease_body::Kind::Renewal(r.to_wire()),
             LeaseMessage::Grant(g) => v1::lease_body::Kind::Grant(g.to_wire()),
+            LeaseMessage::Call(nonce) => v1::lease_body::Kind::Call(call(nonce)),
+            LeaseMessage::Echo(nonce) => v1::lease_body::Kind::Echo(call(nonce)),
         };
         let body = self.enclose(Some(kind), LEASE_LEVEL);
         let mac = self.mac(&body).to_vec();
@@ -91,6 +100,8 @@ impl Sealer {
         match body.kind.ok_or(DatagramError::Malformed)? {
             v1::lease_body::Kind::Renewal(r) => Renewal::from_wire(r).map(LeaseMessage::Renewal),
             v1::lease_body::Kind::Grant(g) => Grant::from_wire(g).map(LeaseMessage::Grant),
+            v1::lease_body::Kind::Call(c) => return nonce(&c).map(LeaseMessage::Call),
+            v1::lease_body::Kind::Echo(c) => return nonce(&c).map(LeaseMessage::Echo),
         }
         .map_err(|_| DatagramError::Malformed)
     }
@@ -101,6 +112,14 @@ impl Sealer {
         mac.copy_from_slice(&full.as_bytes()[..MAC_LEN]);
         mac
     }
+}
+
+fn call(nonce: &Nonce) -> v1::Call {
+    v1::Call { nonce: nonce.to_vec().into() }
+}
+
+fn nonce(call: &v1::Call) -> Result<Nonce, DatagramError> {
+    call.nonce.as_ref().try_into().map_err(|_| DatagramError::Malformed)
 }
 
 /// Compares in a time that does not depend on where the bytes differ.
@@ -132,6 +151,9 @@ mod tests {
         let bytes = sealer.seal(&renewal());
         assert!(bytes.len() <= DATAGRAM_MAX);
         assert_eq!(sealer.open(&bytes), Ok(renewal()));
+        for message in [LeaseMessage::Call([7; 16]), LeaseMessage::Echo([8; 16])] {
+            assert_eq!(sealer.open(&sealer.seal(&message)), Ok(message));
+        }
     }
 
     #[test]

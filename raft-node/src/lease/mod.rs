@@ -4,6 +4,7 @@
 //! holder and its elector) and the only writable view of the filter's table. Nothing it does waits for disk,
 //! Raft or an allocation-heavy task, so that a busy machine does not cost its node the lease.
 
+pub mod call;
 pub mod datagram;
 pub mod orders;
 pub mod socket;

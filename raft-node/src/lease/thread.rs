@@ -356,6 +356,9 @@ impl LeaseThread {
                 arrived.push(grant);
                 None
             }
+            Ok(LeaseMessage::Call(nonce)) => Some(sealer.seal(&LeaseMessage::Echo(nonce))),
+            // Who asks listens elsewhere.
+            Ok(LeaseMessage::Echo(_)) => None,
             Err(_) => {
                 self.end.readings.refused.fetch_add(1, Ordering::Relaxed);
                 None

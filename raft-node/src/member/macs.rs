@@ -119,6 +119,7 @@ mod tests {
             mac,
             addresses: Vec::new(),
             driver: String::new(),
+            mtu: 1500,
             up: false,
             carrier: false,
             loopback: false,

@@ -63,6 +63,17 @@ impl Member {
         self.proposer.peers.tail(node, last).await
     }
 
+    /// What keeps `node` from working well.
+    ///
+    /// # Errors
+    /// That it does not answer.
+    pub async fn examine(&self, node: NodeId) -> Result<v1::ExamineResponse, Problem> {
+        if node == self.me {
+            return Ok(self.doctor.examine().await);
+        }
+        self.proposer.peers.examine(node).await
+    }
+
     /// The last lines of a module's log on `node`.
     ///
     /// # Errors

@@ -142,6 +142,7 @@ mod tests {
             mac: Mac::default(),
             addresses: Vec::new(),
             driver: String::new(),
+            mtu: 1500,
             up: true,
             carrier: true,
             loopback: true,

@@ -122,7 +122,18 @@ mod tests {
     fn link(ifindex: u32, name: &str, vlan: Option<Tag>) -> LinkInfo {
         let (mac, addresses, driver) = (farm_host::Mac::default(), Vec::new(), String::new());
         let (up, carrier, loopback) = (true, true, false);
-        LinkInfo { ifindex, name: name.into(), mac, addresses, driver, up, carrier, loopback, vlan }
+        LinkInfo {
+            ifindex,
+            name: name.into(),
+            mac,
+            addresses,
+            driver,
+            mtu: 1500,
+            up,
+            carrier,
+            loopback,
+            vlan,
+        }
     }
 
     fn said(device: &str, vlan: &str, filter: &str) -> LinkConfig {

@@ -47,6 +47,9 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn drill(&self, from: Caller, request: v1::DrillRequest) -> Result<v1::PeerDrillResponse, Status>;
     /// The daemon is to stand still for a while.
     async fn pause(&self, from: Caller, request: v1::PauseRequest) -> Result<v1::PauseResponse, Status>;
+
+    /// What keeps this node from working well.
+    async fn examine(&self, from: Caller) -> Result<v1::ExamineResponse, Status>;
 }
 
 /// The service.
@@ -193,6 +196,14 @@ impl v1::peer_server::Peer for PeerService {
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<v1::TailResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.tail(from, request.into_inner()).await?)
+    }
+
+    async fn examine(
+        &self,
+        request: Request<v1::ExamineRequest>,
+    ) -> Result<Response<v1::ExamineResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.examine(from).await?)
     }
 }
 

@@ -123,6 +123,10 @@ impl PeerHandler for Doorman {
     async fn tail(&self, _: Caller, _: v1::TailRequest) -> Result<v1::TailResponse, Status> {
         Err(Status::unimplemented("tail"))
     }
+
+    async fn examine(&self, _: Caller) -> Result<v1::ExamineResponse, Status> {
+        Err(Status::unimplemented("examine"))
+    }
 }
 
 /// A member with its data and its address, running or not.

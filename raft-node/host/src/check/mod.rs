@@ -62,6 +62,13 @@ pub enum Check {
         /// Who is to answer.
         to: IpAddr,
     },
+    /// An ICMP echo in an IP packet of this size, which nobody may take apart, is answered in full.
+    Carries {
+        /// Who is to answer.
+        to: IpAddr,
+        /// Bytes of the packet with its IP header.
+        size: u16,
+    },
     /// The interface exists, is switched on, and has carrier.
     Interface {
         /// Its name.
@@ -126,6 +133,7 @@ impl Check {
                 http::check(to, &wanted, limit).await
             }
             Self::Ping { to } => ping::check(*to, limit).await,
+            Self::Carries { to, size } => ping::carries(*to, *size, limit).await,
             Self::Interface { name, address } => link::interface(name, *address, limit).await,
             Self::Address { ip, unique } => link::address(*ip, unique.as_ref(), limit).await,
             Self::Program(program) => program.check(limit).await,

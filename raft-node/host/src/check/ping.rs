@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -42,12 +45,48 @@ pub(super) async fn check(to: IpAddr, limit: Limit) -> Found {
     limit.of(exchange, || format!("no answer from {to} within {limit}")).await
 }
 
+/// Bytes of the header of an IP packet without options.
+const fn ip_header(to: IpAddr) -> u16 {
+    match to {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    }
+}
+
+/// Whether an IP packet of `size` bytes comes to `to` in one piece, and the answer back. One that is longer than what
+/// this host's own interface carries does not.
+pub(super) async fn carries(to: IpAddr, size: u16, limit: Limit) -> Found {
+    let mut echo =
+        Echo::open(to).or_else(|error| unknown(format!("{to} cannot be pinged: {}", words(&error))))?;
+    let smallest = usize::from(ip_header(to)) + HEADER + echo.nonce.len();
+    echo.padding = usize::from(size).saturating_sub(smallest);
+    let lost = || format!("a packet of {size} bytes does not come to {to} and back");
+    let exchange = async {
+        let came = async {
+            echo.unfragmented()?;
+            echo.exchange().await
+        };
+        match came.await {
+            Ok(()) => Ok(()),
+            Err(error) if errno(&error) == Some(Errno::EMSGSIZE) => {
+                bad(format!("a packet of {size} bytes does not fit on the way to {to}"))
+            }
+            // So says a cable between two namespaces whose other end takes less.
+            Err(error) if errno(&error) == Some(Errno::ENOBUFS) => bad(lost()),
+            Err(error) => Err(unreachable(to, &error)),
+        }
+    };
+    limit.of(exchange, lost).await
+}
+
 /// A socket for one echo.
 struct Echo {
     socket: AsyncFd<Socket>,
     to: IpAddr,
     id: u16,
     nonce: Nonce,
+    /// Bytes of nothing behind it.
+    padding: usize,
     /// Whether what is received begins with the IP header.
     headed: bool,
 }
@@ -79,15 +118,25 @@ impl Echo {
             IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
         }
         let socket = crate::event::of(socket, Interest::READABLE | Interest::ERROR)?;
-        Ok(Self { socket, to, id, nonce, headed })
+        Ok(Self { socket, to, id, nonce, padding: 0, headed })
+    }
+
+    /// Whatever the kernel remembers of the path: it is to be tried.
+    fn unfragmented(&self) -> io::Result<()> {
+        let socket = self.socket.get_ref();
+        match self.to {
+            IpAddr::V4(_) => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?,
+            IpAddr::V6(_) => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?,
+        }
+        Ok(())
     }
 
     /// Returns when the answer has come. Errors are about the way to it.
     async fn exchange(&self) -> io::Result<()> {
         let mut socket = self.socket.get_ref();
         socket.connect(&SocketAddr::new(self.to, 0).into())?;
-        socket.write_all(&request(self.to, self.id, &self.nonce))?;
-        let mut buffer = [0; BUFFER];
+        socket.write_all(&request(self.to, self.id, &self.nonce, self.padding))?;
+        let mut buffer = vec![0; BUFFER + self.padding];
         loop {
             let mut ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
             match ready.try_io(|socket| socket.get_ref().read(&mut buffer)) {
@@ -101,7 +150,7 @@ impl Echo {
 
     fn is_answer(&self, datagram: &[u8]) -> bool {
         let message = if self.headed { behind_ip_header(datagram) } else { Some(datagram) };
-        message.is_some_and(|message| is_answer(message, self.to, self.id, &self.nonce))
+        message.is_some_and(|message| is_answer(message, self.to, self.id, &self.nonce, self.padding))
     }
 }
 
@@ -128,11 +177,12 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 /// The bytes behind the IP header. The kernel fills in the checksum of IPv6, which covers addresses.
-fn request(to: IpAddr, id: u16, nonce: &Nonce) -> Vec<u8> {
+fn request(to: IpAddr, id: u16, nonce: &Nonce, padding: usize) -> Vec<u8> {
     let mut message = vec![types(to).0, 0, 0, 0];
     message.extend(id.to_be_bytes());
     message.extend(SEQUENCE.to_be_bytes());
     message.extend(nonce);
+    message.extend(std::iter::repeat_n(0, padding));
     if to.is_ipv4() {
         let sum = checksum(&message).to_be_bytes();
         message[2..4].copy_from_slice(&sum);
@@ -140,10 +190,11 @@ fn request(to: IpAddr, id: u16, nonce: &Nonce) -> Vec<u8> {
     message
 }
 
-/// RFC 1071, of a message of even length.
+/// RFC 1071: a byte that is left over counts as if a zero followed.
 fn checksum(message: &[u8]) -> u16 {
-    let (words, _) = message.as_chunks::<2>();
+    let (words, rest) = message.as_chunks::<2>();
     let mut sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    sum += rest.iter().map(|byte| u32::from(*byte) << 8).sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -156,12 +207,13 @@ fn behind_ip_header(datagram: &[u8]) -> Option<&[u8]> {
     datagram.get(length..)
 }
 
-fn is_answer(message: &[u8], to: IpAddr, id: u16, nonce: &Nonce) -> bool {
+fn is_answer(message: &[u8], to: IpAddr, id: u16, nonce: &Nonce, padding: usize) -> bool {
     let Some((header, data)) = message.split_at_checked(HEADER) else { return false };
     header[..2] == [types(to).1, 0]
         && header[4..6] == id.to_be_bytes()
         && header[6..8] == SEQUENCE.to_be_bytes()
-        && data == nonce
+        && data.len() == nonce.len() + padding
+        && data.starts_with(nonce)
 }
 
 #[cfg(test)]
@@ -173,31 +225,32 @@ mod tests {
 
     /// As the kernel answers: the request, with another type.
     fn answer(to: IpAddr) -> Vec<u8> {
-        let mut message = request(to, 0x1234, &NONCE);
+        let mut message = request(to, 0x1234, &NONCE, 0);
         message[0] = types(to).1;
         message
     }
 
     #[test]
     fn a_request_adds_up_to_nothing() {
-        let message = request(TO, 0xfffe, &[0xff; 16]);
+        let message = request(TO, 0xfffe, &[0xff; 16], 0);
         assert_eq!(checksum(&message), 0);
         assert_eq!(message.len(), HEADER + 16);
+        assert_eq!(checksum(&request(TO, 0xfffe, &[0xff; 16], 7)), 0, "of an odd length");
     }
 
     #[test]
     fn every_byte_that_makes_it_the_answer_is_looked_at() {
         for to in [TO, "2001:db8::1".parse().unwrap()] {
             let message = answer(to);
-            assert!(is_answer(&message, to, 0x1234, &NONCE));
-            assert!(!is_answer(&request(to, 0x1234, &NONCE), to, 0x1234, &NONCE), "one's own request");
+            assert!(is_answer(&message, to, 0x1234, &NONCE, 0));
+            assert!(!is_answer(&request(to, 0x1234, &NONCE, 0), to, 0x1234, &NONCE, 0), "one's own request");
             for at in (0..message.len()).filter(|at| ![2, 3].contains(at)) {
                 let mut other = message.clone();
                 other[at] ^= 1;
-                assert!(!is_answer(&other, to, 0x1234, &NONCE), "byte {at}");
+                assert!(!is_answer(&other, to, 0x1234, &NONCE, 0), "byte {at}");
             }
             for length in 0..message.len() {
-                assert!(!is_answer(&message[..length], to, 0x1234, &NONCE), "{length} bytes");
+                assert!(!is_answer(&message[..length], to, 0x1234, &NONCE, 0), "{length} bytes");
             }
         }
     }

@@ -33,6 +33,28 @@ fn who_is_there_answers_in_both_families() {
     }
 }
 
+/// The other end takes less than this one sends; a tag of a VLAN is let through beyond (`__is_skb_forwardable`).
+#[test]
+fn a_packet_comes_in_one_piece_as_long_as_every_end_takes_it() {
+    let lab = Lab::dual();
+    lab.peer.ip(&format!("link set dev {CABLE} mtu 1400"));
+    for groups in GROUPS {
+        setting("ipv4/ping_group_range", groups);
+        for to in [PEER_IP.into(), IpAddr::from(PEER_IP6)] {
+            let carries = |size, limit| run(Check::Carries { to, size }.run(limit));
+            for size in [1280, 1399, 1400] {
+                assert_eq!(carries(size, LONG), Finding::Good, "{size} to {to} with groups {groups}");
+            }
+            for size in [1405, 1500] {
+                let lost = format!("a packet of {size} bytes does not come to {to} and back");
+                assert_eq!(carries(size, SHORT), bad(lost), "{groups}");
+            }
+            let own = format!("a packet of 1501 bytes does not fit on the way to {to}");
+            assert_eq!(carries(1501, LONG), bad(own), "{groups}");
+        }
+    }
+}
+
 #[test]
 fn who_is_not_there_does_not() {
     let lab = Lab::dual();
