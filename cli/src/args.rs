@@ -74,6 +74,8 @@ pub enum Command {
     Why(cmd::why::Why),
     /// Rehearse a failure: a node, whoever leads, an application; measured, bounded, with a report
     Drill(cmd::drill::Drill),
+    /// One archive for whoever helps, of all nodes that answer
+    Snapshot(cmd::snapshot::Snapshot),
     /// What keeps the nodes from working well, and what to do about it
     Doctor(cmd::doctor::Doctor),
     /// What happened, on one node or on all

@@ -94,6 +94,7 @@ fn event(id: &str) -> v1::Event {
 
 #[tonic::async_trait]
 impl Farm for Fake {
+    type CollectStream = Streamed<v1::CollectedPart>;
     type EventsStream = Streamed<v1::Event>;
     type WatchStream = Streamed<v1::StatusResponse>;
 
@@ -247,6 +248,17 @@ impl Farm for Fake {
         r: Request<v1::CountersRequest>,
     ) -> Result<Response<v1::CountersResponse>, Status> {
         self.answer(r, counters()).await
+    }
+    async fn collect(&self, r: Request<v1::CollectRequest>) -> Result<Response<Self::CollectStream>, Status> {
+        let part = |path: &str, missing: &str| v1::CollectedPart {
+            node: "node2".into(),
+            path: path.into(),
+            content: vec![7; 3].into(),
+            missing: missing.into(),
+        };
+        let parts: Streamed<v1::CollectedPart> =
+            Box::pin(iter([Ok(part("events.jsonl", "")), Ok(part("machine/dmesg.txt", "not permitted"))]));
+        self.answer(r, parts).await
     }
     async fn drill(&self, r: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
         let answer = v1::DrillResponse { node: 2, name: "node2".into(), begins_in_ms: 0, for_ms: 10_000 };

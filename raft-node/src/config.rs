@@ -138,6 +138,8 @@ pub enum XdpMode {
 /// The valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
     /// Unique name of this node.
     pub name: String,
     /// The durable log and the event journal.
@@ -212,6 +214,7 @@ impl Config {
         let http = check_http(file.http.listen.unwrap_or_else(near), file.ports.http).map_err(&edit)?;
         let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
         Ok(Self {
+            path: path.to_owned(),
             name: file.name,
             data_dir: file.data_dir,
             socket: file.socket,

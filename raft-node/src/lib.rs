@@ -19,6 +19,7 @@
 
 pub mod api;
 pub mod arguments;
+pub mod collect;
 pub mod condition;
 pub mod config;
 pub mod daemon;

@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use self::fencing::Fencing;
+use crate::collect::Collector;
 use crate::condition;
 use crate::config::Config;
 use crate::doctor::Doctor;
@@ -125,6 +126,8 @@ pub struct Member {
     pub modules: Arc<Modules>,
     /// Who examines it.
     pub doctor: Arc<Doctor>,
+    /// Who tells support of it.
+    pub collector: Arc<Collector>,
     /// The daemon's program.
     pub program: PathBuf,
     /// Where its HTTP server listens.
@@ -186,17 +189,13 @@ impl Member {
         };
         let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
         let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
+        let collector = Arc::new(Collector::new(&setup, &raft, mirror.clone(), doctor.clone()));
         let serving = Serving {
             proposer: proposer.clone(),
-            lease: lease.clone(),
             mirror: mirror.clone(),
             driver: feedback.clone(),
-            modules: mirror.modules.clone(),
-            journal: setup.journal.clone(),
-            name: setup.config.name.clone(),
             drills: drills.clone(),
-            doctor: doctor.clone(),
-            data_dir: setup.config.data_dir.clone(),
+            collector: collector.clone(),
             appended: appended_seen,
         };
         raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
@@ -209,6 +208,7 @@ impl Member {
             journal: setup.journal,
             modules: mirror.modules.clone(),
             doctor,
+            collector,
             program: setup.program,
             http: setup.http,
             drills,

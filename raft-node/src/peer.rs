@@ -18,13 +18,11 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Response, Status};
 
 use crate::api::status as problem_status;
-use crate::doctor::Doctor;
+use crate::collect::Collector;
 use crate::drill;
 use crate::driver::Feedback;
-use crate::journal::Journal;
-use crate::lease::LeaseHandle;
 use crate::look::Mirror;
-use crate::modules::{self, Modules};
+use crate::modules;
 use crate::problem::Problem;
 use crate::proposer::Proposer;
 use crate::raft::{
@@ -287,6 +285,16 @@ impl PeerClients {
         answer.map_err(|error| silent(&error))
     }
 
+    /// A piece of what support needs to know of `node`, or the names of all.
+    ///
+    /// # Errors
+    /// `node_silent`.
+    pub async fn piece(&self, node: NodeId, name: &str) -> Result<v1::PieceResponse, Problem> {
+        let request = v1::PieceRequest { name: name.to_owned() };
+        let call = |mut client: Client| async move { client.piece(request).await };
+        self.call((node, Purpose::Examine), EXAMINE_WAIT, call).await.map_err(|error| silent(&error))
+    }
+
     /// The last lines of a module's log on `node`.
     ///
     /// # Errors
@@ -343,24 +351,14 @@ pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1
 pub struct Serving {
     /// The way into the log.
     pub proposer: Proposer,
-    /// Its elector.
-    pub lease: LeaseHandle,
     /// The driver.
     pub driver: mpsc::Sender<Feedback>,
     /// What it can say of itself.
     pub mirror: Mirror,
-    /// Its modules, and where their logs are.
-    pub modules: Arc<Modules>,
-    /// What happened on it.
-    pub journal: Arc<Journal>,
-    /// The name of this node.
-    pub name: String,
+    /// Who tells support of it.
+    pub collector: Arc<Collector>,
     /// Who decides on rehearsals.
     pub drills: mpsc::Sender<drill::Call>,
-    /// Who examines it.
-    pub doctor: Arc<Doctor>,
-    /// Directory of the daemon's data.
-    pub data_dir: std::path::PathBuf,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
     pub appended: watch::Receiver<u64>,
 }
@@ -444,7 +442,7 @@ impl PeerHandler for Serving {
     }
 
     async fn control(&self, _: Caller, request: v1::ControlRequest) -> Result<v1::ControlResponse, Status> {
-        let done = self.modules.control(&request).await;
+        let done = self.mirror.modules.control(&request).await;
         Ok(v1::ControlResponse { refused: done.err().map(refusal) })
     }
 
@@ -456,23 +454,32 @@ impl PeerHandler for Serving {
     }
 
     async fn pause(&self, _: Caller, request: v1::PauseRequest) -> Result<v1::PauseResponse, Status> {
-        let done = drill::stand_still(&self.journal, self.proposer.me, &self.name, &request);
+        let done = drill::stand_still(
+            &self.collector.journal,
+            self.proposer.me,
+            &self.collector.config.name,
+            &request,
+        );
         Ok(v1::PauseResponse { refused: done.err().map(refusal) })
     }
 
     async fn tail(&self, _: Caller, request: v1::TailRequest) -> Result<v1::TailResponse, Status> {
         let last = usize::try_from(request.last).unwrap_or(usize::MAX);
-        let events = self.journal.tail(last).0.into_iter().map(Into::into).collect();
+        let events = self.collector.journal.tail(last).0.into_iter().map(Into::into).collect();
         Ok(v1::TailResponse { events })
     }
 
+    async fn piece(&self, _: Caller, request: v1::PieceRequest) -> Result<v1::PieceResponse, Status> {
+        Ok(self.collector.answer(&request.name).await)
+    }
+
     async fn examine(&self, _: Caller) -> Result<v1::ExamineResponse, Status> {
-        Ok(self.doctor.examine().await)
+        Ok(self.collector.doctor.examine().await)
     }
 
     async fn log(&self, _: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {
         let name = ModuleName(request.module);
-        let lines = modules::log(&self.data_dir, &name, request.last).await;
+        let lines = modules::log(&self.collector.config.data_dir, &name, request.last).await;
         lines.map(|lines| v1::ModuleLogLines { lines }).map_err(|p| problem_status(Code::Internal, &p))
     }
 }
@@ -483,7 +490,7 @@ impl Serving {
         let mut appended = self.appended.clone();
         loop {
             appended.borrow_and_update();
-            match self.lease.expiry(ask).await {
+            match self.mirror.lease.expiry(ask).await {
                 Some(Expiry::Remaining(left)) => return Expiry::Remaining(left),
                 Some(Expiry::NotFenced) => {}
                 None => return Expiry::NotFenced,

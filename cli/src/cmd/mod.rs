@@ -16,6 +16,7 @@ mod restart;
 pub mod script;
 pub mod service;
 mod shutdown;
+pub mod snapshot;
 pub mod version;
 pub mod watch;
 pub mod why;
@@ -47,6 +48,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Explain(command) => explain::run(command, global, out).await,
         Command::Watch => watch::run(global, out).await,
         Command::Drill(command) => drill::run(command, global, out).await,
+        Command::Snapshot(command) => snapshot::run(command, global, out).await,
         Command::Why(command) => why::run(command, global, out).await,
         Command::Doctor(command) => doctor::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,

@@ -33,6 +33,7 @@ pub mod lease;
 pub mod life;
 pub mod limits;
 pub mod model;
+pub mod notice;
 pub mod planner;
 #[cfg(feature = "planted")]
 pub mod planted;

@@ -8,25 +8,26 @@ use tonic::Status;
 
 use super::refuse::invalid;
 use crate::member::Member;
+use crate::node::HostView;
 
 /// Every counter of this node's filter; `None` without one.
 ///
 /// # Errors
 /// Where the kernel refuses to read the map.
-pub(crate) fn read(member: &Member) -> std::io::Result<Option<Vec<v1::Counter>>> {
+pub(crate) fn of(host: &HostView) -> std::io::Result<Option<Vec<v1::Counter>>> {
     let counter = |reason: &Reason, read: &BTreeMap<&str, u64>| v1::Counter {
         verdict: verdict(*reason).into(),
         reason: reason.name().into(),
         meaning: reason.sentence().into(),
         packets: read.get(reason.name()).copied().unwrap_or(0),
     };
-    let read = member.host.counters()?;
+    let read = host.counters()?;
     Ok(read.map(|read| Reason::ALL.iter().map(|reason| counter(reason, &read)).collect()))
 }
 
 /// The same for clients.
 pub(super) fn counters(member: &Member) -> Result<v1::CountersResponse, Status> {
-    let read = read(member).map_err(|e| {
+    let read = of(&member.host).map_err(|e| {
         invalid("counters_unread", format!("the filter's counters cannot be read: {e}"), "farmctl events")
     })?;
     Ok(v1::CountersResponse {

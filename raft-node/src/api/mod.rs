@@ -3,6 +3,7 @@
 //! The Unix socket may change things (its file mode is the permission); TCP may only look.
 
 mod changes;
+mod collect;
 pub(crate) mod counters;
 mod doctor;
 mod events;
@@ -76,6 +77,7 @@ impl Api {
 
 #[tonic::async_trait]
 impl Farm for Api {
+    type CollectStream = Streamed<v1::CollectedPart>;
     type EventsStream = Streamed<v1::Event>;
     type WatchStream = Streamed<v1::StatusResponse>;
 
@@ -254,6 +256,13 @@ impl Farm for Api {
 
     async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
         events::why(&*self.member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn collect(
+        &self,
+        request: Request<v1::CollectRequest>,
+    ) -> Result<Response<Self::CollectStream>, Status> {
+        collect::collect(self.changing_member()?, request.into_inner()).map(Response::new)
     }
 
     async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {

@@ -74,6 +74,17 @@ impl Member {
         self.proposer.peers.examine(node).await
     }
 
+    /// A piece of what support needs to know of `node`, or the names of all.
+    ///
+    /// # Errors
+    /// That it does not answer.
+    pub async fn piece(&self, node: NodeId, name: &str) -> Result<v1::PieceResponse, Problem> {
+        if node == self.me {
+            return Ok(self.collector.answer(name).await);
+        }
+        self.proposer.peers.piece(node, name).await
+    }
+
     /// The last lines of a module's log on `node`.
     ///
     /// # Errors

@@ -48,6 +48,9 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// The daemon is to stand still for a while.
     async fn pause(&self, from: Caller, request: v1::PauseRequest) -> Result<v1::PauseResponse, Status>;
 
+    /// A piece of what support needs to know of this node.
+    async fn piece(&self, from: Caller, request: v1::PieceRequest) -> Result<v1::PieceResponse, Status>;
+
     /// What keeps this node from working well.
     async fn examine(&self, from: Caller) -> Result<v1::ExamineResponse, Status>;
 }
@@ -196,6 +199,11 @@ impl v1::peer_server::Peer for PeerService {
     async fn tail(&self, request: Request<v1::TailRequest>) -> Result<Response<v1::TailResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.tail(from, request.into_inner()).await?)
+    }
+
+    async fn piece(&self, request: Request<v1::PieceRequest>) -> Result<Response<v1::PieceResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.piece(from, request.into_inner()).await?)
     }
 
     async fn examine(

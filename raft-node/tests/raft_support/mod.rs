@@ -120,6 +120,10 @@ impl PeerHandler for Doorman {
         Err(Status::unimplemented("pause"))
     }
 
+    async fn piece(&self, _: Caller, _: v1::PieceRequest) -> Result<v1::PieceResponse, Status> {
+        Err(Status::unimplemented("piece"))
+    }
+
     async fn tail(&self, _: Caller, _: v1::TailRequest) -> Result<v1::TailResponse, Status> {
         Err(Status::unimplemented("tail"))
     }

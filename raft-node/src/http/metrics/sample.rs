@@ -111,7 +111,7 @@ impl Seen {
         let snapshot = member.snapshot();
         let (state, look, role) = (&snapshot.state, member.look_here(), member.role());
         // What cannot be read now is missing from this answer, as it is from `node counters`.
-        let packets = counters::read(member).ok().flatten().unwrap_or_default();
+        let packets = counters::of(&member.host).ok().flatten().unwrap_or_default();
         let mut conditions = BTreeMap::new();
         for condition in member.conditions().into_iter().chain(status::applications(state, look.lives.iter()))
         {
