@@ -74,6 +74,9 @@ pub enum Command {
     Why(cmd::why::Why),
     /// Rehearse a failure: a node, whoever leads, an application; measured, bounded, with a report
     Drill(cmd::drill::Drill),
+    /// Telling people: try it
+    #[command(subcommand)]
+    Notify(cmd::notify::Notify),
     /// One archive for whoever helps, of all nodes that answer
     Snapshot(cmd::snapshot::Snapshot),
     /// What keeps the nodes from working well, and what to do about it

@@ -260,6 +260,13 @@ impl Farm for Fake {
             Box::pin(iter([Ok(part("events.jsonl", "")), Ok(part("machine/dmesg.txt", "not permitted"))]));
         self.answer(r, parts).await
     }
+    async fn notify_test(
+        &self,
+        r: Request<v1::NotifyTestRequest>,
+    ) -> Result<Response<v1::NotifyTestResponse>, Status> {
+        let ways = vec![v1::NotifyWay { way: "smtp".into(), failed: String::new() }];
+        self.answer(r, v1::NotifyTestResponse { ways }).await
+    }
     async fn drill(&self, r: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
         let answer = v1::DrillResponse { node: 2, name: "node2".into(), begins_in_ms: 0, for_ms: 10_000 };
         self.answer(r, answer).await
@@ -478,6 +485,7 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         ("module weight web node1 0", "node1 has weight 0 for web", "node: \"node1\", weight: 0"),
         ("why shop", "without what node3 would say", "about: \"shop\", at_ms: 0"),
         ("why 5m", "Cause: node3 does not renew", "about: \"\", at_ms: 1"),
+        ("notify test", "smtp: taken", "NotifyTestRequest"),
         ("drill node2", "the daemon of node2 stands still for 10 s", "node: \"node2\", leader: false"),
         (
             "drill leader --for 3s",

@@ -99,6 +99,10 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
             format!("connections to containers and virtual machines here end with a change: {trouble}");
         found.push(condition("flows_unknown", &member.config.name, cause, "farmctl events"));
     }
+    if let Some(trouble) = member.told.trouble() {
+        let cause = format!("{} could not tell anybody what is not green: {trouble}", member.config.name);
+        found.push(condition("notify_failed", &member.config.name, cause, "farmctl notify test"));
+    }
     for (at, why) in member.http.refused() {
         let cause = format!("nothing can be asked on {at} (health, metrics, page): {why}");
         let next = format!("ss -ltnp sport = :{}", at.port());

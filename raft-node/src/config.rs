@@ -9,6 +9,7 @@ use farm_core::limits;
 use farm_core::model::{NoVlan, Vlan};
 use serde::Deserialize;
 
+use crate::notify::{self, NotifyConfig};
 use crate::problem::Problem;
 
 /// Longest node name: it must fit a DNS label (RFC 1035 §2.3.4).
@@ -33,6 +34,8 @@ struct File {
     ports: Ports,
     #[serde(default)]
     http: Http,
+    #[serde(default)]
+    notify: notify::Lines,
     #[serde(default)]
     interfaces: Interfaces,
     #[serde(default)]
@@ -154,6 +157,8 @@ pub struct Config {
     pub addresses: BTreeMap<String, IpAddr>,
     /// Ports.
     pub ports: Ports,
+    /// Whom to tell that something is not green.
+    pub notify: NotifyConfig,
     /// Where health, metrics and the page are served; nowhere if empty.
     pub http: Vec<SocketAddr>,
     /// Interfaces that may carry virtual IPs.
@@ -212,6 +217,7 @@ impl Config {
         check_ports(file.ports).map_err(&edit)?;
         let near = || addresses.values().copied().chain([Ipv4Addr::LOCALHOST.into()]).collect();
         let http = check_http(file.http.listen.unwrap_or_else(near), file.ports.http).map_err(&edit)?;
+        let notify = NotifyConfig::check(file.notify).map_err(&edit)?;
         let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
         Ok(Self {
             path: path.to_owned(),
@@ -223,6 +229,7 @@ impl Config {
             addresses,
             ports: file.ports,
             http,
+            notify,
             links,
             xdp_mode: file.interfaces.xdp_mode,
             guard_table: file.guard_table.unwrap_or_else(|| "farm".into()),

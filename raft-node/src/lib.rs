@@ -35,6 +35,7 @@ pub mod measure;
 pub mod member;
 pub mod modules;
 pub mod node;
+pub mod notify;
 pub mod peer;
 pub mod problem;
 pub mod proposer;

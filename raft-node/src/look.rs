@@ -7,6 +7,7 @@ use farm_core::apply::LEVEL;
 use farm_core::controller::DrainState;
 use farm_core::id::Incarnation;
 use farm_core::model::ModuleName;
+use farm_core::notice::Open;
 use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
@@ -14,6 +15,7 @@ use farm_proto::v1;
 use crate::lease::LeaseHandle;
 use crate::modules::Modules;
 use crate::node::HostView;
+use crate::notify::Told;
 
 /// Sockets of buckets that are to leave this node, by module, as of the last survey.
 #[derive(Debug, Default)]
@@ -49,6 +51,8 @@ pub struct Mirror {
     pub drains: Arc<Drains>,
     /// Its modules.
     pub modules: Arc<Modules>,
+    /// What people were told.
+    pub told: Arc<Told>,
 }
 
 impl Mirror {
@@ -67,7 +71,14 @@ impl Mirror {
             version: env!("CARGO_PKG_VERSION").into(),
             run: self.run.0.to_vec().into(),
             lives: self.modules.lives(),
+            told: self.told.open().into_iter().map(told).collect(),
             draining: self.drains.lock().iter().map(sockets).collect(),
         }
     }
+}
+
+/// As the wire has it; its age is not known any more.
+fn told(open: Open) -> v1::Condition {
+    let Open { resource, word, red, cause, next } = open;
+    v1::Condition { code: word, resource, since_ms: 0, cause, next, passing: !red }
 }

@@ -47,6 +47,7 @@ use crate::lease::{self, LeaseHandle, Observation, Order};
 use crate::look::Mirror;
 use crate::modules::Modules;
 use crate::node::{self, FilterHost, Follower, HostView};
+use crate::notify;
 use crate::peer::{PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
@@ -124,6 +125,8 @@ pub struct Member {
     pub journal: Arc<Journal>,
     /// Applications of modules on it.
     pub modules: Arc<Modules>,
+    /// What people were told.
+    pub told: Arc<notify::Told>,
     /// Who examines it.
     pub doctor: Arc<Doctor>,
     /// Who tells support of it.
@@ -186,6 +189,7 @@ impl Member {
             host: host.view(),
             drains: Arc::default(),
             modules: Arc::default(),
+            told: Arc::default(),
         };
         let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
         let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
@@ -207,6 +211,7 @@ impl Member {
             host: host.view(),
             journal: setup.journal,
             modules: mirror.modules.clone(),
+            told: mirror.told.clone(),
             doctor,
             collector,
             program: setup.program,
@@ -263,6 +268,7 @@ impl Member {
         let elsewhere = self.host.elsewhere.clone();
         tasks.spawn(node::watch_sockets(self.me, lease, self.raft.state(), elsewhere, journal));
         tasks.spawn(self.clone().keep_dates());
+        tasks.spawn(notify::run(self.clone()));
         tasks.spawn(self.modules.clone().run(self.clone()));
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());

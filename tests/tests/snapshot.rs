@@ -67,7 +67,10 @@ fn support_gets_what_it_needs_and_no_password() -> Result<()> {
     let secret = home.ancestors().nth(2).context("the lab's directory")?.join("secret");
     let secret = std::fs::read(secret)?;
     for (name, text) in &files {
-        ensure!(!text.contains("hunter2") && !text.as_bytes().windows(secret.len()).any(|part| part == secret), "{name}");
+        ensure!(
+            !text.contains("hunter2") && !text.as_bytes().windows(secret.len()).any(|part| part == secret),
+            "{name}"
+        );
     }
 
     // What is there is not written over.

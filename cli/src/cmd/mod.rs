@@ -12,6 +12,7 @@ pub mod help;
 pub mod lab;
 pub mod module;
 pub mod node;
+pub mod notify;
 mod restart;
 pub mod script;
 pub mod service;
@@ -49,6 +50,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Watch => watch::run(global, out).await,
         Command::Drill(command) => drill::run(command, global, out).await,
         Command::Snapshot(command) => snapshot::run(command, global, out).await,
+        Command::Notify(command) => notify::run(&command, global, out).await,
         Command::Why(command) => why::run(command, global, out).await,
         Command::Doctor(command) => doctor::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,

@@ -347,6 +347,14 @@ view! {
     }
 }
 view! {
+    /// `notify test`.
+    NotifyTest(NotifyTestResponse as m) { ways: Vec<NotifyWay> = each(&m.ways), }
+}
+view! {
+    /// What came of it in one way.
+    NotifyWay(NotifyWay as m) { way: String = m.way.clone(), failed: String = m.failed.clone(), }
+}
+view! {
     /// `why`.
     Why(WhyResponse as m) {
         lines: Vec<String> = m.lines.clone(),

@@ -27,7 +27,7 @@ pub struct Condition {
 /// too.
 #[must_use]
 pub fn is_passing(code: &str) -> bool {
-    const PASSING: [&str; 9] = [
+    const PASSING: [&str; 10] = [
         "change_open",
         "check_off",
         "electors_changing",
@@ -35,6 +35,7 @@ pub fn is_passing(code: &str) -> bool {
         "node_leaving",
         "node_maintenance",
         "node_restarting",
+        "notify_failed",
         "resource_down",
         "service_retiring",
     ];

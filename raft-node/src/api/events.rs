@@ -95,7 +95,7 @@ async fn gathered(member: &Member, nodes: &[NodeId], last: u64) -> (Vec<v1::Even
 }
 
 /// Tells an incident.
-pub(super) async fn why(member: &Member, request: v1::WhyRequest) -> Result<v1::WhyResponse, Status> {
+pub(crate) async fn why(member: &Member, request: v1::WhyRequest) -> Result<v1::WhyResponse, Status> {
     let snapshot = member.snapshot();
     let nodes: Vec<NodeId> = snapshot.state.nodes.keys().copied().collect();
     let (events, silent) = gathered(member, &nodes, TELLING).await;

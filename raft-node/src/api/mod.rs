@@ -6,7 +6,7 @@ mod changes;
 mod collect;
 pub(crate) mod counters;
 mod doctor;
-mod events;
+pub(crate) mod events;
 mod explain;
 mod levels;
 pub(crate) mod modules;
@@ -27,6 +27,7 @@ pub use refuse::{CODE, CURE, refused, status};
 
 use crate::daemon::Daemon;
 use crate::member::Member;
+use crate::notify;
 
 /// Whether a listener may change things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -263,6 +264,13 @@ impl Farm for Api {
         request: Request<v1::CollectRequest>,
     ) -> Result<Response<Self::CollectStream>, Status> {
         collect::collect(self.changing_member()?, request.into_inner()).map(Response::new)
+    }
+
+    async fn notify_test(
+        &self,
+        _: Request<v1::NotifyTestRequest>,
+    ) -> Result<Response<v1::NotifyTestResponse>, Status> {
+        Ok(Response::new(notify::test(&*self.changing_member()?).await))
     }
 
     async fn drill(&self, request: Request<v1::DrillRequest>) -> Result<Response<v1::DrillResponse>, Status> {
