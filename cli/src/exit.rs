@@ -36,7 +36,7 @@ Exit codes:
   5  this node belongs to no cluster yet
   6  something on this machine: a program is not installed, the output cannot be written
   7  explain: the loaded program and the pure function disagree
-  8  doctor: it found a fault; notify test: nobody was told; drill: clients could not connect, or the farm was not back in time
+  8  doctor: a fault; notify test: nobody was told; drill: clients failed, or it is not over
 `lab` and `demo` end with the exit code of farm-lab.";
 
 impl Exit {

@@ -19,7 +19,7 @@ pub struct SmtpLines {
     server: String,
     port: Option<u16>,
     #[serde(default)]
-    tls: Tls,
+    tls: Wrap,
     user: Option<String>,
     password_file: Option<PathBuf>,
     from: String,
@@ -29,7 +29,7 @@ pub struct SmtpLines {
 /// How the way to the server is kept from others.
 #[derive(Deserialize, Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum Tls {
+pub enum Wrap {
     /// Not at all: a relay on this machine, or in this network.
     None,
     /// From the second word on.
@@ -44,7 +44,7 @@ pub enum Tls {
 pub struct Smtp {
     server: String,
     port: Option<u16>,
-    tls: Tls,
+    tls: Wrap,
     user: Option<(String, PathBuf)>,
     from: Mailbox,
     to: Vec<Mailbox>,
@@ -67,7 +67,7 @@ impl Smtp {
             (None, None) => None,
             _ => return Err("[notify.smtp]: user and password_file go together".into()),
         };
-        if user.is_some() && lines.tls == Tls::None {
+        if user.is_some() && lines.tls == Wrap::None {
             return Err(
                 "[notify.smtp]: a password is sent over TLS only: tls = \"starttls\" or \"tls\"".into()
             );
@@ -113,9 +113,9 @@ impl Smtp {
     async fn transport(&self) -> Result<AsyncSmtpTransport<Tokio1Executor>, String> {
         let server = self.server.as_str();
         let builder = match self.tls {
-            Tls::None => Ok(AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(server)),
-            Tls::Starttls => AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(server),
-            Tls::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(server),
+            Wrap::None => Ok(AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(server)),
+            Wrap::Starttls => AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(server),
+            Wrap::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(server),
         };
         let mut builder = builder.map_err(|error| error.to_string())?.timeout(Some(PATIENCE));
         if let Some(port) = self.port {
