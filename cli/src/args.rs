@@ -68,8 +68,8 @@ pub enum Command {
     Script(cmd::script::Script),
     /// Who serves a client, and why
     Explain(cmd::explain::Explain),
-    /// Follow the state of the cluster; a daemon that goes away is asked again, for as long as --timeout or for ever
-    Watch,
+    /// Follow the state of the cluster and what happens, on the whole screen
+    Watch(cmd::watch::Watch),
     /// What went wrong: the cause, what followed, what clients felt, what to do
     Why(cmd::why::Why),
     /// What happened, on one node or on all

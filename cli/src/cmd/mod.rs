@@ -43,7 +43,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Checker(command) => checker::run(command, global, out).await,
         Command::Script(command) => script::run(command, global, out).await,
         Command::Explain(command) => explain::run(command, global, out).await,
-        Command::Watch => watch::run(global, out).await,
+        Command::Watch(command) => watch::run(&command, global, out).await,
         Command::Why(command) => why::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),

@@ -4,6 +4,7 @@
 mod changes;
 mod counters;
 mod explain;
+pub mod live;
 mod module;
 mod screen;
 mod state;
