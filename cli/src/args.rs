@@ -57,7 +57,7 @@ pub enum Command {
     /// Virtual IPs and ports: add, list, remove
     #[command(subcommand)]
     Service(cmd::service::Service),
-    /// Applications: apply, start, stop, show, log, shares of the nodes, how long connections may stay
+    /// Applications: apply, start, stop, show, log, applog, shares of the nodes, how long connections may stay
     #[command(subcommand)]
     Module(cmd::module::Module),
     /// What modules depend on: let a check count for nothing for a while

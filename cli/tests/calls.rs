@@ -106,6 +106,7 @@ fn event(id: &str) -> v1::Event {
 #[tonic::async_trait]
 impl Farm for Fake {
     type EventsStream = Streamed<v1::Event>;
+    type ModuleApplogStream = Streamed<v1::ModuleLogLines>;
     type WatchStream = Streamed<v1::StatusResponse>;
 
     async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
@@ -211,11 +212,13 @@ impl Farm for Fake {
         let nodes = vec![node(1, "node1", ""), node(2, "node2", "it does not answer")];
         self.answer(r, v1::ModuleControlResponse { nodes }).await
     }
-    async fn module_log(
+    async fn module_applog(
         &self,
-        r: Request<v1::ModuleLogRequest>,
-    ) -> Result<Response<v1::ModuleLogLines>, Status> {
-        self.answer(r, v1::ModuleLogLines { lines: vec!["start_both: hello".into()] }).await
+        r: Request<v1::ModuleApplogRequest>,
+    ) -> Result<Response<Self::ModuleApplogStream>, Status> {
+        let lines = |line: &str| v1::ModuleLogLines { lines: vec![line.into()], ..Default::default() };
+        let two = iter([Ok(lines("start_both: hello")), Ok(lines("start_both: more"))]);
+        self.answer(r, self.streamed(two)).await
     }
     async fn script(&self, r: Request<v1::ScriptRequest>) -> Result<Response<v1::ScriptResponse>, Status> {
         self.answer(r, v1::ScriptResponse { limit_reached: true, loops: 3 }).await
@@ -500,8 +503,14 @@ async fn who_cannot_be_asked_is_named_and_the_others_are_not_held_up() {
     let expected = "node1: stop of web\nnode2: no stop of web: it does not answer\n";
     assert_eq!((result.unwrap(), text.as_str()), (Exit::Refused, expected));
     assert!(daemon.asked().contains("node: \"node2\", action: Stop"));
-    let (_, text) = daemon.run("module log web --node node2 --last 5").await;
-    assert_eq!(text, "start_both: hello\n");
+    let (_, text) = daemon.run("module applog web --node node2 --last 5").await;
+    assert_eq!(text, "start_both: hello\nstart_both: more\n");
+    assert!(daemon.asked().contains("node: \"node2\", last: 5, follow: false"));
+    let (result, text) = daemon.run("module applog web --follow").await;
+    assert_eq!((problem(result).code.as_str(), text.lines().count()), ("stream_ended", 2));
+    let (_, text) = daemon.run("module log web --last 2").await;
+    assert_eq!(text.lines().next(), Some("1970-01-01T00:00:00.000Z node1 node2 leads"));
+    assert!(daemon.asked().contains("follow: false, last: 2, node: \"\", all: false, module: \"web\""));
     assert_eq!(problem(daemon.run("module show nothing").await.0).code, "unknown_module");
     assert_eq!(problem(daemon.run("script log hello").await.0).code, "bad_token");
 }

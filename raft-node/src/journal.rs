@@ -60,6 +60,7 @@ impl From<Record> for v1::Event {
             index: r.index,
             epoch: r.epoch,
             resource: r.resource,
+            clock_ahead_ms: 0,
         }
     }
 }
