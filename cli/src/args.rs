@@ -57,7 +57,7 @@ pub enum Command {
     /// Virtual IPs and ports: add, list, remove
     #[command(subcommand)]
     Service(cmd::service::Service),
-    /// Applications: apply, start, stop, show, log, shares of the nodes, how long connections may stay
+    /// Applications: apply, start, stop, show, log, applog, shares of the nodes, how long connections may stay
     #[command(subcommand)]
     Module(cmd::module::Module),
     /// What modules depend on: let a check count for nothing for a while
@@ -68,8 +68,8 @@ pub enum Command {
     Script(cmd::script::Script),
     /// Who serves a client, and why
     Explain(cmd::explain::Explain),
-    /// Follow the state of the cluster; a daemon that goes away is asked again, for as long as --timeout or for ever
-    Watch,
+    /// Follow the state of the cluster and what happens, on the whole screen
+    Watch(cmd::watch::Watch),
     /// What went wrong: the cause, what followed, what clients felt, what to do
     Why(cmd::why::Why),
     /// Rehearse a failure: a node, whoever leads, an application; measured, bounded, with a report

@@ -48,6 +48,7 @@ fn every_command_parses() {
         "farmctl explain 192.0.2.7:4711 192.0.2.100:53/udp",
         "farmctl explain [2001:db8::7]:4711 [2001:db8::100]:80/tcp",
         "farmctl watch",
+        "farmctl watch --plain",
         "farmctl events --follow --last 5",
         "farmctl lab up --nodes 3 --mode flood",
         "farmctl lab exec node1 -- farmctl cluster status --json",

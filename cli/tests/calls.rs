@@ -3,7 +3,7 @@
 mod common;
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,6 +19,7 @@ use farmctl::error::{Error, Problem};
 use farmctl::exit::Exit;
 use farmctl::output::Output;
 use farmctl::{cmd, told};
+use nix::sys::termios::{Termios, tcgetattr};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -71,6 +72,16 @@ impl Fake {
     }
 }
 
+impl Fake {
+    fn streamed<T: Send + 'static>(
+        &self,
+        some: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Streamed<T> {
+        let endless = matches!(self.answers, Answers::Steady);
+        if endless { Box::pin(some.chain(tokio_stream::pending())) } else { Box::pin(some) }
+    }
+}
+
 fn files() -> v1::ModuleFiles {
     let file = |path: &str, content: &[u8], executable| v1::ModuleFile {
         path: path.into(),
@@ -96,6 +107,7 @@ fn event(id: &str) -> v1::Event {
 impl Farm for Fake {
     type CollectStream = Streamed<v1::CollectedPart>;
     type EventsStream = Streamed<v1::Event>;
+    type ModuleApplogStream = Streamed<v1::ModuleLogLines>;
     type WatchStream = Streamed<v1::StatusResponse>;
 
     async fn init(&self, r: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
@@ -201,11 +213,13 @@ impl Farm for Fake {
         let nodes = vec![node(1, "node1", ""), node(2, "node2", "it does not answer")];
         self.answer(r, v1::ModuleControlResponse { nodes }).await
     }
-    async fn module_log(
+    async fn module_applog(
         &self,
-        r: Request<v1::ModuleLogRequest>,
-    ) -> Result<Response<v1::ModuleLogLines>, Status> {
-        self.answer(r, v1::ModuleLogLines { lines: vec!["start_both: hello".into()] }).await
+        r: Request<v1::ModuleApplogRequest>,
+    ) -> Result<Response<Self::ModuleApplogStream>, Status> {
+        let lines = |line: &str| v1::ModuleLogLines { lines: vec![line.into()], ..Default::default() };
+        let two = iter([Ok(lines("start_both: hello")), Ok(lines("start_both: more"))]);
+        self.answer(r, self.streamed(two)).await
     }
     async fn script(&self, r: Request<v1::ScriptRequest>) -> Result<Response<v1::ScriptResponse>, Status> {
         self.answer(r, v1::ScriptResponse { limit_reached: true, loops: 3 }).await
@@ -296,16 +310,13 @@ impl Farm for Fake {
     }
 
     async fn events(&self, r: Request<v1::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        let two: Streamed<v1::Event> = Box::pin(iter([Ok(event("a")), Ok(event("b"))]));
-        self.answer(r, two).await
+        let two = iter([Ok(event("a")), Ok(event("b"))]);
+        self.answer(r, self.streamed(two)).await
     }
     async fn watch(&self, r: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let later = v1::StatusResponse { epoch: 43, leader: 1, ..green() };
         let two = iter([Ok(green()), Ok(later)]);
-        let endless = matches!(self.answers, Answers::Steady);
-        let stream: Streamed<v1::StatusResponse> =
-            if endless { Box::pin(two.chain(tokio_stream::pending())) } else { Box::pin(two) };
-        self.answer(r, stream).await
+        self.answer(r, self.streamed(two)).await
     }
 }
 
@@ -396,18 +407,13 @@ impl Said {
 }
 
 /// Runs `farmctl <line>` while `script` listens; how it ended, if it did before `script`.
-async fn listen(
-    line: &str,
-    terminal: bool,
-    script: impl AsyncFnOnce(&mut Said),
-) -> Option<Result<Exit, Error>> {
+async fn listen(line: &str, script: impl AsyncFnOnce(&mut Said)) -> Option<Result<Exit, Error>> {
     /// Many times what any of the scripts takes.
     const LIMIT: Duration = Duration::from_secs(30);
     let cli = parse(["farmctl"].into_iter().chain(line.split_whitespace()).map(OsString::from)).unwrap();
     let (send, pieces) = unbounded_channel();
     let mut heard = Heard(send);
     let mut out = Output::plain(&mut heard, false);
-    out.terminal = terminal;
     let mut said = Said { pieces, text: String::new() };
     let both = async {
         tokio::select! {
@@ -545,8 +551,14 @@ async fn who_cannot_be_asked_is_named_and_the_others_are_not_held_up() {
     let expected = "node1: stop of web\nnode2: no stop of web: it does not answer\n";
     assert_eq!((result.unwrap(), text.as_str()), (Exit::Refused, expected));
     assert!(daemon.asked().contains("node: \"node2\", action: Stop"));
-    let (_, text) = daemon.run("module log web --node node2 --last 5").await;
-    assert_eq!(text, "start_both: hello\n");
+    let (_, text) = daemon.run("module applog web --node node2 --last 5").await;
+    assert_eq!(text, "start_both: hello\nstart_both: more\n");
+    assert!(daemon.asked().contains("node: \"node2\", last: 5, follow: false"));
+    let (result, text) = daemon.run("module applog web --follow").await;
+    assert_eq!((problem(result).code.as_str(), text.lines().count()), ("stream_ended", 2));
+    let (_, text) = daemon.run("module log web --last 2").await;
+    assert_eq!(text.lines().next(), Some("1970-01-01T00:00:00.000Z node1 node2 leads"));
+    assert!(daemon.asked().contains("follow: false, last: 2, node: \"\", all: false, module: \"web\""));
     assert_eq!(problem(daemon.run("module show nothing").await.0).code, "unknown_module");
     assert_eq!(problem(daemon.run("script log hello").await.0).code, "bad_token");
 }
@@ -730,7 +742,7 @@ async fn watch_says_that_the_daemon_went_away_and_goes_on_when_it_is_back() {
     let socket = directory.path().join("farmd.sock");
     let daemon = Mortal::start(&socket, Answers::Steady);
     let line = format!("--socket {} watch", socket.display());
-    let ended = listen(&line, false, async |said| {
+    let ended = listen(&line, async |said| {
         said.until("epoch 43  leader: node1 (was node2)\n").await;
         daemon.die(&socket);
         let lost = said.until("; asking again\n").await;
@@ -749,7 +761,7 @@ async fn watch_asks_no_longer_than_it_was_told_to() {
     let socket = directory.path().join("farmd.sock");
     let daemon = Mortal::start(&socket, Answers::Steady);
     let line = format!("--socket {} --timeout 1s watch", socket.display());
-    let ended = listen(&line, false, async |said| {
+    let ended = listen(&line, async |said| {
         said.until("epoch 43").await;
         daemon.die(&socket);
         std::future::pending().await
@@ -776,17 +788,99 @@ async fn watch_in_json_stays_json_while_the_daemon_is_away() {
     assert_eq!(object["error"]["code"], "stream_ended");
 }
 
-#[tokio::test]
-async fn watch_redraws_a_terminal_in_place() {
-    let daemon = Daemon::start(Answers::Good);
-    let mut text = String::new();
-    let line = format!("--socket {} watch", daemon.socket().display());
-    let ended = listen(&line, true, async |said| text = said.until("; asking again\n").await);
-    assert!(ended.await.is_none());
-    assert_eq!((text.matches("\x1b[2J").count(), text.matches("\x1b[H").count()), (1, 2));
-    let (pictures, lost) = text.rsplit_once("\x1b[J").unwrap();
-    assert!(!pictures.replace("\x1b[K\n", "").contains('\n'), "every line erases what stood behind it");
-    assert!(lost.starts_with("the daemon ended the stream"), "below the picture: {lost}");
+/// `farmctl watch` on a terminal of 80 times 24.
+struct OnTerminal {
+    child: std::process::Child,
+    terminal: std::fs::File,
+    /// What it has drawn; ends with the program, as its last holder of the other side.
+    drawn: std::sync::mpsc::Receiver<u8>,
+}
+
+impl OnTerminal {
+    fn watch(socket: &Path) -> (Self, Termios) {
+        let size = nix::libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).unwrap();
+        let usual = tcgetattr(&pty.master).unwrap();
+        let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farmctl"));
+        command.arg("watch").env("FARM_SOCKET", socket).env("TERM", "xterm").stdin(slave()).stdout(slave());
+        let child = command.spawn().unwrap();
+        let terminal = std::fs::File::from(pty.master);
+        let (tell, drawn) = std::sync::mpsc::channel();
+        let reading = terminal.try_clone().unwrap();
+        // At its end nobody holds the other side: that is an error, and the end.
+        std::thread::spawn(move || {
+            reading.bytes().map_while(Result::ok).try_for_each(|byte| tell.send(byte))
+        });
+        (Self { child, terminal, drawn }, usual)
+    }
+
+    /// Waits until it draws `part`, a word, after all that was awaited before: it jumps over blanks.
+    fn until(&self, part: &str) {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let mut seen = Vec::new();
+        while !seen.ends_with(part.as_bytes()) {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            let next = self.drawn.recv_timeout(left);
+            seen.push(next.unwrap_or_else(|e| panic!("{part}: {e}: {:?}", String::from_utf8_lossy(&seen))));
+        }
+    }
+
+    /// How it ends, when the terminal is as it was before.
+    fn end(mut self, usual: &Termios) -> Option<i32> {
+        self.until("\x1b[?1049l");
+        let code = self.child.wait().unwrap().code();
+        assert_eq!(tcgetattr(&self.terminal).unwrap(), *usual);
+        code
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // It has ended, but for a test that failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_fills_a_terminal_and_gives_it_back() {
+    let daemon = Daemon::start(Answers::Steady);
+    for (key, code) in [("q", 0), ("\x1b", 0), ("\x03", 0)] {
+        let (mut watch, usual) = OnTerminal::watch(&daemon.socket());
+        watch.until("\x1b[?1049h");
+        watch.until("GREEN");
+        watch.until("leads");
+        assert_ne!(tcgetattr(&watch.terminal).unwrap(), usual, "keys are read one by one");
+        watch.terminal.write_all(key.as_bytes()).unwrap();
+        assert_eq!(watch.end(&usual), Some(code), "{key:?}");
+    }
+    let (watch, usual) = OnTerminal::watch(&daemon.socket());
+    watch.until("GREEN");
+    let id = nix::unistd::Pid::from_raw(watch.child.id().try_into().unwrap());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(watch.end(&usual), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_says_since_when_it_knows_nothing_and_comes_back_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("farmd.sock");
+    let daemon = Mortal::start(&socket, Answers::Steady);
+    let (mut watch, usual) = OnTerminal::watch(&socket);
+    watch.until("leads");
+    daemon.die(&socket);
+    watch.until("No news since ");
+    watch.until("asking again");
+    let daemon =
+        Mortal::start(&socket, Answers::Refusal(coded(Code::Unavailable, "not_yet", "it starts", "farmd")));
+    daemon.die(&socket);
+    let daemon = Mortal::start(&socket, Answers::Steady);
+    // Where there were no news the nodes stand again.
+    watch.until("NODE");
+    watch.terminal.write_all(b"q").unwrap();
+    assert_eq!(watch.end(&usual), Some(0));
+    daemon.die(&socket);
 }
 
 #[tokio::test]

@@ -328,6 +328,7 @@ fn event() -> v1::Event {
         index: 9,
         epoch: 42,
         resource: "cluster".into(),
+        clock_ahead_ms: -900,
     }
 }
 
@@ -337,6 +338,11 @@ fn an_event_is_one_line_with_its_cause() {
         render::event(&event(), &Names::of(&green())),
         "2023-11-14T22:13:20.123Z node1 leader: node2 leads [n1-7 <- n2-3]"
     );
+    let off =
+        |clock_ahead_ms| render::happened(&v1::Event { clock_ahead_ms, ..event() }, &Names::of(&green()));
+    assert_eq!(off(900), "2023-11-14T22:13:20.123Z node1 node2 leads");
+    assert_eq!(off(3_600_040), "2023-11-14T22:13:20.123Z node1 (clock +3600.0 s) node2 leads");
+    assert_eq!(off(-1_250), "2023-11-14T22:13:20.123Z node1 (clock -1.2 s) node2 leads");
 }
 
 fn json(value: &impl serde::Serialize) -> Value {

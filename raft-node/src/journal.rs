@@ -1,6 +1,6 @@
 //! The event journal: what happened, when by this node's clock, and what caused it. Kept in memory for
-//! `events` and appended to `events.jsonl`, which is bounded by rotation. A thread of its own writes the file, so
-//! that nobody who notes an event waits for a disk.
+//! `events`, appended to `events.jsonl`, which is bounded by rotation, and told to the system's journal. A thread of its
+//! own writes, so that nobody who notes an event waits for a disk.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,6 +15,8 @@ use farm_proto::v1;
 use farm_store::{DiskPressure, Gauge};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+use crate::journald::Journald;
 
 /// Events kept in memory: an incident with all its causes is some dozens.
 const KEPT: usize = 2000;
@@ -60,6 +62,7 @@ impl From<Record> for v1::Event {
             index: r.index,
             epoch: r.epoch,
             resource: r.resource,
+            clock_ahead_ms: 0,
         }
     }
 }
@@ -71,6 +74,8 @@ pub struct Journal {
     // Declared before the thread: it ends when nobody can send any more.
     disk: Option<SyncSender<ToDisk>>,
     writer: Option<JoinHandle<()>>,
+    /// The system's journal is told: the standard error need not say it there again.
+    told: bool,
 }
 
 struct Inner {
@@ -100,13 +105,21 @@ impl Journal {
     /// Opens the journal in `dir`; a file that cannot be read or written only costs history.
     #[must_use]
     pub fn open(dir: &Path) -> Self {
+        Self::open_to(dir, Journald::of_system())
+    }
+
+    /// The same, also to `journald`.
+    #[must_use]
+    pub(crate) fn open_to(dir: &Path, journald: Option<Journald>) -> Self {
+        let told = journald.is_some();
         let path = dir.join("events.jsonl");
         let inner = Inner { records: read_back(&path), counter: 0, run: now_ms() };
         let (disk, orders) = sync_channel(WAITING_MAX);
-        let file = JournalFile { file: append_to(&path), path, gauge: None };
+        let file = JournalFile { file: append_to(&path), path, gauge: None, journald };
         let writer = std::thread::Builder::new().name("farm-journal".into()).spawn(move || file.run(&orders));
         let writer = writer.map_err(|error| tracing::warn!(%error, "events are kept in memory only")).ok();
-        Self { inner: Mutex::new(inner), follow: broadcast::channel(FOLLOW_LAG).0, disk: Some(disk), writer }
+        let follow = broadcast::channel(FOLLOW_LAG).0;
+        Self { inner: Mutex::new(inner), follow, disk: Some(disk), writer, told }
     }
 
     /// Stops writing the file while `gauge` says that the disk is needed for the log.
@@ -149,7 +162,10 @@ impl Journal {
 
     /// Adds a record.
     pub fn put(&self, record: Record) {
-        tracing::info!(kind = %record.kind, resource = %record.resource, cause = %record.cause, "{}", record.text);
+        if !self.told {
+            let Record { kind, resource, cause, text, .. } = &record;
+            tracing::info!(%kind, %resource, %cause, "{text}");
+        }
         self.tell(ToDisk::Write(record.clone()));
         let mut inner = self.lock();
         if inner.records.len() == KEPT {
@@ -173,8 +189,9 @@ impl Journal {
     }
 }
 
-/// The file, owned by the thread.
+/// The file and the system's journal, owned by the thread.
 struct JournalFile {
+    journald: Option<Journald>,
     path: PathBuf,
     file: Option<File>,
     gauge: Option<Gauge>,
@@ -184,8 +201,14 @@ impl JournalFile {
     fn run(mut self, orders: &Receiver<ToDisk>) {
         while let Ok(order) = orders.recv() {
             match order {
-                ToDisk::Write(record) if self.has_room() => self.write(&record),
-                ToDisk::Write(_) => {}
+                ToDisk::Write(record) => {
+                    if let Some(journald) = &mut self.journald {
+                        journald.send(&record);
+                    }
+                    if self.has_room() {
+                        self.write(&record);
+                    }
+                }
                 ToDisk::Heed(gauge) => self.gauge = Some(gauge),
             }
         }

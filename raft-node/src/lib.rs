@@ -29,6 +29,7 @@ pub mod driver;
 pub mod effects;
 pub mod http;
 pub mod journal;
+mod journald;
 pub mod lease;
 pub mod look;
 pub mod measure;

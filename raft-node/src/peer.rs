@@ -295,15 +295,14 @@ impl PeerClients {
         self.call((node, Purpose::Examine), EXAMINE_WAIT, call).await.map_err(|error| silent(&error))
     }
 
-    /// The last lines of a module's log on `node`.
+    /// The last lines of a module's application log on `node`, or what follows.
     ///
     /// # Errors
     /// `node_silent`.
-    pub async fn log(&self, node: NodeId, module: &ModuleName, last: u64) -> Result<Vec<String>, Problem> {
-        let request = v1::LogRequest { module: module.0.clone(), last };
+    pub async fn log(&self, node: NodeId, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Problem> {
         let call = |mut client: Client| async move { client.log(request).await };
         let answer = self.call((node, Purpose::Modules), CONTROL_WAIT, call).await;
-        answer.map(|lines| lines.lines).map_err(|error| silent(&error))
+        answer.map_err(|error| silent(&error))
     }
 }
 
@@ -478,9 +477,8 @@ impl PeerHandler for Serving {
     }
 
     async fn log(&self, _: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status> {
-        let name = ModuleName(request.module);
-        let lines = modules::log(&self.collector.config.data_dir, &name, request.last).await;
-        lines.map(|lines| v1::ModuleLogLines { lines }).map_err(|p| problem_status(Code::Internal, &p))
+        let lines = modules::log(&self.collector.config.data_dir, request).await;
+        lines.map_err(|p| problem_status(Code::Internal, &p))
     }
 }
 

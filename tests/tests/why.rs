@@ -39,7 +39,7 @@ fn the_death_of_an_application_is_told_on_another_node() -> Result<()> {
     ensure_line(&lines, "  +", "shop serves nobody on node2")?;
     ensure_line(&lines, "  +", "new owners accept")?;
     ensure_line(&lines, "Clients: ", "waited up to 0.")?;
-    ensure_line(&lines, "Next: ", "farmctl module log shop --node node2")?;
+    ensure_line(&lines, "Next: ", "farmctl module applog shop --node node2")?;
     ensure!(lines.len() <= 12, "about ten lines: {lines:#?}");
     let all = farm.farmctl(ALL[0], &["events", "--all", "--last", "500"])?;
     ensure!(all.contains("node2 process_down"), "what only that node has seen is in the events of all");

@@ -21,7 +21,7 @@ pub struct Events {
     /// Of this node [default: the one that is asked]
     #[arg(long, value_parser = name, conflicts_with = "all")]
     node: Option<String>,
-    /// Of all nodes, in the order of their clocks
+    /// Of all nodes, in the order of the log and, between its entries, of their clocks put right
     #[arg(long)]
     all: bool,
     /// How many of the past
@@ -30,24 +30,30 @@ pub struct Events {
 }
 
 pub(super) async fn run(command: Events, global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let Events { follow, node, all, last } = command;
+    let (node, module) = (node.unwrap_or_default(), String::new());
+    let request = v1::EventsRequest { follow, last, node, all, module };
+    show(request, render::event, global, out).await
+}
+
+/// Prints events, each as `line` has it.
+pub(super) async fn show(
+    request: v1::EventsRequest,
+    line: fn(&v1::Event, &render::Names) -> String,
+    global: &Global,
+    out: &mut Output<'_>,
+) -> Result<Exit, Error> {
     let daemon = Daemon::connect(global).await?;
-    let Events { follow: follows, node, all, last } = command;
-    let request = v1::EventsRequest { follow: follows, last, node: node.unwrap_or_default(), all };
+    let follows = request.follow;
     let mut stream = daemon.call(ORDINARY, async |mut c| c.events(request).await).await?;
     let names = names(&daemon).await;
     loop {
-        let event = if follows {
-            follow(&mut stream).await?
-        } else {
-            match daemon.next(&mut stream).await? {
-                Some(event) => event,
-                None => return Ok(Exit::Done),
-            }
-        };
+        let event = if follows { Some(follow(&mut stream).await?) } else { daemon.next(&mut stream).await? };
+        let Some(event) = event else { return Ok(Exit::Done) };
         if out.json {
             out.json(&view::Event::from(&event))?;
         } else {
-            out.line(&render::event(&event, &names))?;
+            out.line(&line(&event, &names))?;
         }
     }
 }

@@ -4,6 +4,7 @@
 mod changes;
 mod counters;
 mod explain;
+pub mod live;
 mod module;
 mod screen;
 mod state;
@@ -23,6 +24,9 @@ pub use screen::screen;
 pub use status::{node_list, status};
 
 use crate::view::{self, BUCKETS};
+
+/// By how many ms a clock may be off before that is said.
+const CLOCK_OFF: u64 = 1_000;
 
 /// Names of the nodes by id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -120,8 +124,24 @@ pub fn join(answer: &v1::JoinClusterResponse) -> String {
 pub fn event(event: &v1::Event, names: &Names) -> String {
     let time = time(event.time_unix_ms);
     let cause = if event.cause.is_empty() { String::new() } else { format!(" <- {}", event.cause) };
-    let (who, v1::Event { id, kind, text, .. }) = (names.name(event.node), event);
+    let (who, v1::Event { id, kind, text, .. }) = (who(event, names), event);
     format!("{time} {who} {kind}: {text} [{id}{cause}]")
+}
+
+/// One event of a module, for who reads what happened to it.
+#[must_use]
+pub fn happened(event: &v1::Event, names: &Names) -> String {
+    format!("{} {} {}", time(event.time_unix_ms), who(event, names), event.text)
+}
+
+/// The node, and how wrong its clock is, where that is worth a word.
+fn who(event: &v1::Event, names: &Names) -> String {
+    let (name, ahead) = (names.name(event.node), event.clock_ahead_ms);
+    if ahead.unsigned_abs() <= CLOCK_OFF {
+        return name;
+    }
+    let (sign, ms) = (if ahead < 0 { '-' } else { '+' }, ahead.unsigned_abs());
+    format!("{name} (clock {sign}{}.{} s)", ms / 1000, ms % 1000 / 100)
 }
 
 /// An incident.

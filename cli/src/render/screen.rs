@@ -15,7 +15,7 @@ const FIXED: usize = 7;
 const PROBLEMS: usize = 6;
 
 /// A line of a table, and how good what it says is.
-type Row = (Level, Vec<Text>);
+pub(super) type Row = (Level, Vec<Text>);
 
 /// The whole screen, at most 24 lines.
 #[must_use]
@@ -24,9 +24,7 @@ pub fn screen(status: &v1::StatusResponse, colour: bool) -> String {
         return NO_CLUSTER.into();
     }
     let names = Names::of(status);
-    let mut problems = Open::all(status);
-    // The worst first; those that are alike in the order in which they were told.
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.level));
+    let problems = problems(status);
     let nodes: Vec<Row> = status.nodes.iter().filter_map(|node| node_row(status, node)).collect();
     let modules: Vec<Row> =
         status.modules.iter().filter_map(|m| module_row(m, &names, nodes.len())).collect();
@@ -45,7 +43,15 @@ pub fn screen(status: &v1::StatusResponse, colour: bool) -> String {
     format!("{}Next: {next}\n", parts.join("\n"))
 }
 
-fn head(status: &v1::StatusResponse, names: &Names, problems: &[Open], colour: bool) -> String {
+/// The worst first; those that are alike in the order in which they were told.
+pub(super) fn problems(status: &v1::StatusResponse) -> Vec<Open> {
+    let mut problems = Open::all(status);
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.level));
+    problems
+}
+
+/// All of it in a word, and how many things that is about.
+pub(super) fn word(problems: &[Open]) -> (Level, String) {
     let level = problems.first().map_or(Level::Green, |problem| problem.level);
     let word = match (level, problems.len()) {
         (Level::Green, _) => "GREEN".into(),
@@ -54,6 +60,11 @@ fn head(status: &v1::StatusResponse, names: &Names, problems: &[Open], colour: b
         (Level::Red, 1) => "RED, one thing is wrong".into(),
         (Level::Red, count) => format!("RED, {count} things are not green"),
     };
+    (level, word)
+}
+
+fn head(status: &v1::StatusResponse, names: &Names, problems: &[Open], colour: bool) -> String {
+    let (level, word) = word(problems);
     let leader = if status.leader == 0 { "none".into() } else { names.name(status.leader) };
     format!(
         "cluster {}: {}   leader {leader}   epoch {}   (as {} knows it)\n",
@@ -64,7 +75,7 @@ fn head(status: &v1::StatusResponse, names: &Names, problems: &[Open], colour: b
     )
 }
 
-fn node_row(status: &v1::StatusResponse, entry: &v1::NodeStatus) -> Option<Row> {
+pub(super) fn node_row(status: &v1::StatusResponse, entry: &v1::NodeStatus) -> Option<Row> {
     let node = entry.node.as_ref()?;
     let state = State::of(entry, status.epoch);
     let lives = status.modules.iter().flat_map(|m| &m.lives).filter(|life| life.node == node.id);
@@ -108,7 +119,7 @@ fn module_row(status: &v1::ModuleStatus, names: &Names, nodes: usize) -> Option<
 }
 
 /// In a word, with the worst that is to be said of it.
-fn module_state(status: &v1::ModuleStatus, module: &v1::Module, nodes: usize) -> (Level, String) {
+pub(super) fn module_state(status: &v1::ModuleStatus, module: &v1::Module, nodes: usize) -> (Level, String) {
     let owned: u32 = status.shares.iter().map(|s| s.buckets).sum();
     let served = module.services.is_empty() || owned >= BUCKETS;
     let application = module.definition.as_ref().is_some_and(|d| d.application);

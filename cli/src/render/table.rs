@@ -47,6 +47,14 @@ impl Text {
         Self { text: text.to_owned(), level: Some(level) }
     }
 
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn said(&self) -> Option<Level> {
+        self.level
+    }
+
     fn cell(self) -> Cell {
         let cell = Cell::new(self.text);
         match self.level {

@@ -289,8 +289,12 @@ view! {
     ModuleFile(ModuleFile as m) { path: String = m.path.clone(), executable: bool = m.executable, }
 }
 view! {
-    /// `module log`.
-    ModuleLogLines(ModuleLogLines as m) { lines: Vec<String> = m.lines.clone(), }
+    /// `module applog`.
+    ModuleLogLines(ModuleLogLines as m) {
+        lines: Vec<String> = m.lines.clone(),
+        inode: u64 = m.inode,
+        offset: u64 = m.offset,
+    }
 }
 view! {
     /// `script incloop`, `script checkloop`.
@@ -425,6 +429,7 @@ view! {
         index: u64 = m.index,
         epoch: u64 = m.epoch,
         resource: String = m.resource.clone(),
+        clock_ahead_ms: i64 = m.clock_ahead_ms,
     }
 }
 view! {

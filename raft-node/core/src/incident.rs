@@ -75,6 +75,16 @@ fn part(kind: &str) -> Part {
     }
 }
 
+/// How much a kind of event matters, as syslog counts: 4 is a warning, 5 worth a note, 6 information.
+#[must_use]
+pub fn priority(kind: &str) -> u8 {
+    match part(kind) {
+        Part::Fault(_) => 4,
+        Part::Asked | Part::Ends => 5,
+        Part::Follows | Part::Nothing => 6,
+    }
+}
+
 /// Which incident is asked for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Question {
@@ -117,7 +127,7 @@ pub fn story(told: &[Told], open: &[Open], question: &Question, now: UnixTime) -
 /// there when it counted.
 fn merged(told: &[Told]) -> Vec<&Told> {
     let mut all: Vec<&Told> = told.iter().filter(|t| part(&t.kind) != Part::Nothing).collect();
-    all.sort();
+    all.sort_by_key(|told| told.at);
     let mut seen = BTreeSet::new();
     all.retain(|t| seen.insert(&t.id));
     all
@@ -275,7 +285,7 @@ fn present(events: &[&Told], open: &[&Open], root: &Told) -> String {
 fn remedy(root: &Told) -> String {
     match root.kind.as_str() {
         "process_down" | "check_down" | "script_failed" | "script_error" => {
-            format!("farmctl module log {} --node {}", root.resource, root.node)
+            format!("farmctl module applog {} --node {}", root.resource, root.node)
         }
         _ => "farmctl status".into(),
     }
@@ -361,7 +371,7 @@ mod tests {
              Clients: node2 lost 1365 buckets (epoch 9); new connections of these waited up to 0.020 s; connections that \
              were open there ended\n\
              Now: all of it is green again; it took 0.400 s\n\
-             Next: farmctl module log shop --node node2\n"
+             Next: farmctl module applog shop --node node2\n"
         );
     }
 

@@ -21,6 +21,7 @@ macro_rules! planted {
 
 pub mod apply;
 pub mod assignment;
+pub mod chronicle;
 pub mod command;
 pub mod condition;
 pub mod controller;

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +18,18 @@ const CUT: &str = " …";
 
 /// How much of a log is read, in bytes: more than an operator reads, though its lines may be as long as they like.
 const TAIL_BYTES: u64 = 8 << 20;
+
+/// How much is read at once of what is new: what a person can still follow.
+const NEWS_BYTES: u64 = 256 << 10;
+
+/// How far somebody has read. A file keeps its inode when it is given another number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Of the file.
+    pub inode: u64,
+    /// Bytes of it.
+    pub offset: u64,
+}
 
 /// How much may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,18 +117,15 @@ pub fn append(directory: &Path, label: &str, text: &str, limits: &Limits) -> io:
     file.write_all(line.as_bytes())
 }
 
-/// The last lines, oldest first, over as many files as that takes, but no more than 8 MiB. A line that begins before
-/// that is cut at its beginning.
+/// The last lines, oldest first, over as many files as that takes, but no more than 8 MiB, and where they end. A line that
+/// begins before that is cut at its beginning.
 ///
 /// # Errors
 /// Of the file system; a log that was never written is empty.
-pub fn tail(directory: &Path, lines: usize) -> io::Result<Vec<String>> {
-    let mut found: Vec<String> = Vec::new();
+pub fn tail(directory: &Path, lines: usize) -> io::Result<(Vec<String>, Cursor)> {
+    let (mut found, mut cursor): (Vec<String>, Option<Cursor>) = (Vec::new(), None);
     // Otherwise a rotation could move a file from behind the reading to before it.
-    let _guard = match lock(directory, FlockArg::LockShared) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        locked => locked?,
-    };
+    let Some(_guard) = reading(directory)? else { return Ok((found, Cursor::default())) };
     let mut left = TAIL_BYTES;
     for number in numbers(directory)? {
         if found.len() >= lines || left == 0 {
@@ -123,15 +133,81 @@ pub fn tail(directory: &Path, lines: usize) -> io::Result<Vec<String>> {
         }
         let end = read_end(&file(directory, number), left)?;
         left -= end.text.len() as u64;
+        cursor = cursor.or(Some(end.at));
         found.extend(end.lines().take(lines - found.len()));
     }
     found.reverse();
-    Ok(found)
+    Ok((found, cursor.unwrap_or_default()))
+}
+
+/// What was written since, oldest first, and where that ends: as many whole lines as are read at once.
+///
+/// # Errors
+/// Of the file system; a log that was never written is empty.
+pub fn since(directory: &Path, cursor: Cursor) -> io::Result<(Vec<String>, Cursor)> {
+    let Some(_guard) = reading(directory)? else { return Ok((Vec::new(), cursor)) };
+    let mut files = Vec::new();
+    for number in numbers(directory)? {
+        let path = file(directory, number);
+        let inode = fs::metadata(&path)?.ino();
+        files.push((path, inode));
+        if inode == cursor.inode {
+            break;
+        }
+    }
+    let known = files.last().is_some_and(|(_, inode)| *inode == cursor.inode);
+    let mut found = Vec::new();
+    if !known && cursor != Cursor::default() && !files.is_empty() {
+        found.push(format!("{} what was written here is kept no more", CUT.trim_start()));
+    }
+    let (mut at, mut left) = (cursor, NEWS_BYTES);
+    let newest = files.len().saturating_sub(1);
+    for (position, (path, inode)) in files.into_iter().rev().enumerate() {
+        // A file that is shorter by now is another one.
+        let is_it = inode == cursor.inode && fs::metadata(&path)?.len() >= cursor.offset;
+        let from = if is_it { cursor.offset } else { 0 };
+        let text = read_from(&path, from, left)?;
+        // Nothing is added any more to a file that has a number: its end is the end of a line.
+        let all = position < newest && (text.len() as u64) < left;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let used = if all { text.len() } else { whole };
+        found.extend(split(&text[..used]).map(|line| String::from_utf8_lossy(line).into_owned()));
+        at = Cursor { inode, offset: from + used as u64 };
+        left -= text.len() as u64;
+        if left == 0 {
+            break;
+        }
+    }
+    Ok((found, at))
+}
+
+/// Keeps files from being given other numbers; `None`: there is no log.
+fn reading(directory: &Path) -> io::Result<Option<Flock<File>>> {
+    match lock(directory, FlockArg::LockShared) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        locked => locked.map(Some),
+    }
+}
+
+fn read_from(file: &Path, offset: u64, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(file)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Its lines; of nothing none.
+fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n');
+    lines.take(if text.is_empty() { 0 } else { usize::MAX })
 }
 
 /// The last bytes of a file.
 struct End {
     text: Vec<u8>,
+    /// Behind them.
+    at: Cursor,
     /// Whether the first line has begun before.
     cut: bool,
 }
@@ -153,7 +229,8 @@ impl End {
 /// What grows meanwhile is not read. The byte before the end tells whether a line was cut.
 fn read_end(file: &Path, most: u64) -> io::Result<End> {
     let mut file = File::open(file)?;
-    let skipped = file.metadata()?.len().saturating_sub(most);
+    let metadata = file.metadata()?;
+    let skipped = metadata.len().saturating_sub(most);
     let mut before = [b'\n'];
     if let Some(at) = skipped.checked_sub(1) {
         file.seek(SeekFrom::Start(at))?;
@@ -161,7 +238,8 @@ fn read_end(file: &Path, most: u64) -> io::Result<End> {
     }
     let mut text = Vec::new();
     file.take(most).read_to_end(&mut text)?;
-    Ok(End { text, cut: before != *b"\n" })
+    let at = Cursor { inode: metadata.ino(), offset: skipped + text.len() as u64 };
+    Ok(End { text, at, cut: before != *b"\n" })
 }
 
 fn file(directory: &Path, number: u32) -> PathBuf {

@@ -2,6 +2,7 @@
 //!
 //! The Unix socket may change things (its file mode is the permission); TCP may only look.
 
+mod applog;
 mod changes;
 mod collect;
 pub(crate) mod counters;
@@ -80,6 +81,7 @@ impl Api {
 impl Farm for Api {
     type CollectStream = Streamed<v1::CollectedPart>;
     type EventsStream = Streamed<v1::Event>;
+    type ModuleApplogStream = Streamed<v1::ModuleLogLines>;
     type WatchStream = Streamed<v1::StatusResponse>;
 
     async fn init(&self, request: Request<v1::InitRequest>) -> Result<Response<v1::InitResponse>, Status> {
@@ -192,11 +194,12 @@ impl Farm for Api {
         modules::control(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
-    async fn module_log(
+    async fn module_applog(
         &self,
-        request: Request<v1::ModuleLogRequest>,
-    ) -> Result<Response<v1::ModuleLogLines>, Status> {
-        modules::log(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+        request: Request<v1::ModuleApplogRequest>,
+    ) -> Result<Response<Self::ModuleApplogStream>, Status> {
+        // Applications may write what not everybody is to read.
+        applog::stream(self.changing_member()?, request.into_inner()).await.map(Response::new)
     }
 
     async fn script(

@@ -11,16 +11,13 @@ use farm_proto::v1;
 use futures::future::join_all;
 use tonic::{Code, Status};
 
-use super::changes::{ask, done, named, named_or_own, refuse_foreign_holder};
+use super::changes::{ask, done, named, refuse_foreign_holder};
 use super::refuse::{self, invalid, status};
 use crate::daemon::rehearse;
 use crate::member::Member;
 use crate::modules::Verb;
 use crate::problem::Problem;
 use crate::wire;
-
-/// Lines of a log where no number was named.
-const LINES: u64 = 100;
 
 pub(super) async fn apply(
     member: &Member,
@@ -129,7 +126,7 @@ pub(crate) fn present(state: &ClusterState, name: &ModuleName) -> Result<Option<
     Ok(Definition::parse(&name.0, files).ok())
 }
 
-fn module<'a>(state: &'a ClusterState, name: &ModuleName) -> Result<&'a Module, Status> {
+pub(super) fn module<'a>(state: &'a ClusterState, name: &ModuleName) -> Result<&'a Module, Status> {
     state
         .modules
         .get(name)
@@ -243,18 +240,6 @@ pub(super) async fn control(
         failed: done.err().map(|p| p.fact).unwrap_or_default(),
     });
     Ok(v1::ModuleControlResponse { nodes: answers.collect() })
-}
-
-pub(super) async fn log(
-    member: &Member,
-    request: v1::ModuleLogRequest,
-) -> Result<v1::ModuleLogLines, Status> {
-    let name = ModuleName(request.module);
-    module(&member.snapshot().state, &name)?;
-    let node = named_or_own(member, &request.node)?;
-    let last = if request.last == 0 { LINES } else { request.last };
-    let lines = member.module_log(node, &name, last).await;
-    lines.map(|lines| v1::ModuleLogLines { lines }).map_err(|p| status(Code::Unavailable, &p))
 }
 
 pub(super) async fn script(

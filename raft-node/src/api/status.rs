@@ -156,7 +156,7 @@ fn application(life: &v1::ModuleLife, node: &str) -> Vec<v1::Condition> {
     let show = || format!("farmctl module show {module}");
     if life.failed {
         let fact = format!("{module} is stopped on {node}: {cause}");
-        let next = format!("farmctl module log {module} --node {node}");
+        let next = format!("farmctl module applog {module} --node {node}");
         return vec![condition("application_stopped", life.since_ms, fact, next)];
     }
     if life.place() == v1::Place::Wait && life.status() == v1::LifeStatus::NotReady {

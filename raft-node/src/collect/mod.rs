@@ -127,8 +127,9 @@ impl Collector {
         let name = ModuleName(name.into());
         let module = state.modules.get(&name).ok_or_else(gone)?;
         if piece == "log.txt" {
-            let lines = modules::log(&self.config.data_dir, &name, LINES).await.map_err(|p| p.fact)?;
-            return Ok((lines.join("\n") + "\n").into_bytes());
+            let request = v1::LogRequest { module: name.0, last: LINES, ..v1::LogRequest::default() };
+            let log = modules::log(&self.config.data_dir, request).await.map_err(|p| p.fact)?;
+            return Ok((log.lines.join("\n") + "\n").into_bytes());
         }
         let path = piece.strip_prefix("files/").ok_or_else(gone)?;
         files_of(module).and_then(|mut files| files.remove(path)).ok_or_else(gone)

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use farm_core::id::NodeId;
-use farm_core::model::ModuleName;
 use farm_proto::v1;
 
 use super::Member;
@@ -85,19 +84,14 @@ impl Member {
         self.proposer.peers.piece(node, name).await
     }
 
-    /// The last lines of a module's log on `node`.
+    /// The last lines of a module's application log on `node`, or what follows.
     ///
     /// # Errors
     /// That it cannot be read, or does not answer.
-    pub async fn module_log(
-        &self,
-        node: NodeId,
-        module: &ModuleName,
-        last: u64,
-    ) -> Result<Vec<String>, Problem> {
+    pub async fn applog(&self, node: NodeId, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Problem> {
         if node == self.me {
-            return modules::log(&self.config.data_dir, module, last).await;
+            return modules::log(&self.config.data_dir, request).await;
         }
-        self.proposer.peers.log(node, module, last).await
+        self.proposer.peers.log(node, request).await
     }
 }

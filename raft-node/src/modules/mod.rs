@@ -20,6 +20,7 @@ use std::time::Duration;
 use farm_core::life::{By, Request};
 use farm_core::model::{Membership, Module, ModuleName};
 use farm_core::time::UnixTime;
+use farm_host::applog::{self, Cursor};
 use farm_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -94,19 +95,24 @@ impl Want {
 /// Lines of a log that are read at once, at most: a log holds more than a person reads.
 const LINES_MAX: u64 = 10_000;
 
-/// The last lines of a module's log on this node.
+/// The last lines of a module's application log on this node, or what follows a place in it.
 ///
 /// # Errors
 /// `log_unreadable`, with the file system's words.
-pub async fn log(data_dir: &Path, name: &ModuleName, last: u64) -> Result<Vec<String>, Problem> {
-    let directory = Home::of(data_dir, name).log();
+pub async fn log(data_dir: &Path, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Problem> {
+    let v1::LogRequest { module, last, inode, offset } = request;
+    let directory = Home::of(data_dir, &ModuleName(module)).log();
     let lines = usize::try_from(last.min(LINES_MAX)).unwrap_or(usize::MAX);
     let shown = directory.display().to_string();
-    let read = tokio::task::spawn_blocking(move || farm_host::applog::tail(&directory, lines)).await;
+    let read = tokio::task::spawn_blocking(move || match inode {
+        0 if lines > 0 => applog::tail(&directory, lines),
+        inode => applog::since(&directory, Cursor { inode, offset }),
+    });
     let failed = |error: &dyn std::fmt::Display| {
         Problem::new("log_unreadable", format!("{shown}: {error}"), format!("df {shown}"))
     };
-    read.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
+    let (lines, Cursor { inode, offset }) = read.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    Ok(v1::ModuleLogLines { lines, inode, offset })
 }
 
 /// A script's proof that it is one of the module's.

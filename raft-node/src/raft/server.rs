@@ -38,7 +38,7 @@ pub trait PeerHandler: Send + Sync + 'static {
     async fn control(&self, from: Caller, request: v1::ControlRequest)
     -> Result<v1::ControlResponse, Status>;
 
-    /// The last lines of a module's log on this node.
+    /// The last lines of a module's application log on this node, or what follows.
     async fn log(&self, from: Caller, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Status>;
 
     /// The last events of this node.

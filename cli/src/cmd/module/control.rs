@@ -106,5 +106,10 @@ fn lives<'a>(status: &'a v1::StatusResponse, module: &str, nodes: &[u64]) -> Vec
 fn elsewhere(module: &str, life: &v1::ModuleLife, status: &v1::StatusResponse) -> Problem {
     let node = render::Names::of(status).name(life.node);
     let fact = format!("{module} on {node} is in {}: {}", render::life(life), life.cause);
-    Problem::new(Exit::Refused, "module_failed", fact, format!("farmctl module log {module} --node {node}"))
+    Problem::new(
+        Exit::Refused,
+        "module_failed",
+        fact,
+        format!("farmctl module applog {module} --node {node}"),
+    )
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod control;
 mod directory;
+mod log;
 mod show;
 
 use std::path::PathBuf;
@@ -18,7 +19,6 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::values::{drain, module_name, name};
-use crate::view;
 
 /// Applications.
 #[derive(Debug, Subcommand)]
@@ -90,18 +90,10 @@ pub enum Module {
     Restart(control::Stopped),
     /// Stop the module altogether, and start it
     Stopstart(control::Stopped),
-    /// What the scripts and the application have written
-    Log {
-        /// The module
-        #[arg(value_parser = module_name)]
-        module: String,
-        /// On which node [default: the one that is asked]
-        #[arg(long, value_parser = name)]
-        node: Option<String>,
-        /// Lines
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        last: u64,
-    },
+    /// What happened to the module and its application: states, checks, shares, what its scripts say
+    Log(log::Log),
+    /// What its scripts and its application have written
+    Applog(log::Applog),
     /// Set the relative share of a node; 100 when never set, 0 drains
     Weight {
         /// The module
@@ -144,7 +136,8 @@ pub(super) async fn run(command: Module, global: &Global, out: &mut Output<'_>) 
         Module::Stop(which) => control::run(which, ModuleAction::Stop, global, out).await,
         Module::Restart(which) => control::run(which, ModuleAction::Restart, global, out).await,
         Module::Stopstart(which) => control::run(which, ModuleAction::Stopstart, global, out).await,
-        Module::Log { module, node, last } => log(module, node, last, global, out).await,
+        Module::Log(which) => log::happened(which, global, out).await,
+        Module::Applog(which) => log::written(which, global, out).await,
         Module::Set { module, drain } => set_drain(module, drain, global, out).await,
         Module::Weight { module, node, weight } => set_weight(module, node, weight, global, out).await,
     }
@@ -156,22 +149,6 @@ async fn remove(module: String, global: &Global, out: &mut Output<'_>) -> Result
     let request = v1::ModuleRemoveRequest { module };
     let answer = daemon.call(ORDINARY, async |mut c| c.module_remove(request).await).await?;
     done(out, &answer, &said)
-}
-
-async fn log(
-    module: String,
-    node: Option<String>,
-    last: u64,
-    global: &Global,
-    out: &mut Output<'_>,
-) -> Result<Exit, Error> {
-    let daemon = Daemon::connect(global).await?;
-    let request = v1::ModuleLogRequest { module, node: node.unwrap_or_default(), last };
-    let answer = daemon.call(ORDINARY, async |mut c| c.module_log(request).await).await?;
-    out.show(&view::ModuleLogLines::from(&answer), || {
-        answer.lines.iter().map(|line| format!("{line}\n")).collect()
-    })?;
-    Ok(Exit::Done)
 }
 
 async fn set_weight(

@@ -245,7 +245,7 @@ fn a_name_does_not_lead_out_of_the_hierarchy() {
 const SMALL: Limits = Limits { file_bytes: 2_000, files: 2, line_bytes: 100, lines_per_second: 100_000 };
 
 fn log_of(directory: &Path) -> Vec<String> {
-    let lines = applog::tail(directory, usize::MAX).unwrap();
+    let lines = applog::tail(directory, usize::MAX).unwrap().0;
     lines.iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
 }
 
@@ -284,7 +284,7 @@ fn the_log_is_rotated_and_never_grows_beyond_its_files() {
     assert!(sizes.iter().all(|(_, size)| *size < SMALL.file_bytes + 2 * 200), "{sizes:?}");
     let last = log_of(at);
     assert!(last.iter().all(|line| line.starts_with("a: line ") || line.starts_with("b: line ")), "{last:?}");
-    assert_eq!(applog::tail(at, 1).unwrap().len(), 1);
+    assert_eq!(applog::tail(at, 1).unwrap().0.len(), 1);
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_log_that_is_never_written_is_an_error_at_the_end_of_the_input() {
 fn the_older_files_are_read_though_the_newest_was_not_begun() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("log.1"), "older\n").unwrap();
-    assert_eq!(applog::tail(scratch.path(), 5).unwrap(), ["older"]);
+    assert_eq!(applog::tail(scratch.path(), 5).unwrap().0, ["older"]);
 }
 
 /// However long its lines are: not all is read of what a program may have written into it.
@@ -398,19 +398,19 @@ fn no_more_than_a_bounded_part_of_a_log_is_read() {
     let write = |name: &str, text: &[&str]| fs::write(scratch.path().join(name), text.concat()).unwrap();
     write("log", &[&"x".repeat(20 * MIB), "\n\nend\n"]);
     write("log.1", &["older\n"]);
-    let lines = applog::tail(scratch.path(), usize::MAX).unwrap();
+    let lines = applog::tail(scratch.path(), usize::MAX).unwrap().0;
     assert_eq!(lines[1..], ["", "end"]);
     let xs = 8 * MIB - "\n\nend\n".len();
     assert!(lines[0] == format!("…{}", "x".repeat(xs)), "{} bytes", lines[0].len());
-    assert_eq!(applog::tail(scratch.path(), 1).unwrap(), ["end"]);
+    assert_eq!(applog::tail(scratch.path(), 1).unwrap().0, ["end"]);
     // A line that begins just there is not cut, and what is left is for the older file.
     write("log", &["cut\n", &"x".repeat(8 * MIB - 1), "\n"]);
-    assert_eq!(applog::tail(scratch.path(), 9).unwrap(), ["x".repeat(8 * MIB - 1)]);
+    assert_eq!(applog::tail(scratch.path(), 9).unwrap().0, ["x".repeat(8 * MIB - 1)]);
     write("log", &[&"x".repeat(8 * MIB - 3), "\n"]);
-    let lines = applog::tail(scratch.path(), 9).unwrap();
+    let lines = applog::tail(scratch.path(), 9).unwrap().0;
     assert_eq!((lines.len(), lines[0].as_str()), (2, "…r"));
     write("log", &[]);
-    assert_eq!(applog::tail(scratch.path(), 9).unwrap(), ["older"]);
+    assert_eq!(applog::tail(scratch.path(), 9).unwrap().0, ["older"]);
 }
 
 #[test]
@@ -419,4 +419,51 @@ fn what_a_script_says_in_several_lines_is_one_of_the_log() {
     let forged = "one\n2026-01-31T06:00:00.123Z farmctl: two";
     applog::append(scratch.path(), "farmctl", forged, &SMALL).unwrap();
     assert_eq!(log_of(scratch.path()), ["farmctl: one\u{fffd}2026-01-31T06:00:00.123Z farmctl: two"]);
+}
+
+#[test]
+fn a_log_that_is_followed_is_told_whole_also_while_its_files_change() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path();
+    let limits = applog::Limits { file_bytes: 400, files: 2, line_bytes: 100, lines_per_second: 1000 };
+    let say = |number: u32| applog::append(at, "x", &format!("line {number}"), &limits).unwrap();
+    let (lines, mut cursor) = applog::tail(at, 5).unwrap();
+    assert!(lines.is_empty());
+    let mut heard = Vec::new();
+    for number in 0..200 {
+        say(number);
+        // A file holds nine: some steps are within one, some over two.
+        if number % 7 == 0 {
+            let (lines, next) = applog::since(at, cursor).unwrap();
+            heard.extend(lines);
+            cursor = next;
+        }
+    }
+    let (lines, next) = applog::since(at, cursor).unwrap();
+    heard.extend(lines);
+    let expected: Vec<String> = (0..200).map(|number| format!("x: line {number}")).collect();
+    let heard: Vec<&str> = heard.iter().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(heard, expected);
+    // Who sleeps for too long is told so.
+    (0..100).for_each(say);
+    let (lines, _) = applog::since(at, next).unwrap();
+    assert!(lines[0].contains("is kept no more") && lines.last().unwrap().ends_with("line 99"), "{lines:?}");
+}
+
+#[test]
+fn what_is_new_in_a_log_comes_in_bounded_pieces_of_whole_lines() {
+    let scratch = tempfile::tempdir().unwrap();
+    let log = scratch.path().join("log");
+    let line = format!("{}\n", "y".repeat(99));
+    std::fs::write(&log, line.repeat(10_000) + "half").unwrap();
+    let (mut cursor, mut heard) = (applog::Cursor::default(), 0);
+    loop {
+        let (lines, next) = applog::since(scratch.path(), cursor).unwrap();
+        if lines.is_empty() {
+            break;
+        }
+        assert!(lines.len() < 3_000 && lines.iter().all(|l| l.len() == 99));
+        (cursor, heard) = (next, heard + lines.len());
+    }
+    assert_eq!(heard, 10_000);
 }

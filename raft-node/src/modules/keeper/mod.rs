@@ -1,5 +1,6 @@
 //! Keeps one module on this node: does the steps of its life, one after the other, and tells it what happens.
 
+mod chatter;
 mod program;
 mod resume;
 mod shown;
@@ -29,6 +30,7 @@ use crate::journal::now_ms;
 use crate::member::Member;
 use crate::problem::Problem;
 use crate::raft::Snapshot;
+use chatter::{Chatter, sentence};
 use program::Program;
 
 /// How long a drain may take where the definition says nothing: as long as the planner lets connections stay.
@@ -85,6 +87,7 @@ struct Kept {
     /// Nobody has to wait for connections any more.
     hurried: watch::Sender<bool>,
     remembered: Memory,
+    chatter: Chatter,
     shown: (State, Option<Cause>),
     since_ms: u64,
     /// What the last failure was, in words.
@@ -177,7 +180,7 @@ impl Keeper {
 
     fn refuse(&self, call: Call, why: &str) {
         if let Call::Want(_, answer) = call {
-            let cure = format!("farmctl module log {}", self.name);
+            let cure = format!("farmctl module applog {}", self.name);
             let _ = answer.send(Err(Problem::new("module_unusable", why.to_owned(), cure)));
         }
     }
@@ -403,10 +406,15 @@ impl Kept {
 
     fn said(&mut self, verb: Verb, answer: oneshot::Sender<v1::ScriptResponse>) {
         match verb {
-            Verb::Log(text) => self.stage().log_line(&text, &self.running.definition),
+            Verb::Log(text) => {
+                self.stage().log_line(&text, &self.running.definition);
+                if self.chatter.allows(UnixTime(now_ms())) {
+                    self.keeper.note("script_log", &sentence(&text));
+                }
+            }
             Verb::Error(text) => {
                 self.stage().log_line(&text, &self.running.definition);
-                self.keeper.note("script_error", &text);
+                self.keeper.note("script_error", &sentence(&text));
             }
             Verb::Ask(request) => {
                 self.why = format!("a script of {} asked for it", self.keeper.name);

@@ -5,7 +5,7 @@ use farm_core::time::UnixTime;
 use farm_module::{Boot, Definition, What};
 use tokio::sync::{mpsc, watch};
 
-use super::{Keeper, Kept, Ready, first_readiness, limit};
+use super::{Chatter, Keeper, Kept, Ready, first_readiness, limit};
 use crate::journal::now_ms;
 use crate::modules::memory::Memory;
 use crate::modules::readiness::Gate;
@@ -54,6 +54,7 @@ impl Kept {
             since_ms: now_ms(),
             gone: false,
             shut: false,
+            chatter: Chatter::default(),
         };
         (kept, verdicts)
     }
