@@ -810,10 +810,7 @@ impl OnTerminal {
         let reading = terminal.try_clone().unwrap();
         // At its end nobody holds the other side: that is an error, and the end.
         std::thread::spawn(move || {
-            std::io::BufReader::new(reading)
-                .bytes()
-                .map_while(Result::ok)
-                .try_for_each(|byte| tell.send(byte))
+            BufReader::new(reading).bytes().map_while(Result::ok).try_for_each(|byte| tell.send(byte))
         });
         (Self { child, terminal, drawn }, usual)
     }

@@ -292,7 +292,7 @@ view! {
     /// `module applog`.
     ModuleLogLines(ModuleLogLines as m) {
         lines: Vec<String> = m.lines.clone(),
-        inode: u64 = m.inode,
+        file: u64 = m.file,
         offset: u64 = m.offset,
     }
 }

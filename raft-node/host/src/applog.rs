@@ -22,11 +22,11 @@ const TAIL_BYTES: u64 = 8 << 20;
 /// How much is read at once of what is new: what a person can still follow.
 const NEWS_BYTES: u64 = 256 << 10;
 
-/// How far somebody has read. A file keeps its inode when it is given another number.
+/// How far somebody has read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Of the file.
-    pub inode: u64,
+    /// Which file, whatever its number is by now.
+    pub file: u64,
     /// Bytes of it.
     pub offset: u64,
 }
@@ -149,36 +149,43 @@ pub fn since(directory: &Path, cursor: Cursor) -> io::Result<(Vec<String>, Curso
     let mut files = Vec::new();
     for number in numbers(directory)? {
         let path = file(directory, number);
-        let inode = fs::metadata(&path)?.ino();
-        files.push((path, inode));
-        if inode == cursor.inode {
+        let metadata = fs::metadata(&path)?;
+        let id = identity(&metadata);
+        files.push((path, id));
+        if id == cursor.file {
             break;
         }
     }
-    let known = files.last().is_some_and(|(_, inode)| *inode == cursor.inode);
+    let known = files.last().is_some_and(|(_, id)| *id == cursor.file);
     let mut found = Vec::new();
     if !known && cursor != Cursor::default() && !files.is_empty() {
         found.push(format!("{} what was written here is kept no more", CUT.trim_start()));
     }
     let (mut at, mut left) = (cursor, NEWS_BYTES);
     let newest = files.len().saturating_sub(1);
-    for (position, (path, inode)) in files.into_iter().rev().enumerate() {
-        // A file that is shorter by now is another one.
-        let is_it = inode == cursor.inode && fs::metadata(&path)?.len() >= cursor.offset;
-        let from = if is_it { cursor.offset } else { 0 };
+    for (position, (path, id)) in files.into_iter().rev().enumerate() {
+        let from = if id == cursor.file { cursor.offset } else { 0 };
         let text = read_from(&path, from, left)?;
         // Nothing is added any more to a file that has a number: its end is the end of a line.
         let all = position < newest && (text.len() as u64) < left;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let used = if all { text.len() } else { whole };
         found.extend(split(&text[..used]).map(|line| String::from_utf8_lossy(line).into_owned()));
-        at = Cursor { inode, offset: from + used as u64 };
+        at = Cursor { file: id, offset: from + used as u64 };
         left -= text.len() as u64;
         if left == 0 {
             break;
         }
     }
     Ok((found, at))
+}
+
+/// A new file may have the inode of one that was removed, but not its time of birth.
+fn identity(metadata: &fs::Metadata) -> u64 {
+    let born = metadata.created().ok().and_then(|born| born.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let born =
+        born.map_or(0, |since| since.as_secs().wrapping_mul(1_000_000_000) + u64::from(since.subsec_nanos()));
+    metadata.ino() ^ born
 }
 
 /// Keeps files from being given other numbers; `None`: there is no log.
@@ -238,7 +245,7 @@ fn read_end(file: &Path, most: u64) -> io::Result<End> {
     }
     let mut text = Vec::new();
     file.take(most).read_to_end(&mut text)?;
-    let at = Cursor { inode: metadata.ino(), offset: skipped + text.len() as u64 };
+    let at = Cursor { file: identity(&metadata), offset: skipped + text.len() as u64 };
     Ok(End { text, at, cut: before != *b"\n" })
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn stream(
     let last = if request.last == 0 { LINES } else { request.last };
     let asked = v1::LogRequest { module: request.module, last, ..v1::LogRequest::default() };
     let first = member.applog(node, asked.clone()).await.map_err(|p| status(Code::Unavailable, &p))?;
-    let follower = Follower { at: (first.inode, first.offset), member, node, asked, answers: true };
+    let follower = Follower { at: (first.file, first.offset), member, node, asked, answers: true };
     let begin = once(future::ready(Ok(first)));
     if !request.follow {
         return Ok(Box::pin(begin));
@@ -50,7 +50,7 @@ struct Follower {
     member: Arc<Member>,
     node: NodeId,
     asked: v1::LogRequest,
-    /// Inode and offset.
+    /// File and offset.
     at: (u64, u64),
     answers: bool,
 }
@@ -61,13 +61,13 @@ impl Follower {
         loop {
             sleep(AGAIN).await;
             // Nothing was there yet: from the beginning.
-            let (inode, offset) = self.at;
-            let request = v1::LogRequest { last: 0, inode, offset, ..self.asked.clone() };
+            let (file, offset) = self.at;
+            let request = v1::LogRequest { last: 0, file, offset, ..self.asked.clone() };
             let answer = self.member.applog(self.node, request).await;
             let answered = std::mem::replace(&mut self.answers, answer.is_ok());
             let told = match answer {
                 Ok(mut more) => {
-                    self.at = (more.inode, more.offset);
+                    self.at = (more.file, more.offset);
                     if !answered {
                         more.lines.insert(0, "… it answers again".into());
                     }

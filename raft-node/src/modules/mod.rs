@@ -100,19 +100,19 @@ const LINES_MAX: u64 = 10_000;
 /// # Errors
 /// `log_unreadable`, with the file system's words.
 pub async fn log(data_dir: &Path, request: v1::LogRequest) -> Result<v1::ModuleLogLines, Problem> {
-    let v1::LogRequest { module, last, inode, offset } = request;
+    let v1::LogRequest { module, last, file, offset } = request;
     let directory = Home::of(data_dir, &ModuleName(module)).log();
     let lines = usize::try_from(last.min(LINES_MAX)).unwrap_or(usize::MAX);
     let shown = directory.display().to_string();
-    let read = tokio::task::spawn_blocking(move || match inode {
+    let read = tokio::task::spawn_blocking(move || match file {
         0 if lines > 0 => applog::tail(&directory, lines),
-        inode => applog::since(&directory, Cursor { inode, offset }),
+        file => applog::since(&directory, Cursor { file, offset }),
     });
     let failed = |error: &dyn std::fmt::Display| {
         Problem::new("log_unreadable", format!("{shown}: {error}"), format!("df {shown}"))
     };
-    let (lines, Cursor { inode, offset }) = read.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-    Ok(v1::ModuleLogLines { lines, inode, offset })
+    let (lines, Cursor { file, offset }) = read.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    Ok(v1::ModuleLogLines { lines, file, offset })
 }
 
 /// A script's proof that it is one of the module's.
