@@ -136,7 +136,7 @@ fn a_script_that_fails_or_hangs_is_told_and_the_others_carry_on() -> Result<()> 
     await_place(&farm, TWO, "stop not-ready")?;
     app.await_served_by(&farm, &[ONE, ALL[2]])?;
     ensure!(!app.group(&farm, TWO)?.is_populated()?, "nothing of it is left on node2");
-    let log = farm.farmctl(ONE, &["module", "log", "shop", "--node", "node2"])?;
+    let log = farm.farmctl(ONE, &["module", "applog", "shop", "--node", "node2"])?;
     ensure!(log.contains("start_both: wants to hang"), "{log}");
     farm.farmctl(ONE, &["module", "rollback", "shop"])?;
     farm.farmctl(ONE, &["module", "start", "shop", "--node", "node2", "--wait"])?;
@@ -317,7 +317,7 @@ fn what_scripts_write_is_logged_whatever_it_is() -> Result<()> {
     let kept = shell::run(std::process::Command::new("du").arg("-sk").arg(&log))?;
     let kilobytes: u64 = kept.split_whitespace().next().context("du")?.parse()?;
     ensure!(kilobytes < 4 * 2_100, "no more than four files of 2 MiB: {kept}");
-    let told = farm.farmctl(ONE, &["module", "log", "shop", "--node", "node2", "--last", "10000"])?;
+    let told = farm.farmctl(ONE, &["module", "applog", "shop", "--node", "node2", "--last", "10000"])?;
     ensure!(told.contains("start_both: no \u{fffd} text"), "{}", &told[..told.len().min(2_000)]);
     // What it has left behind, and what wants to stay, goes with it.
     farm.farmctl(ONE, &["module", "stop", "shop", "--wait"])?;
