@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use farm_lab::app::App;
-use farm_lab::{Life, Mode, Place, Status};
+use farm_lab::{Life, Mode, Place, Status, shell};
 use farm_tests::farm::{Farm, LIMIT, farmctl_problem};
 
 const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
@@ -171,6 +171,86 @@ fn a_rule_says_what_checks_alone_cannot() -> Result<()> {
     farm.namespace(Place::Client).ip("link set eth0 up")?;
     farm.farmctl(ONE, &["module", "start", "shop", "--wait"])?;
     app.await_served_by(&farm, &ALL)
+}
+
+/// What this is not green says all that somebody needs.
+fn ensure_explained(status: &Status) -> Result<()> {
+    ensure!(!status.conditions.is_empty(), "something is not green");
+    for condition in &status.conditions {
+        ensure!(!condition.resource.is_empty() && !condition.cause.is_empty(), "{condition:?}");
+        farmctl::args::parse_cure(&condition.next).map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_flaps_does_nothing() -> Result<()> {
+    let farm = Farm::up("check-flap", Mode::Directed)?;
+    let app = App::nginx("shop", VIP, PORT)?;
+    let mark = app.beside("faults")?;
+    let script = app.directory().join("bin/flaps");
+    // Every second look is bad.
+    let text = format!(
+        "#!/bin/sh\nlooks={}/$FARM_NODE\necho look >>$looks\n[ $(($(wc -l <$looks) % 2)) = 0 ]\n",
+        mark.display()
+    );
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let check = "\n[[check]]\nname = \"door\"\nprogram = \"flaps\"\naction = \"wait\"\nwhen = \"up\"\ninterval = \"100ms\"\n";
+    app.edit("module.toml", |text| text.to_owned() + check)?;
+    app.run(&farm)?;
+    let looks = |node: Place| Ok(std::fs::read_to_string(mark.join(node.to_string()))?.lines().count());
+    let known = looks(TWO)?;
+    shell::await_value("it is looked twenty times", LIMIT, || Ok((looks(TWO)? > known + 20).then_some(())))?;
+    let events = farm.events(TWO)?;
+    ensure!(!events.iter().any(|e| e.kind == "check_down" || e.kind == "module_closed"), "{events:?}");
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn a_router_that_nobody_reaches_stops_all_and_its_return_starts_all() -> Result<()> {
+    let check = "[[check]]\nname = \"router\"\nping = \"10.77.0.50\"\naction = \"wait\"\n";
+    let (farm, app) = running("check-router", check)?;
+    farm.namespace(Place::Client).ip("link set eth0 down")?;
+    for node in ALL {
+        let status = await_place(&farm, node, "wait not-ready")?;
+        let cause = &life(&status, node).context("a life")?.cause;
+        ensure!(cause.contains("ping.router is down"), "{cause}");
+        ensure_explained(&status)?;
+    }
+    farm.namespace(Place::Client).ip("link set eth0 up")?;
+    app.await_served_by(&farm, &ALL)
+}
+
+#[test]
+fn a_check_that_floods_and_forks_costs_nothing_but_itself() -> Result<()> {
+    let farm = Farm::up("check-flood", Mode::Directed)?;
+    let app = App::nginx("shop", VIP, PORT)?;
+    let mark = app.beside("faults")?;
+    let script = app.directory().join("bin/wild");
+    // What it leaves behind has a name of its own.
+    let sleeper = format!("{}.25", std::process::id());
+    let text = format!(
+        "#!/bin/sh\nsleep {sleeper} &\nsleep {sleeper} &\nhead -c 20000000 /dev/zero | tr '\\0' 'x'\necho look >>{}/$FARM_NODE\n",
+        mark.display()
+    );
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let check = "\n[[check]]\nname = \"wild\"\nprogram = \"wild\"\naction = \"noaction\"\ntimeout = \"10s\"\ninterval = \"100ms\"\n";
+    app.edit("module.toml", |text| text.to_owned() + check)?;
+    app.run(&farm)?;
+    let looks = |node: Place| Ok(std::fs::read_to_string(mark.join(node.to_string()))?.lines().count());
+    shell::await_value("it is looked ten times", LIMIT, || Ok((looks(TWO)? > 10).then_some(())))?;
+    let line = format!("sleep\0{sleeper}\0");
+    let is_left = |entry: &std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|cmdline| cmdline == line)
+    };
+    let left = std::fs::read_dir("/proc")?.filter_map(Result::ok).filter(is_left).count();
+    // Two of the look that is under way, on each node.
+    ensure!(left <= 2 * ALL.len(), "{left} of some sixty processes are left");
+    let answers = app.answers(&farm, Place::Client, 60)?;
+    ensure!(!answers.contains_key(&None), "{answers:?}");
+    Ok(())
 }
 
 #[test]

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use farm_core::id::NodeId;
 use farm_proto::v1;
-use farm_view::Stamped;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::changes::named;
 use super::{Streamed, status};
-use crate::collect::redact;
+use crate::collect::{json, redact};
 use crate::member::Member;
 
 /// Pieces that may wait for the client: each may be some MiB.
@@ -40,8 +39,7 @@ pub(super) fn collect(
 
 async fn of_cluster(member: Arc<Member>, parts: Parts) {
     let status = farm_view::Status::from(&status::now(Some(&member)).await);
-    // These shapes have names for keys and nothing that can fail.
-    let text = serde_json::to_string(&Stamped::new(&status)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&json(&status)).into_owned();
     let part = v1::CollectedPart {
         path: "status.json".into(),
         content: redact(&text).into_bytes().into(),

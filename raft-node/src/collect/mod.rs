@@ -136,12 +136,12 @@ impl Collector {
     }
 
     fn events(&self) -> Vec<u8> {
-        let events = self.journal.tail(EVENTS).0.into_iter();
-        events
-            .flat_map(|record| {
-                [json(&farm_view::Event::from(&v1::Event::from(record))), b"\n".to_vec()].concat()
-            })
-            .collect()
+        let line = |record| {
+            let event = farm_view::Event::from(&v1::Event::from(record));
+            // As above.
+            serde_json::to_string(&Stamped::new(&event)).unwrap_or_default() + "\n"
+        };
+        self.journal.tail(EVENTS).0.into_iter().map(line).collect::<String>().into_bytes()
     }
 
     fn counters(&self) -> Result<Vec<u8>, String> {
@@ -151,9 +151,11 @@ impl Collector {
     }
 }
 
-fn json<T: Serialize>(body: &T) -> Vec<u8> {
+/// In lines: what looks like a secret takes the rest of its line with it.
+#[must_use]
+pub fn json<T: Serialize>(body: &T) -> Vec<u8> {
     // These shapes have names for keys and nothing that can fail.
-    serde_json::to_vec(&Stamped::new(body)).unwrap_or_default()
+    serde_json::to_vec_pretty(&Stamped::new(body)).unwrap_or_default()
 }
 
 fn file(path: &std::path::Path) -> Result<Vec<u8>, String> {
