@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
-use self::fencing::Fencing;
+use self::fencing::{Fencing, Flushes};
 use crate::collect::Collector;
 use crate::condition;
 use crate::config::Config;
@@ -127,6 +127,8 @@ pub struct Member {
     pub modules: Arc<Modules>,
     /// What people were told.
     pub told: Arc<notify::Told>,
+    /// How long its store takes to make entries durable.
+    pub flushes: Arc<Flushes>,
     /// Who examines it.
     pub doctor: Arc<Doctor>,
     /// Who tells support of it.
@@ -173,8 +175,8 @@ impl Member {
         let run = draw_incarnation()?;
         let (lease, observations) = start_lease(&setup, run)?;
         let (appended, appended_seen) = watch::channel(0);
-        let fencing = Arc::new(Fencing { lease: lease.clone(), appended });
-        let raft = start_raft(&setup, fencing).await?;
+        let fencing = Arc::new(Fencing::new(lease.clone(), appended));
+        let raft = start_raft(&setup, fencing.clone()).await?;
         let found = *appended_seen.borrow();
         let (feedback, inputs) = mpsc::channel(INPUTS_MAX);
         let peers = PeerClients::new(raft.gate().clone(), raft.state());
@@ -221,6 +223,7 @@ impl Member {
             proposer,
             heard: HeardBy::default(),
             duplicates: Arc::default(),
+            flushes: fencing.flushes.clone(),
             mirror,
             found,
             dated: condition::Dated::default(),

@@ -152,6 +152,7 @@ fn prometheus_reads_what_a_node_does() -> Result<()> {
     ensure!(of("farm_module_state{module=\"shop\",state=\"up\"}")? == 1.0);
     let started = "farm_script_run_seconds_count{module=\"shop\",script=\"start_both\",result=\"ok\"}";
     ensure!(of(started)? == 1.0);
+    ensure!(of("farm_store_append_seconds_count")? > 0.0);
     ensure!(of("farm_lease_left_seconds")? > 0.0 && of("farm_lease_margin_seconds_count")? > 10.0);
     let mut owned = 0.0;
     let mut leaders = 0.0;

@@ -1,5 +1,7 @@
 //! What others must know of the log before Raft does.
 
+use std::time::Duration;
+
 use farm_core::command::Command;
 use farm_core::id::EntryId;
 
@@ -16,6 +18,9 @@ use super::machine::Snapshot;
 pub trait LogWatch: Send + Sync + 'static {
     /// `entry` is durable in this node's log.
     fn appended(&self, entry: EntryId, command: &Command);
+
+    /// That took so long, from the request on. For those who measure.
+    fn flushed(&self, _took: Duration) {}
 
     /// The entries behind index `after` (`None`: all entries) are durably gone.
     fn truncated(&self, after: Option<u64>);

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::time::Instant;
 
 use farm_store::Done;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -145,9 +146,10 @@ impl RaftLogStorage<Types> for Log {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let records: Vec<(u64, Bytes)> = entries.iter().map(|e| (e.log_id.index, bytes(e).into())).collect();
-        let watch = self.watch.clone();
+        let (watch, begun) = (self.watch.clone(), Instant::now());
         let done = move |result: io::Result<()>| {
             if result.is_ok() {
+                watch.flushed(begun.elapsed());
                 // The fences of these entries hold before anybody counts them.
                 tell(&*watch, &entries);
             }

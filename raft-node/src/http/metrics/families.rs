@@ -49,6 +49,8 @@ impl Seen {
         self.epochs(page)?;
         parts(&self.modules, page)?;
         self.applications(page)?;
+        let help = "From the request to append to the log until that was durable.";
+        page.histogram(&Family("store_append", Some(Unit::Seconds), help), &self.flushes)?;
         self.raft.write(page)?;
         let family =
             Family("conditions", None, "States that are not green, as this node sees them, by code.");

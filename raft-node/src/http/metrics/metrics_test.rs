@@ -51,6 +51,7 @@ fn full() -> Sample {
         modules: vec![part],
         lives: vec![life],
         runs: vec![(Of { module: "shop".into(), script: "start_both", ok: false }, tally(&[200]))],
+        flushes: tally(&[900]),
         raft: Raft { term: 6, applied: 40, leader: 2, leads: false, votes: true },
         conditions: BTreeMap::from([(("filter_lost".into(), false), 1)]),
     };
@@ -92,6 +93,8 @@ fn every_number_is_where_its_name_says() {
         ("farm_resource_state{module=\"shop\",resource=\"tcp.we\\\"b\",state=\"down\"}", 1.0),
         ("farm_resource_state{module=\"shop\",resource=\"tcp.we\\\"b\",state=\"up\"}", 0.0),
         ("farm_script_run_seconds_count{module=\"shop\",script=\"start_both\",result=\"failed\"}", 1.0),
+        ("farm_store_append_seconds_bucket{le=\"0.5\"}", 0.0),
+        ("farm_store_append_seconds_count", 1.0),
         ("farm_raft_term", 6.0),
         ("farm_raft_applied_index", 40.0),
         ("farm_raft_leader_id", 2.0),

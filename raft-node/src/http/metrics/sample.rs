@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub lives: Vec<v1::ModuleLife>,
     /// Runs of scripts on this node.
     pub runs: Vec<(Of, Tally)>,
+    /// From the request to append to the log until it was durable.
+    pub flushes: Tally,
     /// Raft.
     pub raft: Raft,
     /// How many states are not green, by code and whether they end by themselves.
@@ -126,6 +128,7 @@ impl Seen {
             modules: state.modules.iter().map(|(name, m)| Part::of(member, name, m, &look)).collect(),
             lives: look.lives.clone(),
             runs: member.modules.runs.read(),
+            flushes: member.flushes.read(),
             raft: Raft {
                 term: role.term,
                 applied: snapshot.last_applied.index,
