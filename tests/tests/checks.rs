@@ -183,6 +183,11 @@ fn ensure_explained(status: &Status) -> Result<()> {
     Ok(())
 }
 
+/// How often a check that notes it was run on a node.
+fn looks_of(mark: &Path, node: Place) -> Result<usize> {
+    Ok(std::fs::read_to_string(mark.join(node.to_string()))?.lines().count())
+}
+
 #[test]
 fn what_flaps_does_nothing() -> Result<()> {
     let farm = Farm::up("check-flap", Mode::Directed)?;
@@ -199,7 +204,7 @@ fn what_flaps_does_nothing() -> Result<()> {
     let check = "\n[[check]]\nname = \"door\"\nprogram = \"flaps\"\naction = \"wait\"\nwhen = \"up\"\ninterval = \"100ms\"\n";
     app.edit("module.toml", |text| text.to_owned() + check)?;
     app.run(&farm)?;
-    let looks = |node: Place| Ok(std::fs::read_to_string(mark.join(node.to_string()))?.lines().count());
+    let looks = |node| looks_of(&mark, node);
     let known = looks(TWO)?;
     shell::await_value("it is looked twenty times", LIMIT, || Ok((looks(TWO)? > known + 20).then_some(())))?;
     let events = farm.events(TWO)?;
@@ -239,7 +244,7 @@ fn a_check_that_floods_and_forks_costs_nothing_but_itself() -> Result<()> {
     let check = "\n[[check]]\nname = \"wild\"\nprogram = \"wild\"\naction = \"noaction\"\ntimeout = \"10s\"\ninterval = \"100ms\"\n";
     app.edit("module.toml", |text| text.to_owned() + check)?;
     app.run(&farm)?;
-    let looks = |node: Place| Ok(std::fs::read_to_string(mark.join(node.to_string()))?.lines().count());
+    let looks = |node| looks_of(&mark, node);
     shell::await_value("it is looked ten times", LIMIT, || Ok((looks(TWO)? > 10).then_some(())))?;
     let line = format!("sleep\0{sleeper}\0");
     let is_left = |entry: &std::fs::DirEntry| {
