@@ -1,6 +1,7 @@
 //! Why a command did not do what it should: a stable code, the observed fact, the command that cures it.
 
 use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -57,6 +58,13 @@ impl Problem {
             humantime::format_duration(limit)
         );
         Self::new(Exit::Unknown, "timeout", fact, LOOK)
+    }
+
+    /// A file on this machine cannot be written.
+    #[must_use]
+    pub fn unwritable(path: &Path, error: &io::Error) -> Self {
+        let fact = format!("{} cannot be written: {error}", path.display());
+        Self::new(Exit::Local, "unwritable", fact, "df -h")
     }
 
     /// What a daemon answered instead of a result.

@@ -9,6 +9,7 @@ use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
 
+use crate::api::no_leader;
 use crate::member::Member;
 
 /// When each condition was first seen. The state has no clock, so whoever looks at it keeps the time.
@@ -75,8 +76,7 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
     };
     let mut found = Vec::new();
     if member.role().leader.is_none() {
-        let cause = "no leader: a majority of the voters cannot talk to each other".into();
-        found.push(condition("no_leader", "cluster", cause, "farmctl node list"));
+        found.push(condition("no_leader", "cluster", no_leader().fact, "farmctl node list"));
     }
     if let Some(denied) = member.trouble() {
         found.push(condition("peers_at_odds", "cluster", denied, "farmctl events"));

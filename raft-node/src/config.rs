@@ -1,7 +1,7 @@
 //! The daemon's own configuration: what must be known before it can talk to anybody. Everything else is
 //! replicated and changed with `farmctl`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -215,7 +215,12 @@ impl Config {
         check_name(&file.name).map_err(&edit)?;
         let addresses = check_addresses(&file.address).map_err(&edit)?;
         check_ports(file.ports).map_err(&edit)?;
-        let near = || addresses.values().copied().chain([Ipv4Addr::LOCALHOST.into()]).collect();
+        let near = || {
+            // Two networks may have the same address of this node, and a trial may be on this one.
+            let near: BTreeSet<IpAddr> =
+                addresses.values().copied().chain([Ipv4Addr::LOCALHOST.into()]).collect();
+            near.into_iter().collect()
+        };
         let http = check_http(file.http.listen.unwrap_or_else(near), file.ports.http).map_err(&edit)?;
         let notify = NotifyConfig::check(file.notify).map_err(&edit)?;
         let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
@@ -368,6 +373,9 @@ mod tests {
         assert_eq!(listen(""), [at("10.0.0.1:9010"), at("127.0.0.1:9010")]);
         assert_eq!(listen("[ports]\nhttp = 81\n[http]\nlisten = [\"10.0.0.1\"]\n"), [at("10.0.0.1:81")]);
         assert!(listen("[http]\nlisten = []\n").is_empty(), "switched off");
+        let trial = GOOD.replace("10.0.0.1", "127.0.0.1");
+        let trial = Config::parse(&trial, Path::new("x")).expect("valid").http;
+        assert_eq!(trial, [at("127.0.0.1:9010")], "once");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use farm_core::drill::{LENGTH, LENGTH_MAX, Target, View, objections};
 use farm_core::id::NodeId;
 use farm_core::model::{ModuleName, Readiness};
 use farm_core::state::ClusterState;
+use farm_core::time::Span;
 use farm_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -26,9 +27,9 @@ use crate::member::Member;
 use crate::problem::Problem;
 
 /// From the answer to the outage: who watches has something to compare with, and the answer is out.
-const BEFORE: Duration = Duration::from_millis(1500);
+const BEFORE: Span = Span::millis(1500);
 /// How long another rehearsal waits for the end of the last one: what was taken out is seen again by all.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+const AFTERWARDS: Span = Span::seconds(3);
 /// Questions that may wait.
 pub const CALLS_MAX: usize = 8;
 
@@ -71,7 +72,7 @@ impl Conductor {
             if let Ok(drill) = &decided
                 && !request.dry_run
             {
-                busy = Instant::now() + BEFORE + Duration::from_millis(drill.for_ms) + AFTERWARDS;
+                busy = Instant::now() + duration(BEFORE + Span::millis(drill.for_ms) + AFTERWARDS);
             }
             // Whoever asked may have gone; what was ordered happens all the same.
             let _ = answer.send(decided);
@@ -100,24 +101,21 @@ impl Conductor {
         if !found.is_empty() {
             return Err(Problem::new("drill_unsafe", found.join("; "), "farmctl status"));
         }
-        let (node, begins) = match &target {
-            Target::Node(node) => (*node, BEFORE),
-            Target::Application(_, node) => (*node, Duration::ZERO),
+        // An application is killed at once, and comes back when it does.
+        let (node, before, length) = match &target {
+            Target::Node(node) => (*node, BEFORE, length),
+            Target::Application(_, node) => (*node, Span::ZERO, Span::ZERO),
         };
+        let (after_ms, for_ms) = (before.as_millis(), length.as_millis());
         if !request.dry_run {
-            self.carry_out(&target, length).await?;
+            self.carry_out(&target, v1::PauseRequest { after_ms, for_ms }).await?;
         }
-        Ok(v1::DrillResponse {
-            node: node.0,
-            name: state.name_of(node),
-            begins_in_ms: millis(begins),
-            for_ms: if request.module.is_empty() { millis(length) } else { 0 },
-        })
+        Ok(v1::DrillResponse { node: node.0, name: state.name_of(node), begins_in_ms: after_ms, for_ms })
     }
 
-    async fn carry_out(&self, target: &Target, length: Duration) -> Result<(), Problem> {
+    async fn carry_out(&self, target: &Target, pause: v1::PauseRequest) -> Result<(), Problem> {
         match target {
-            Target::Node(node) => self.member.pause(*node, BEFORE, length).await,
+            Target::Node(node) => self.member.pause(*node, pause).await,
             Target::Application(module, node) => {
                 let action = v1::ModuleAction::Kill.into();
                 let request = v1::ControlRequest { module: module.0.clone(), action, ..Default::default() };
@@ -141,13 +139,16 @@ fn open(until: Instant) -> Problem {
     Problem::new("drill_open", format!("a rehearsal is under way, for {left} s yet"), "farmctl status")
 }
 
-fn length(ms: u64) -> Result<Duration, Problem> {
-    let (wanted, most) = (Duration::from_millis(ms), Duration::from_nanos(LENGTH_MAX.0));
-    if wanted > most {
-        let fact = format!("a rehearsal takes {} s at most", most.as_secs());
+fn length(ms: u64) -> Result<Span, Problem> {
+    if ms > LENGTH_MAX.as_millis() {
+        let fact = format!("a rehearsal takes {LENGTH_MAX} at most");
         return Err(Problem::new("bad_request", fact, "farmctl drill --help"));
     }
-    Ok(if ms == 0 { Duration::from_nanos(LENGTH.0) } else { wanted })
+    Ok(if ms == 0 { LENGTH } else { Span::millis(ms) })
+}
+
+const fn duration(span: Span) -> Duration {
+    Duration::from_nanos(span.0)
 }
 
 fn target(
@@ -187,7 +188,8 @@ pub fn stand_still(
     name: &str,
     order: &v1::PauseRequest,
 ) -> Result<(), Problem> {
-    let (after, length) = (Duration::from_millis(order.after_ms).min(BEFORE), length(order.for_ms)?);
+    let after = duration(Span::millis(order.after_ms.min(BEFORE.as_millis())));
+    let length = duration(length(order.for_ms)?);
     let (journal, name) = (journal.clone(), name.to_owned());
     let paused = std::thread::Builder::new().name("farm-drill".into()).spawn(move || {
         std::thread::sleep(after);
@@ -212,18 +214,14 @@ pub fn stand_still(
     paused.map(drop).map_err(failed)
 }
 
-fn millis(length: Duration) -> u64 {
-    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_rehearsal_is_bounded() {
-        assert_eq!(length(0).unwrap(), Duration::from_nanos(LENGTH.0));
-        assert_eq!(length(2500).unwrap(), Duration::from_millis(2500));
+        assert_eq!(length(0).unwrap(), LENGTH);
+        assert_eq!(length(2500).unwrap(), Span::millis(2500));
         assert_eq!(length(3_600_000).unwrap_err().code, "bad_request");
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use crate::journald::Journald;
 
 /// Events kept in memory: an incident with all its causes is some dozens.
-const KEPT: usize = 2000;
+pub const KEPT: usize = 2000;
 /// Bytes after which the file is rotated; one older file is kept.
 const FILE_MAX: u64 = 8 << 20;
 /// Events that may wait for the disk: one that stalls for seconds in the worst incident. Later ones stay in memory only.

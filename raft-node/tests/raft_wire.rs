@@ -414,14 +414,8 @@ fn buckets_are_grouped_and_each_is_there_once() {
         pending: vec![],
     };
     let module = Module {
-        kind: ModuleKind::Farm,
-        slot: 0,
-        vips: BTreeMap::new(),
-        services: BTreeMap::new(),
-        weights: BTreeMap::new(),
-        drain: None,
-        definition: None,
         assignment: (0..BUCKETS as u64).map(|b| of(b % 3 + 1)).collect(),
+        ..Module::new(ModuleKind::Farm, 0, BUCKETS)
     };
     let state = ClusterState {
         modules: BTreeMap::from([(ModuleName("web".into()), module)]),

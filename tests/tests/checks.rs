@@ -24,16 +24,20 @@ fn running(prefix: &str, more: &str) -> Result<(Farm, App)> {
     Ok((farm, app))
 }
 
+/// Writes a script of the module.
+fn script(app: &App, name: &str, text: &str) -> Result<()> {
+    let path = app.directory().join("bin").join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{text}"))?;
+    Ok(std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?)
+}
+
 /// A script that finds fault as long as a file is there; which file of a node.
 struct Fault(PathBuf);
 
 impl Fault {
     fn of(app: &App) -> Result<Self> {
         let mark = app.beside("faults")?;
-        let script = app.directory().join("bin/faultless");
-        let text = format!("#!/bin/sh\n! cat {}/$FARM_NODE 2>/dev/null\n", mark.display());
-        std::fs::write(&script, text)?;
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        script(app, "faultless", &format!("! cat {}/$FARM_NODE 2>/dev/null\n", mark.display()))?;
         Ok(Self(mark))
     }
 
@@ -194,14 +198,12 @@ fn what_flaps_does_nothing() -> Result<()> {
     let farm = Farm::up("check-flap", Mode::Directed)?;
     let app = App::nginx("shop", VIP, PORT)?;
     let mark = app.beside("faults")?;
-    let script = app.directory().join("bin/flaps");
     // Every second look is bad.
     let text = format!(
-        "#!/bin/sh\nlooks={}/$FARM_NODE\necho look >>$looks\n[ $(($(wc -l <$looks) % 2)) = 0 ]\n",
+        "looks={}/$FARM_NODE\necho look >>$looks\n[ $(($(wc -l <$looks) % 2)) = 0 ]\n",
         mark.display()
     );
-    std::fs::write(&script, text)?;
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    script(&app, "flaps", &text)?;
     let check =
         "\n[[check]]\nname = \"door\"\nprogram = \"flaps\"\naction = \"stopstart\"\ninterval = \"100ms\"\n";
     app.edit("module.toml", |text| text.to_owned() + check)?;
@@ -234,15 +236,13 @@ fn a_check_that_floods_and_forks_costs_nothing_but_itself() -> Result<()> {
     let farm = Farm::up("check-flood", Mode::Directed)?;
     let app = App::nginx("shop", VIP, PORT)?;
     let mark = app.beside("faults")?;
-    let script = app.directory().join("bin/wild");
     // What it leaves behind has a name of its own.
     let sleeper = format!("{}.25", std::process::id());
     let text = format!(
-        "#!/bin/sh\nsleep {sleeper} &\nsleep {sleeper} &\nhead -c 20000000 /dev/zero | tr '\\0' 'x'\necho look >>{}/$FARM_NODE\n",
+        "sleep {sleeper} &\nsleep {sleeper} &\nhead -c 20000000 /dev/zero | tr '\\0' 'x'\necho look >>{}/$FARM_NODE\n",
         mark.display()
     );
-    std::fs::write(&script, text)?;
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    script(&app, "wild", &text)?;
     let check = "\n[[check]]\nname = \"wild\"\nprogram = \"wild\"\naction = \"noaction\"\ntimeout = \"10s\"\ninterval = \"100ms\"\n";
     app.edit("module.toml", |text| text.to_owned() + check)?;
     app.run(&farm)?;

@@ -72,9 +72,9 @@ pub(super) async fn run(snapshot: Snapshot, global: &Global, out: &mut Output<'_
     let request = v1::CollectRequest { node: snapshot.node.unwrap_or_default() };
     let mut parts = daemon.call(ORDINARY, async |mut c| c.collect(request).await).await?;
     while let Some(part) = daemon.next(&mut parts).await? {
-        archive.add(&part).map_err(|error| unwritable(&path, &error))?;
+        archive.add(&part).map_err(|error| Problem::unwritable(&path, &error))?;
     }
-    let manifest = archive.finish().map_err(|error| unwritable(&path, &error))?;
+    let manifest = archive.finish().map_err(|error| Problem::unwritable(&path, &error))?;
     let written = Written { file: path.display().to_string(), manifest: &manifest };
     out.show(&written, || told(&path, &manifest))?;
     Ok(Exit::Done)
@@ -111,7 +111,7 @@ impl Archive {
         let partial = PathBuf::from(partial);
         // Logs are nobody else's to read.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
-        let file = file.map_err(|error| unwritable(path, &error))?;
+        let file = file.map_err(|error| Problem::unwritable(path, &error))?;
         let tar = Builder::new(GzEncoder::new(file, Compression::default()));
         Ok(Self { path: path.to_owned(), partial, tar, manifest: Manifest::default(), finished: false })
     }
@@ -157,9 +157,4 @@ impl Drop for Archive {
             let _ = fs::remove_file(&self.partial);
         }
     }
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Problem {
-    let fact = format!("{} cannot be written: {error}", path.display());
-    Problem::new(Exit::Local, "unwritable", fact, "df -h")
 }

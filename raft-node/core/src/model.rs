@@ -378,6 +378,21 @@ pub struct Module {
 }
 
 impl Module {
+    /// One that serves nothing yet, with so many buckets.
+    #[must_use]
+    pub fn new(kind: ModuleKind, slot: u8, buckets: usize) -> Self {
+        Self {
+            kind,
+            slot,
+            vips: BTreeMap::new(),
+            services: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            drain: None,
+            definition: None,
+            assignment: vec![BucketState::UNOWNED; buckets],
+        }
+    }
+
     /// Whether it has scripts, which make it serve.
     #[must_use]
     pub fn has_application(&self) -> bool {

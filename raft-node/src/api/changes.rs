@@ -62,6 +62,14 @@ pub(super) fn named(member: &Member, name: &str) -> Result<NodeId, Status> {
     found.ok_or_else(|| invalid("unknown_node", format!("no node is called {name}"), "farmctl node list"))
 }
 
+/// The member called `name`, or all where no name is given.
+pub(super) fn named_or_all(member: &Member, name: &str) -> Result<Vec<NodeId>, Status> {
+    if name.is_empty() {
+        return Ok(member.snapshot().state.nodes.keys().copied().collect());
+    }
+    named(member, name).map(|node| vec![node])
+}
+
 /// The member called `name`, or this one where no name is given.
 pub(super) fn named_or_own(member: &Member, name: &str) -> Result<NodeId, Status> {
     if name.is_empty() { Ok(member.me) } else { named(member, name) }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::changes::named;
+use super::changes::named_or_all;
 use super::{Streamed, status};
 use crate::collect::{json, redact};
 use crate::member::Member;
@@ -24,10 +24,7 @@ pub(super) fn collect(
     request: v1::CollectRequest,
 ) -> Result<Streamed<v1::CollectedPart>, Status> {
     let snapshot = member.snapshot();
-    let nodes: Vec<NodeId> = match request.node.as_str() {
-        "" => snapshot.state.nodes.keys().copied().collect(),
-        name => vec![named(&member, name)?],
-    };
+    let nodes = named_or_all(&member, &request.node)?;
     let (parts, stream) = mpsc::channel(WAITING);
     tokio::spawn(of_cluster(member.clone(), parts.clone()));
     for node in nodes {

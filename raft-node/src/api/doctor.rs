@@ -6,7 +6,7 @@ use farm_proto::v1;
 use futures::future::join_all;
 use tonic::Status;
 
-use super::changes::named;
+use super::changes::named_or_all;
 use crate::doctor::wire;
 use crate::journal::now_ms;
 use crate::member::Member;
@@ -17,10 +17,7 @@ pub(super) async fn doctor(
     request: v1::DoctorRequest,
 ) -> Result<v1::DoctorResponse, Status> {
     let snapshot = member.snapshot();
-    let nodes: Vec<NodeId> = match request.node.as_str() {
-        "" => snapshot.state.nodes.keys().copied().collect(),
-        name => vec![named(member, name)?],
-    };
+    let nodes = named_or_all(member, &request.node)?;
     let ask = |id: NodeId| {
         let name = snapshot.state.name_of(id);
         async move {

@@ -17,11 +17,11 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{StreamExt, iter};
 use tonic::{Code, Status};
 
-use super::changes::named;
+use super::changes::named_or_all;
 use super::modules::module;
 use super::refuse::status;
 use super::{Streamed, status as cluster_status};
-use crate::journal::now_ms;
+use crate::journal::{KEPT, now_ms};
 use crate::member::Member;
 
 /// Events shown when the client does not say how many.
@@ -34,8 +34,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const NEWS_MAX: u64 = 200;
 /// Events that a follower is known to have been told: those that nodes are asked for, many times over.
 const SEEN_MAX: usize = 20_000;
-/// As many as a node keeps in memory: those of one module are found among them.
-const ALL: u64 = 2000;
 
 /// The stream a client asked for.
 pub(super) async fn stream(
@@ -45,9 +43,8 @@ pub(super) async fn stream(
     let last = if request.last == 0 { DEFAULT_LAST } else { request.last };
     let of_module = !request.module.is_empty();
     let nodes = match request.node.as_str() {
-        "" if request.all || of_module => member.snapshot().state.nodes.keys().copied().collect(),
-        "" => vec![member.me],
-        name => vec![named(&member, name)?],
+        "" if !request.all && !of_module => vec![member.me],
+        name => named_or_all(&member, name)?,
     };
     if nodes == [member.me] && !of_module {
         return Ok(own(&member, last, request.follow));
@@ -56,7 +53,8 @@ pub(super) async fn stream(
         // Whether it answers is what one wants to know first.
         member.events_of(node, 1).await.map_err(|p| status(Code::Unavailable, &p))?;
     }
-    let depth = if of_module { ALL } else { last.max(NEWS_MAX) };
+    // Those of one module are found among all.
+    let depth = if of_module { KEPT as u64 } else { last.max(NEWS_MAX) };
     let mut tail = gathered(&member, &nodes, depth).await.of(&request.module);
     if of_module && tail.is_empty() {
         // Of one that was removed there is still something to tell.
@@ -153,7 +151,7 @@ fn noted(event: &v1::Event) -> Noted {
 /// Tells an incident.
 pub(crate) async fn why(member: &Member, request: v1::WhyRequest) -> Result<v1::WhyResponse, Status> {
     let snapshot = member.snapshot();
-    let nodes: Vec<NodeId> = snapshot.state.nodes.keys().copied().collect();
+    let nodes = named_or_all(member, "")?;
     let Gathered { events, ahead, silent } = gathered(member, &nodes, TELLING).await;
     let name = |id: u64| snapshot.state.name_of(NodeId(id));
     let told: Vec<Told> = events.iter().map(|(at, event)| told(*at, event, name(event.node))).collect();

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-pub use refuse::{CODE, CURE, refused, status};
+pub use refuse::{CODE, CURE, no_leader, refused, status};
 
 use crate::daemon::Daemon;
 use crate::member::Member;

@@ -11,7 +11,7 @@ use farm_proto::v1;
 use futures::future::join_all;
 use tonic::{Code, Status};
 
-use super::changes::{ask, done, named, refuse_foreign_holder};
+use super::changes::{ask, done, named_or_all, refuse_foreign_holder};
 use super::refuse::{self, invalid, status};
 use crate::daemon::rehearse;
 use crate::member::Member;
@@ -218,11 +218,7 @@ pub(super) async fn control(
         let fact = format!("{name} has no scripts: there is nothing to start or stop");
         return Err(invalid("no_application", fact, format!("farmctl module show {name}")));
     }
-    let nodes: Vec<NodeId> = if request.node.is_empty() {
-        snapshot.state.nodes.keys().copied().collect()
-    } else {
-        vec![named(member, &request.node)?]
-    };
+    let nodes = named_or_all(member, &request.node)?;
     let told = v1::ControlRequest {
         module: request.module,
         action: request.action,

@@ -49,15 +49,19 @@ pub fn not_member() -> Status {
     status(Code::FailedPrecondition, &Problem::new("not_a_member", fact, "farmctl node join PEER"))
 }
 
+/// Nobody leads, as far as this node knows.
+#[must_use]
+pub fn no_leader() -> Problem {
+    let fact = "no leader: a majority of the voters cannot talk to each other";
+    Problem::new("no_leader", fact, "farmctl cluster status")
+}
+
 /// The command could not be put into the log, or its fate is unknown.
 #[must_use]
 pub fn not_proposed(error: &ProposeError) -> Status {
     let cure = "farmctl cluster status";
     match error {
-        ProposeError::NotLeader { .. } => status(
-            Code::Unavailable,
-            &Problem::new("no_leader", "no leader: a majority of the voters cannot talk to each other", cure),
-        ),
+        ProposeError::NotLeader { .. } => status(Code::Unavailable, &no_leader()),
         ProposeError::Malformed(_) => invalid("bad_request", error.to_string(), "farmctl help"),
         ProposeError::Unknown | ProposeError::Stopped(_) => {
             status(Code::Unknown, &Problem::new("outcome_unknown", error.to_string(), cure))

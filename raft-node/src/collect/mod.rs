@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::api::counters;
 use crate::config::Config;
 use crate::doctor::Doctor;
-use crate::journal::Journal;
+use crate::journal::{Journal, KEPT};
 use crate::look::Mirror;
 use crate::member::Setup;
 use crate::modules;
@@ -28,8 +28,6 @@ pub use redact::redact;
 
 /// Bytes of a piece; of a longer one the end is told, which is the newest of a log.
 const PIECE_MAX: usize = 2 << 20;
-/// Events that are told: all that a node keeps in memory.
-const EVENTS: usize = 2000;
 /// Lines of the log of an application.
 const LINES: u64 = 10_000;
 
@@ -141,7 +139,7 @@ impl Collector {
             // As above.
             serde_json::to_string(&Stamped::new(&event)).unwrap_or_default() + "\n"
         };
-        self.journal.tail(EVENTS).0.into_iter().map(line).collect::<String>().into_bytes()
+        self.journal.tail(KEPT).0.into_iter().map(line).collect::<String>().into_bytes()
     }
 
     fn counters(&self) -> Result<Vec<u8>, String> {
@@ -201,38 +199,21 @@ fn bucket(state: &ClusterState, bucket: &BucketState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use farm_core::id::{Epoch, NodeId};
-    use farm_core::model::{ModuleKind, Phase};
+    use farm_core::id::NodeId;
+    use farm_core::model::ModuleKind;
 
     use super::*;
 
     #[test]
     fn equal_buckets_are_told_once() {
-        let free = BucketState {
-            current: None,
-            previous: None,
-            phase: Phase::Stable,
-            changed: Epoch(1),
-            pending: Vec::new(),
-        };
-        let mut assignment = vec![free; 8];
-        assignment[3].current = Some(NodeId(7));
-        let module = Module {
-            kind: ModuleKind::Farm,
-            slot: 0,
-            vips: BTreeMap::new(),
-            services: BTreeMap::new(),
-            weights: BTreeMap::new(),
-            drain: None,
-            definition: None,
-            assignment,
-        };
+        let mut module = Module::new(ModuleKind::Farm, 0, 8);
+        module.assignment[3].current = Some(NodeId(7));
         let mut state = ClusterState::unfounded(8);
         state.modules.insert(ModuleName("web".into()), module);
         assert_eq!(
             buckets(&state),
-            "epoch 0\n\nmodule web\n  0-2: nobody, Stable since epoch 1\n  3-3: node 7, Stable since epoch 1\n  4-7: \
-             nobody, Stable since epoch 1\n"
+            "epoch 0\n\nmodule web\n  0-2: nobody, Stable since epoch 0\n  3-3: node 7, Stable since epoch 0\n  4-7: \
+             nobody, Stable since epoch 0\n"
         );
     }
 }

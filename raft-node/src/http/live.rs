@@ -2,16 +2,17 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::response::sse::{Event, Sse};
 use farm_proto::v1;
 use farm_view::{Live, Stamped, Status};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
 
+use super::recent::Recent;
 use crate::api::status;
 use crate::journal::{Journal, Record};
 use crate::member::Member;
@@ -24,34 +25,24 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 const FRESH: Duration = Duration::from_millis(400);
 /// Events that a page begins with.
 const BEGIN_WITH: usize = 50;
-/// Most that can be asked for at once: as many as a node keeps in memory.
-pub(super) const EVENTS_MAX: usize = 2000;
 
 /// The last status, for all who ask.
 #[derive(Debug)]
 pub(super) struct Lately {
-    last: Mutex<Option<(Instant, Arc<v1::StatusResponse>)>>,
+    status: Recent<v1::StatusResponse>,
     watchers: Arc<Semaphore>,
 }
 
 impl Default for Lately {
     fn default() -> Self {
-        Self { last: Mutex::default(), watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+        Self { status: Recent::new(FRESH), watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
     }
 }
 
 impl Lately {
-    /// At most [`FRESH`] old; who comes while the nodes are asked waits for their answer instead of asking again.
+    /// At most [`FRESH`] old.
     async fn status(&self, member: Option<&Member>) -> Arc<v1::StatusResponse> {
-        let mut last = self.last.lock().await;
-        if let Some((at, status)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return status.clone();
-        }
-        let status = Arc::new(status::now(member).await);
-        *last = Some((Instant::now(), status.clone()));
-        status
+        self.status.get(async { Arc::new(status::now(member).await) }).await
     }
 
     /// As `farmctl cluster status --json` prints it.
@@ -67,7 +58,7 @@ impl Lately {
 
 /// The last events, oldest first, each a line as `farmctl events --json` prints it.
 pub(super) fn past(journal: &Journal, last: usize) -> String {
-    let (tail, _) = journal.tail(last.min(EVENTS_MAX));
+    let (tail, _) = journal.tail(last);
     tail.into_iter().map(|record| event(record) + "\n").collect()
 }
 

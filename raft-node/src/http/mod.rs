@@ -8,6 +8,7 @@ mod live;
 mod metrics;
 mod page;
 mod ready;
+mod recent;
 mod routes;
 mod server;
 

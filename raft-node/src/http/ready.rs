@@ -94,14 +94,9 @@ mod tests {
         let bucket =
             BucketState { current: Some(current), previous, phase, changed: Epoch(1), pending: Vec::new() };
         Module {
-            kind: ModuleKind::Farm,
-            slot: 0,
-            vips: BTreeMap::new(),
             services: BTreeMap::from([((VIP.into(), Protocol::Tcp, 80), Criterion::SourceAddress)]),
-            weights: BTreeMap::new(),
-            drain: None,
-            definition: None,
             assignment: vec![bucket],
+            ..Module::new(ModuleKind::Farm, 0, 1)
         }
     }
 

@@ -1,11 +1,10 @@
 //! What a member asks of a node, be it itself or another: of its parts of modules, and what happened there.
 
-use std::time::Duration;
-
 use farm_core::id::NodeId;
 use farm_proto::v1;
 
 use super::Member;
+use crate::api::no_leader;
 use crate::drill;
 use crate::modules;
 use crate::problem::Problem;
@@ -30,20 +29,15 @@ impl Member {
         match self.role().leader {
             Some(leader) if leader == self.me => drill::ask(&self.drills, request).await,
             Some(leader) => self.proposer.peers.drill(leader, request).await,
-            None => {
-                let fact = "no leader: a majority of the voters cannot talk to each other";
-                Err(Problem::new("no_leader", fact, "farmctl cluster status"))
-            }
+            None => Err(no_leader()),
         }
     }
 
-    /// Has the daemon of `node` stand still, after so long for so long.
+    /// Has the daemon of `node` stand still.
     ///
     /// # Errors
     /// Its refusal, or that it does not answer.
-    pub async fn pause(&self, node: NodeId, after: Duration, length: Duration) -> Result<(), Problem> {
-        let ms = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        let order = v1::PauseRequest { after_ms: ms(after), for_ms: ms(length) };
+    pub async fn pause(&self, node: NodeId, order: v1::PauseRequest) -> Result<(), Problem> {
         if node == self.me {
             return drill::stand_still(&self.journal, self.me, &self.config.name, &order);
         }

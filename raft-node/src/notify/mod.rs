@@ -13,6 +13,7 @@ use farm_core::notice::{Message, Notices, Open, Patience};
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
 use farm_proto::v1;
+use futures::future::join_all;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{MissedTickBehavior, interval};
@@ -47,13 +48,31 @@ pub struct Lines {
     yellow: bool,
 }
 
+/// How somebody is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By mail.
+    Smtp(Smtp),
+    /// By a program.
+    Command(Command),
+}
+
+impl Way {
+    /// Tells it; what came of it.
+    async fn tell(&self, subject: &str, body: &str) -> v1::NotifyWay {
+        let (way, done) = match self {
+            Self::Smtp(smtp) => ("smtp", smtp.send(subject, body).await),
+            Self::Command(command) => ("command", command.run(subject, body).await),
+        };
+        v1::NotifyWay { way: way.into(), failed: done.err().unwrap_or_default() }
+    }
+}
+
 /// Whom to tell, and how patiently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotifyConfig {
-    /// A program.
-    pub command: Option<Command>,
-    /// Mail.
-    pub smtp: Option<Smtp>,
+    /// In all of these ways.
+    pub ways: Vec<Way>,
     /// When.
     pub patience: Patience,
     /// Also what ends by itself.
@@ -63,7 +82,7 @@ pub struct NotifyConfig {
 impl Default for NotifyConfig {
     fn default() -> Self {
         let patience = Patience { after: Span::seconds(5), pause: Span::seconds(60) };
-        Self { command: None, smtp: None, patience, yellow: false }
+        Self { ways: Vec::new(), patience, yellow: false }
     }
 }
 
@@ -83,38 +102,18 @@ impl NotifyConfig {
         };
         let after = span("after", lines.after, usual.patience.after)?;
         let pause = span("pause", lines.pause, usual.patience.pause)?;
+        let smtp = lines.smtp.map(Smtp::check).transpose()?.map(Way::Smtp);
+        let command = Command::check(lines.command)?.map(Way::Command);
         Ok(Self {
-            command: Command::check(lines.command)?,
-            smtp: lines.smtp.map(Smtp::check).transpose()?,
+            ways: smtp.into_iter().chain(command).collect(),
             patience: Patience { after, pause },
             yellow: lines.yellow,
         })
     }
 
-    fn is_wanted(&self) -> bool {
-        self.command.is_some() || self.smtp.is_some()
-    }
-
     /// Tells it in every way at once; what each said.
     async fn deliver(&self, subject: &str, body: &str) -> Vec<v1::NotifyWay> {
-        let said = |way: &str, result: Result<(), String>| v1::NotifyWay {
-            way: way.into(),
-            failed: result.err().unwrap_or_default(),
-        };
-        let mail = async {
-            match &self.smtp {
-                Some(smtp) => Some(said("smtp", smtp.send(subject, body).await)),
-                None => None,
-            }
-        };
-        let program = async {
-            match &self.command {
-                Some(command) => Some(said("command", command.run(subject, body).await)),
-                None => None,
-            }
-        };
-        let (mail, program) = tokio::join!(mail, program);
-        mail.into_iter().chain(program).collect()
+        join_all(self.ways.iter().map(|way| way.tell(subject, body))).await
     }
 }
 
@@ -155,7 +154,7 @@ pub async fn test(member: &Member) -> v1::NotifyTestResponse {
 /// Looks, and tells; ends with the member.
 pub async fn run(member: Arc<Member>) {
     let config = member.config.notify.clone();
-    if !config.is_wanted() {
+    if config.ways.is_empty() {
         return;
     }
     let mut notices = Notices::new(config.patience);
@@ -212,7 +211,7 @@ async fn open(member: &Member, speaks: bool, yellow: bool) -> Vec<Open> {
 async fn told_by_others(member: &Member) -> Vec<Open> {
     let nodes: Vec<_> =
         member.snapshot().state.nodes.keys().copied().filter(|node| *node != member.me).collect();
-    let looks = futures::future::join_all(nodes.into_iter().map(|node| member.look(node))).await;
+    let looks = join_all(nodes.into_iter().map(|node| member.look(node))).await;
     let told = looks.into_iter().flatten().flat_map(|look| look.told);
     told.map(|c| Open { resource: c.resource, word: c.code, red: !c.passing, cause: c.cause, next: c.next })
         .collect()
@@ -257,7 +256,7 @@ mod tests {
                     from = \"farm@example.org\"\nto = [\"ops@example.org\"]\n";
         let config = check(good).unwrap();
         assert_eq!(config.patience.after, Span::seconds(10));
-        assert!(config.is_wanted() && !NotifyConfig::default().is_wanted());
+        assert!(config.ways.len() == 2 && NotifyConfig::default().ways.is_empty());
         for (bad, says) in [
             ("after = \"soon\"", "[notify] after"),
             ("command = [\"tell\"]", "absolute"),

@@ -5,7 +5,7 @@ mod report;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
@@ -93,7 +93,7 @@ pub async fn run(drill: Drill, global: &Global, out: &mut Output<'_>) -> Result<
     }
     // Found out before anything fails, not after.
     let path = how.report.unwrap_or_else(|| format!("farm-drill-{}.txt", stamp()).into());
-    let mut file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
+    let mut file = File::create(&path).map_err(|error| Problem::unwritable(&path, &error))?;
     let services = services(&before, &request.module);
     let (here, away): (Vec<SocketAddr>, Vec<SocketAddr>) =
         services.into_iter().partition(|at| probe::is_here(*at));
@@ -124,7 +124,7 @@ pub async fn run(drill: Drill, global: &Global, out: &mut Output<'_>) -> Result<
         why: story(about, global).await,
     };
     let text = report.text();
-    file.write_all(text.as_bytes()).map_err(|error| unwritable(&path, &error))?;
+    file.write_all(text.as_bytes()).map_err(|error| Problem::unwritable(&path, &error))?;
     out.show(&report::Rehearsed::done(&ordered, &report), || {
         format!("{text}\nThe report is in {}.\n", path.display())
     })?;
@@ -218,9 +218,4 @@ async fn story(about: &str, global: &Global) -> Vec<String> {
 
 fn stamp() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "")
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
-    let fact = format!("{} cannot be written: {error}", path.display());
-    Problem::new(Exit::Local, "unwritable", fact, "df -h")
 }

@@ -1,6 +1,6 @@
 //! Commands about modules, services and weights.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::definition::kind_conflict;
 use super::nodes::{check_name, own_addresses};
@@ -136,16 +136,7 @@ impl ClusterState {
             let fact = format!("the cluster has {} modules, the most", limits::MODULES);
             Refusal::new("too_many_modules", fact, "farmctl service list")
         })?;
-        Ok(Module {
-            kind,
-            slot,
-            vips: BTreeMap::new(),
-            services: BTreeMap::new(),
-            weights: BTreeMap::new(),
-            drain: None,
-            definition: None,
-            assignment: vec![BucketState::UNOWNED; self.buckets],
-        })
+        Ok(Module::new(kind, slot, self.buckets))
     }
 
     fn check_service(&self, name: &ModuleName, service: &Service, mode: Mode) -> Result<(), Refusal> {

@@ -150,12 +150,3 @@ fn labels_are_what_a_configuration_or_the_code_can_name() {
         names.flatten().filter(|n| n.chars().all(|c| c.is_ascii_lowercase())).collect();
     assert!(names.is_subset(&bounded) && names.contains("resource"), "{names:?}");
 }
-
-#[tokio::test]
-async fn an_answer_is_made_once_for_all_who_ask_within_a_second() {
-    let metrics = Metrics::default();
-    let first = metrics.text(None).await;
-    assert!(Arc::ptr_eq(&first, &metrics.text(None).await), "it was not made again");
-    *metrics.0.lock().await = Some((Instant::now() - FRESH, first.clone()));
-    assert!(!Arc::ptr_eq(&first, &metrics.text(None).await), "and an old one is");
-}

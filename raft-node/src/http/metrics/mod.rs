@@ -6,12 +6,12 @@ mod sample;
 mod table;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::sync::Mutex;
 
+use crate::http::recent::Recent;
 use crate::member::Member;
 use sample::Sample;
 
@@ -21,24 +21,26 @@ pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; char
 const FRESH: Duration = Duration::from_secs(1);
 
 /// The last answer.
-#[derive(Debug, Default)]
-pub(super) struct Metrics(Mutex<Option<(Instant, Arc<str>)>>);
+#[derive(Debug)]
+pub(super) struct Metrics(Recent<str>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self(Recent::new(FRESH))
+    }
+}
 
 impl Metrics {
-    /// The text, at most [`FRESH`] old. Who comes while it is made waits for it instead of making it again.
+    /// The text, at most [`FRESH`] old.
     pub(super) async fn text(&self, member: Option<Arc<Member>>) -> Arc<str> {
-        let mut last = self.0.lock().await;
-        if let Some((at, text)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return text.clone();
-        }
-        // The filter's counters are read from the kernel, behind a lock that an attachment may hold.
-        let made = tokio::task::spawn_blocking(move || render(Sample::of(member.as_deref()))).await;
-        let text: Arc<str> = made.unwrap_or_default().into();
-        *last = Some((Instant::now(), text.clone()));
-        text
+        self.0.get(made(member)).await
     }
+}
+
+async fn made(member: Option<Arc<Member>>) -> Arc<str> {
+    // The filter's counters are read from the kernel, behind a lock that an attachment may hold.
+    let made = tokio::task::spawn_blocking(move || render(Sample::of(member.as_deref()))).await;
+    made.unwrap_or_default().into()
 }
 
 fn render(sample: Sample) -> String {
