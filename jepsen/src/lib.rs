@@ -10,6 +10,7 @@
 pub mod campaign;
 pub mod coverage;
 pub mod invariant;
+pub mod model;
 pub mod nemesis;
 pub mod schedule;
 pub mod world;

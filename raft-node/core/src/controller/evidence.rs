@@ -16,7 +16,7 @@ const UNANSWERED_RENEWALS: u64 = 8;
 
 /// Reports and open questions.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct Reports {
+pub struct Reports {
     leadership: Leadership,
     /// Per loss and elector, when everything granted before the fence has run out.
     expires: BTreeMap<(EntryId, NodeId), BTreeMap<NodeId, BootTime>>,
@@ -25,12 +25,14 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(leadership: Leadership) -> Self {
+    /// No report yet.
+    #[must_use]
+    pub fn new(leadership: Leadership) -> Self {
         Self { leadership, expires: BTreeMap::new(), again: BTreeMap::new() }
     }
 
     /// Takes an elector's report. One that was asked for in another leadership counts for nothing.
-    pub(super) fn take(&mut self, elector: NodeId, ask: Ask, expires_at: BootTime) {
+    pub fn take(&mut self, elector: NodeId, ask: Ask, expires_at: BootTime) {
         if ask.leadership == self.leadership {
             let reports = self.expires.entry((ask.entry, ask.node)).or_default();
             let at = reports.entry(elector).or_insert(expires_at);
@@ -46,7 +48,7 @@ impl Reports {
     }
 
     /// Forgets everything about losses that are no longer pending.
-    pub(super) fn retain(&mut self, pending: &BTreeSet<Pending>) {
+    pub fn retain(&mut self, pending: &BTreeSet<Pending>) {
         let open: BTreeSet<(EntryId, NodeId)> = pending.iter().map(|p| (p.entry, p.node)).collect();
         self.expires.retain(|key, _| open.contains(key));
         self.again.retain(|(entry, node, _), _| open.contains(&(*entry, *node)));
@@ -75,7 +77,8 @@ impl Reports {
     }
 
     /// The evidence that `pending` is over, if there is any.
-    pub(super) fn evidence(
+    #[must_use]
+    pub fn evidence(
         &self,
         pending: &Pending,
         electors: &Electors,

@@ -4,7 +4,7 @@
 //! decision is made anew from the state and the observations, so that a lost effect only costs time.
 
 mod changes;
-mod evidence;
+pub mod evidence;
 mod members;
 mod presence;
 mod restarts;

@@ -1,0 +1,3 @@
+//! Explicit-state models: every reachable state of something small, around the code that is shipped.
+
+pub mod protocol;
