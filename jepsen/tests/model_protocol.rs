@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use farm_chaos::model::protocol::config::Config;
 use farm_chaos::model::protocol::configs::{CHECKED, planted};
 use farm_chaos::model::protocol::reached::Reached;
-use farm_chaos::model::protocol::search::{Found, search};
+use farm_chaos::model::protocol::search::{Found, search, search_doubting};
 use farm_core::planted::{Bug, plant};
 
 /// Searches take all of a core and much memory: one at a time.
@@ -55,6 +55,17 @@ fn no_reachable_state_breaks_a_promise() {
         largest = largest.max(found.states);
     }
     assert!(largest >= 1_000_000 || !wanted.is_empty(), "the largest search met {largest} states");
+}
+
+/// Searches tell machines apart by what is left of their time and the like. Wherever that made two of them one, both do
+/// the same next, whatever it is.
+#[test]
+fn machines_that_look_the_same_are_the_same() {
+    let _turn = turn();
+    for (config, _) in CHECKED {
+        let found = search_doubting(&Config { states: 50_000, ..config });
+        assert!(found.broken.is_none(), "{}: {:?}", config.name, found.broken);
+    }
 }
 
 #[track_caller]

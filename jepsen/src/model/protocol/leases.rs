@@ -6,7 +6,7 @@ use farm_core::command::Command;
 use farm_core::controller::Observed;
 use farm_core::controller::evidence::Reports;
 use farm_core::id::{EntryId, Epoch, Leadership, NodeId};
-use farm_core::lease::{Ask, Elector, Expiry, Grant, Holder, Renewal, Timing};
+use farm_core::lease::{Ask, Elector, Expiry, Holder, Renewal, Timing};
 use farm_core::restart::Inherited;
 use farm_core::time::BootTime;
 
@@ -14,10 +14,10 @@ use super::book::Book;
 use super::clock::{PROFILE, START, Ticks};
 use super::config::Config;
 use super::menu;
-use super::pool::Pool;
+use super::pool::{Merge, Pool};
 use super::setup::generation;
 use super::store::Known;
-use super::units::{ElectorUnit, Flight, HolderUnit, ReportsUnit, incarnation};
+use super::units::{ElectorUnit, Flight, HolderUnit, ReportsUnit, grant, incarnation};
 
 /// No machine.
 pub const NOBODY: u32 = u32::MAX;
@@ -55,16 +55,16 @@ enum Op {
 }
 
 impl Leases {
-    /// No machine yet; where machines are kept `apart`, nothing is merged.
+    /// No machine yet.
     #[must_use]
-    pub fn new(ticks: Ticks, apart: bool) -> Self {
+    pub fn new(ticks: Ticks, merge: Merge) -> Self {
         Self {
             ticks,
-            electors: Pool::new(apart),
-            holders: Pool::new(apart),
-            reports: Pool::new(apart),
+            electors: Pool::new(merge),
+            holders: Pool::new(merge),
+            reports: Pool::new(merge),
             known: Known::default(),
-            remember: !apart,
+            remember: merge != Merge::Never,
         }
     }
 
@@ -397,18 +397,5 @@ impl Leases {
         let followed = |n: NodeId| config.leased & 1 << (n.0 - 1) != 0;
         let knows = |n, epoch| observed.heard.get(&n).is_some_and(|h| h.applied >= epoch);
         menu::evidenced(state, found, knows, followed)
-    }
-}
-
-/// The answer of `elector`.
-fn grant(renewal: &Renewal, elector: NodeId) -> Grant {
-    Grant {
-        generation: renewal.generation,
-        elector,
-        node: renewal.node,
-        incarnation: renewal.incarnation,
-        seq: renewal.seq,
-        lease: renewal.lease,
-        epoch: renewal.applied,
     }
 }

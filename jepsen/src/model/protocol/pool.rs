@@ -13,6 +13,20 @@ pub trait Unit: Clone {
     type View: Ord + Clone;
     /// Its view.
     fn view(&self) -> Self::View;
+    /// What it may be after one more step, and what it answered.
+    fn futures(&self) -> Vec<(Self::View, bool)>;
+}
+
+/// Which machines get one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// None: for a single trace.
+    Never,
+    /// Those of one view.
+    Views,
+    /// The same, and it is tried whether they behave the same in the next step. That holds for every step if it holds for
+    /// all that were met.
+    Doubted,
 }
 
 /// All machines of one kind that were met.
@@ -20,27 +34,32 @@ pub trait Unit: Clone {
 pub struct Pool<U: Unit> {
     units: Vec<U>,
     numbers: BTreeMap<U::View, u32>,
-    /// Every machine gets a number of its own, also where its view is known.
-    apart: bool,
+    merge: Merge,
 }
 
 impl<U: Unit> Pool<U> {
-    /// An empty pool; where machines are kept `apart`, views merge nothing.
+    /// An empty pool.
     #[must_use]
-    pub fn new(apart: bool) -> Self {
-        Self { units: Vec::new(), numbers: BTreeMap::new(), apart }
+    pub fn new(merge: Merge) -> Self {
+        Self { units: Vec::new(), numbers: BTreeMap::new(), merge }
     }
 
     /// The number of `unit`.
+    ///
+    /// # Panics
+    /// When a doubt was right.
     pub fn number(&mut self, unit: U) -> u32 {
         let next = u32::try_from(self.units.len()).expect("memory ends before");
-        if self.apart {
+        if self.merge == Merge::Never {
             self.units.push(unit);
             return next;
         }
         let number = *self.numbers.entry(unit.view()).or_insert(next);
         if number == next {
             self.units.push(unit);
+        } else if self.merge == Merge::Doubted {
+            let same = self.get(number).futures() == unit.futures();
+            assert!(same, "two machines of one view differ in what they do next");
         }
         number
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::choices::Evidenced;
 use super::config::Config;
+use super::pool::Merge;
 use super::reached::Tally;
 use super::state::{Action, State};
 use super::steps::{Broken, Protocol};
@@ -58,8 +59,18 @@ struct Search {
 /// Searches `config`.
 #[must_use]
 pub fn search(config: &Config) -> Found {
+    search_merging(config, Merge::Views)
+}
+
+/// The same, and doubts that machines of one view are the same.
+#[must_use]
+pub fn search_doubting(config: &Config) -> Found {
+    search_merging(config, Merge::Doubted)
+}
+
+fn search_merging(config: &Config, merge: Merge) -> Found {
     let began = Instant::now();
-    let mut protocol = Protocol::new(*config, false);
+    let mut protocol = Protocol::new(*config, merge);
     let first = protocol.first();
     let mut search =
         Search { protocol, seen: Known::default(), origins: Vec::new(), evidenced: Evidenced::new() };
@@ -125,7 +136,7 @@ impl Search {
 
 /// Takes the steps again with machines of which none stands for another: the broken promise is no artefact of that.
 fn tell(searched: &Protocol, actions: Vec<Action>, fact: &str) -> Trace {
-    let mut protocol = Protocol::new(searched.config, true);
+    let mut protocol = Protocol::new(searched.config, Merge::Never);
     let mut state = protocol.first();
     let mut story = String::new();
     for (i, action) in actions.iter().enumerate() {

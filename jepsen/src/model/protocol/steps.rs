@@ -10,6 +10,7 @@ use super::config::Config;
 use super::judge::Judge;
 use super::leases::{Leases, NOBODY};
 use super::menu;
+use super::pool::Merge;
 use super::reached::{Past, Reached, Tally};
 use super::setup::Founded;
 use super::state::{Action, LOG, NODES, NONE, Node, State};
@@ -46,15 +47,15 @@ fn count(n: usize) -> u8 {
 }
 
 impl Protocol {
-    /// A model in which nothing happened yet; `apart`: nothing is merged, for a single trace.
+    /// A model in which nothing happened yet.
     #[must_use]
-    pub fn new(config: Config, apart: bool) -> Self {
+    pub fn new(config: Config, merge: Merge) -> Self {
         assert!(usize::from(config.log) <= LOG && usize::from(config.nodes) <= NODES, "too large");
         assert!(config.reboots + config.restarts < RUNS_MAX, "views do not tell so many runs apart");
         Self {
             config,
             book: Book::new(Founded::new(config.nodes, config.electors, config.owners)),
-            leases: Leases::new(Ticks::new(config.lease), apart),
+            leases: Leases::new(Ticks::new(config.lease), merge),
             tally: Tally::default(),
             judge: Judge::default(),
         }

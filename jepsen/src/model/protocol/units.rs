@@ -130,6 +130,27 @@ impl Unit for ElectorUnit {
         let told = self.told.iter().map(|(i, e)| (*i, *e)).collect();
         ElectorView { me: self.me, told, applied: self.applied.clone(), nodes }
     }
+
+    fn futures(&self) -> Vec<(ElectorView, bool)> {
+        let mut later = self.clone();
+        later.now = later.now + later.ticks.fast;
+        let mut cut = self.clone();
+        cut.elector.truncated(self.applied.index);
+        cut.told.clear();
+        let mut futures = vec![(later.view(), false), (cut.view(), false)];
+        for node in &self.nodes {
+            let fence = self.elector.fence(*node);
+            let run = self.elector.heard(*node).map_or(incarnation(0), |h| h.incarnation);
+            for applied in [Epoch(fence.0.saturating_sub(1)), fence, fence.next()] {
+                for incarnation in [run, incarnation(RUNS_MAX)] {
+                    let mut asked = self.clone();
+                    let granted = asked.hear(&Renewal { incarnation, ..self.probe(*node, applied) });
+                    futures.push((asked.view(), granted.is_some()));
+                }
+            }
+        }
+        futures
+    }
 }
 
 /// A holder, and what the filter of its node goes by.
@@ -256,6 +277,41 @@ impl Unit for HolderUnit {
             flight: self.flight(),
         }
     }
+
+    fn futures(&self) -> Vec<(HolderView, bool)> {
+        let mut later = self.clone();
+        later.now = later.now + later.ticks.slow;
+        let mut answered = self.clone();
+        if let Some(flight) = answered.flight.take() {
+            answered.granted(&grant(&flight.renewal, flight.elector));
+        }
+        let mut next = self.clone();
+        next.holder.applied(self.holder.reported().next());
+        let mut futures = vec![(later.view(), false), (answered.view(), false), (next.view(), false)];
+        for elector in self.holder.electors().all() {
+            let (mut asked, mut alone) = (self.clone(), self.clone());
+            let renewal = asked.holder.renew(asked.now);
+            asked.granted(&grant(&renewal, elector));
+            alone.publish(BootTime(0));
+            alone.holder.set_electors(Electors::new(BTreeSet::from([elector])));
+            futures.extend([(asked.view(), asked.is_open()), (alone.view(), alone.is_open())]);
+        }
+        futures
+    }
+}
+
+/// The answer of `elector`.
+#[must_use]
+pub fn grant(renewal: &Renewal, elector: NodeId) -> Grant {
+    Grant {
+        generation: renewal.generation,
+        elector,
+        node: renewal.node,
+        incarnation: renewal.incarnation,
+        seq: renewal.seq,
+        lease: renewal.lease,
+        epoch: renewal.applied,
+    }
 }
 
 /// What a leader was told about leases that run out.
@@ -299,5 +355,17 @@ impl Unit for ReportsUnit {
         let taken =
             self.taken.iter().map(|(entry, node, e)| (*entry, *node, *e, self.left(*entry, *node, *e)));
         ReportsView { leadership: self.leadership, taken: taken.collect() }
+    }
+
+    fn futures(&self) -> Vec<(ReportsView, bool)> {
+        let mut later = self.clone();
+        later.now = later.now + later.ticks.fast;
+        let again = self.taken.iter().map(|(entry, node, elector)| {
+            let mut told = self.clone();
+            let ask = Ask { entry: *entry, node: *node, leadership: self.leadership };
+            told.reports.take(*elector, ask, told.now);
+            (told.view(), false)
+        });
+        again.chain([(later.view(), false)]).collect()
     }
 }
