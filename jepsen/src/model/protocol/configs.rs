@@ -43,7 +43,7 @@ const MOVING_ELECTORS: Config = Config {
 };
 
 /// Every configuration, with what it must come to.
-pub const CHECKED: [(Config, &[Reached]); 17] = [
+pub const CHECKED: [(Config, &[Reached]); 18] = [
     (
         Config { name: "one move, owner reboots", reboots: 1, fragile: 0b001, ..ONE },
         &[Reached::Released, Reached::Expired, Reached::Refused, Reached::NotFenced],
@@ -156,6 +156,18 @@ pub const CHECKED: [(Config, &[Reached]); 17] = [
             ..SERVER
         },
         &[Reached::ElectorsChangedByAnother, Reached::ElectorsKept, Reached::ExpiredInLaterTerm],
+    ),
+    (
+        Config {
+            name: "electors 123, 12",
+            voters: 0b111,
+            electors: 3,
+            leaders: 0b010,
+            log: 4,
+            intents: &[Intent::Electors(0b111, 0b011), Intent::Move(1, 1)],
+            ..SERVER
+        },
+        &[Reached::ElectorsChanged, Reached::Released],
     ),
     (MOVING_ELECTORS, &[Reached::ElectorsChanged, Reached::VotersChanged]),
 ];

@@ -14,7 +14,7 @@ pub trait Unit: Clone {
     /// Its view.
     fn view(&self) -> Self::View;
     /// What it may be after one more step, and what it answered.
-    fn futures(&self) -> Vec<(Self::View, bool)>;
+    fn futures(&self) -> Vec<(Self::View, u16)>;
 }
 
 /// Which machines get one number.

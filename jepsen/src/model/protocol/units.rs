@@ -131,13 +131,16 @@ impl Unit for ElectorUnit {
         ElectorView { me: self.me, told, applied: self.applied.clone(), nodes }
     }
 
-    fn futures(&self) -> Vec<(ElectorView, bool)> {
+    fn futures(&self) -> Vec<(ElectorView, u16)> {
         let mut later = self.clone();
         later.now = later.now + later.ticks.fast;
-        let mut cut = self.clone();
-        cut.elector.truncated(self.applied.index);
-        cut.told.clear();
-        let mut futures = vec![(later.view(), false), (cut.view(), false)];
+        let mut futures = vec![(later.view(), 0)];
+        for (index, record) in &self.told {
+            let mut cut = self.clone();
+            cut.elector.truncated(index - 1);
+            cut.told.retain(|told, _| told < index);
+            futures.push((cut.view(), *record));
+        }
         for node in &self.nodes {
             let fence = self.elector.fence(*node);
             let run = self.elector.heard(*node).map_or(incarnation(0), |h| h.incarnation);
@@ -145,7 +148,7 @@ impl Unit for ElectorUnit {
                 for incarnation in [run, incarnation(RUNS_MAX)] {
                     let mut asked = self.clone();
                     let granted = asked.hear(&Renewal { incarnation, ..self.probe(*node, applied) });
-                    futures.push((asked.view(), granted.is_some()));
+                    futures.push((asked.view(), granted.is_some().into()));
                 }
             }
         }
@@ -278,7 +281,7 @@ impl Unit for HolderUnit {
         }
     }
 
-    fn futures(&self) -> Vec<(HolderView, bool)> {
+    fn futures(&self) -> Vec<(HolderView, u16)> {
         let mut later = self.clone();
         later.now = later.now + later.ticks.slow;
         let mut answered = self.clone();
@@ -287,14 +290,14 @@ impl Unit for HolderUnit {
         }
         let mut next = self.clone();
         next.holder.applied(self.holder.reported().next());
-        let mut futures = vec![(later.view(), false), (answered.view(), false), (next.view(), false)];
+        let mut futures = vec![(later.view(), 0), (answered.view(), 0), (next.view(), 0)];
         for elector in self.holder.electors().all() {
             let (mut asked, mut alone) = (self.clone(), self.clone());
             let renewal = asked.holder.renew(asked.now);
             asked.granted(&grant(&renewal, elector));
             alone.publish(BootTime(0));
             alone.holder.set_electors(Electors::new(BTreeSet::from([elector])));
-            futures.extend([(asked.view(), asked.is_open()), (alone.view(), alone.is_open())]);
+            futures.extend([(asked.view(), asked.is_open().into()), (alone.view(), alone.is_open().into())]);
         }
         futures
     }
@@ -357,15 +360,15 @@ impl Unit for ReportsUnit {
         ReportsView { leadership: self.leadership, taken: taken.collect() }
     }
 
-    fn futures(&self) -> Vec<(ReportsView, bool)> {
+    fn futures(&self) -> Vec<(ReportsView, u16)> {
         let mut later = self.clone();
         later.now = later.now + later.ticks.fast;
         let again = self.taken.iter().map(|(entry, node, elector)| {
             let mut told = self.clone();
             let ask = Ask { entry: *entry, node: *node, leadership: self.leadership };
             told.reports.take(*elector, ask, told.now);
-            (told.view(), false)
+            (told.view(), 0)
         });
-        again.chain([(later.view(), false)]).collect()
+        again.chain([(later.view(), 0)]).collect()
     }
 }
