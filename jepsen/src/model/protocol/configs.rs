@@ -43,7 +43,7 @@ const MOVING_ELECTORS: Config = Config {
 };
 
 /// Every configuration, with what it must come to.
-pub const CHECKED: [(Config, &[Reached]); 18] = [
+pub const CHECKED: [(Config, &[Reached]); 19] = [
     (
         Config { name: "one move, owner reboots", reboots: 1, fragile: 0b001, ..ONE },
         &[Reached::Released, Reached::Expired, Reached::Refused, Reached::NotFenced],
@@ -118,6 +118,23 @@ pub const CHECKED: [(Config, &[Reached]); 18] = [
             ..ONE
         },
         &[Reached::Closed, Reached::Settled],
+    ),
+    (
+        Config {
+            name: "second move, 1 elector, losers reboot",
+            voters: 0b001,
+            electors: 1,
+            leaders: 0b001,
+            owners: [1, 1],
+            leased: 0b110,
+            log: 4,
+            reboots: 1,
+            fragile: 0b110,
+            intents: &[Intent::Move(1, 2), Intent::Move(1, 0), Intent::Settle(1)],
+            states: CUT,
+            ..ONE
+        },
+        &[Reached::TwoLosersActivated, Reached::SettledAfterTwoMoves],
     ),
     (DRAIN, &[Reached::Closed, Reached::SettledAfterTwoMoves]),
     (
