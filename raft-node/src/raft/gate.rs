@@ -13,6 +13,8 @@ use tonic::{Code, Request, Status};
 const CLUSTER: &str = "farm-cluster";
 const GENERATION: &str = "farm-generation";
 const NODE: &str = "farm-node";
+/// For whom a message is.
+const TO: &str = "farm-to";
 const LEVEL: &str = "farm-level";
 const PROOF: &str = "farm-proof";
 /// Stable code of a refusal, beside its text.
@@ -35,6 +37,17 @@ pub enum Denied {
         theirs: String,
         /// Ours.
         ours: String,
+    },
+    /// The message is for another node, or the answer from another one than was asked: a machine left, and joined anew
+    /// under another id, or has taken over another one's address.
+    #[error(
+        "node {ours} was meant to be node {meant}: the address has changed hands, or its node has joined anew"
+    )]
+    WrongNode {
+        /// Whom the message is for.
+        meant: NodeId,
+        /// Who got it.
+        ours: NodeId,
     },
     /// A survivor has taken over since the sender was cut off.
     #[error("the peer is of generation {theirs}, this node of {ours}: it must join anew with a fresh state")]
@@ -77,6 +90,7 @@ impl Denied {
         match self {
             Self::WrongProof => "wrong_proof",
             Self::WrongCluster { .. } => "wrong_cluster",
+            Self::WrongNode { .. } => "wrong_node",
             Self::LowerGeneration { .. } => "generation_lower",
             Self::HigherGeneration { .. } => "generation_higher",
             Self::Conflict { .. } => "generation_conflict",
@@ -88,6 +102,7 @@ impl Denied {
         let code = match self {
             Self::WrongProof => Code::Unauthenticated,
             Self::WrongCluster { .. }
+            | Self::WrongNode { .. }
             | Self::LowerGeneration { .. }
             | Self::HigherGeneration { .. }
             | Self::Conflict { .. } => Code::FailedPrecondition,
@@ -231,12 +246,21 @@ impl Gate {
         verdict
     }
 
+    /// Judges the metadata of an answer to what was meant for `to`.
+    ///
+    /// # Errors
+    /// As [`Gate::check`], or [`Denied::WrongNode`].
+    pub(crate) fn check_answer(&self, to: Option<NodeId>, metadata: &MetadataMap) -> Result<(), Denied> {
+        same_node(to, self.check(metadata)?.node)
+    }
+
     /// The answer to who is refused. Who knows the secret is also told which generation it met.
     fn refuse(&self, denied: &Denied) -> Status {
         let mut status = denied.status();
         match denied {
             Denied::WrongProof => {}
             Denied::WrongCluster { .. }
+            | Denied::WrongNode { .. }
             | Denied::LowerGeneration { .. }
             | Denied::HigherGeneration { .. }
             | Denied::Conflict { .. }
@@ -294,7 +318,11 @@ fn same_generation(ours: Generation, theirs: Generation) -> Result<(), Denied> {
 impl Interceptor for Gate {
     /// On a server: admits or refuses. [`Caller`] is added to the extensions of what is admitted.
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller = self.check(request.metadata()).map_err(|denied| {
+        let admitted = self.check(request.metadata()).and_then(|caller| {
+            let meant = number(request.metadata(), TO)?.map(NodeId);
+            same_node(meant, self.inner.me).map(|()| caller)
+        });
+        let caller = admitted.map_err(|denied| {
             self.log_refused(&denied, request.remote_addr());
             self.refuse(&denied)
         })?;
@@ -303,13 +331,27 @@ impl Interceptor for Gate {
     }
 }
 
-/// On a client: says who we are.
+/// Who does not say whom it means, means whoever is there.
+fn same_node(meant: Option<NodeId>, ours: Option<NodeId>) -> Result<(), Denied> {
+    match (meant, ours) {
+        (Some(meant), Some(ours)) if meant != ours => Err(Denied::WrongNode { meant, ours }),
+        _ => Ok(()),
+    }
+}
+
+/// On a client: says who we are, and whom we mean.
 #[derive(Clone)]
-pub struct Stamp(pub(crate) Gate);
+pub struct Stamp {
+    pub(crate) gate: Gate,
+    pub(crate) to: Option<NodeId>,
+}
 
 impl Interceptor for Stamp {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        self.0.stamp(request.metadata_mut());
+        self.gate.stamp(request.metadata_mut());
+        if let Some(to) = self.to {
+            request.metadata_mut().insert(TO, MetadataValue::from(to.0));
+        }
         Ok(request)
     }
 }

@@ -42,7 +42,7 @@ impl RaftNetworkFactory<Types> for Network {
         PeerNetwork {
             me: self.me,
             target,
-            link: Link::new(self.gate.clone(), endpoint.clone()),
+            link: Link::new(self.gate.clone(), Some(NodeId(target)), endpoint.clone()),
             joined_at: endpoint.clone(),
             append_timeout: self.append_timeout,
             published: self.published.clone(),
