@@ -283,10 +283,18 @@ impl Farm {
     /// # Errors
     /// The cluster refuses it.
     pub fn service(&self, verb: &str, service: Service, more: &[&str]) -> Result<String> {
+        self.service_at(Place::Node(1), verb, service, more)
+    }
+
+    /// The same on `node`.
+    ///
+    /// # Errors
+    /// As [`Farm::service`].
+    pub fn service_at(&self, node: Place, verb: &str, service: Service, more: &[&str]) -> Result<String> {
         let (vip, port) = (service.at.ip().to_string(), service.at.port().to_string());
         let which = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", service.protocol, "--port", &port];
         let args: Vec<&str> = ["service", verb].iter().chain(&which).chain(more).copied().collect();
-        self.farmctl(Place::Node(1), &args)
+        self.farmctl(node, &args)
     }
 }
 

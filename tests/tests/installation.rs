@@ -20,6 +20,7 @@ const KEYS: [(&str, &[&str]); 3] = [
             "After",
             "RequiresMountsFor",
             "AssertPathIsMountPoint",
+            "Conflicts",
             "StartLimitIntervalSec",
         ],
     ),
@@ -44,6 +45,12 @@ const KEYS: [(&str, &[&str]); 3] = [
             "LimitNOFILE",
             "OOMScoreAdjust",
             "CapabilityBoundingSet",
+            "DynamicUser",
+            "NoNewPrivileges",
+            "ProtectHome",
+            "PrivateDevices",
+            "RestrictAddressFamilies",
+            "LoadCredential",
         ],
     ),
     ("[Install]", &["WantedBy"]),
@@ -66,7 +73,9 @@ fn said(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn systemd_knows_every_key_of_the_units() -> Result<()> {
-    ["farmd.service", "farm-applications.service"].into_iter().try_for_each(check_unit)
+    ["farmd.service", "farm-applications.service", "farm-witness.service"]
+        .into_iter()
+        .try_for_each(check_unit)
 }
 
 fn check_unit(name: &str) -> Result<()> {

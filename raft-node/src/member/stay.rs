@@ -4,10 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::command::Body;
-use farm_core::model::{Membership, Node};
+use farm_core::model::{Membership, Node, Role};
 
 use super::{CLOCK_EVERY, HAND_OVER_MAX, HEIR_MAX, Member, lock};
 use crate::journal::now_ms;
+
+/// A role with its article.
+const fn words(role: Role) -> &'static str {
+    match role {
+        Role::Server => "a server",
+        Role::Witness => "a witness",
+    }
+}
 
 impl Member {
     /// After a restart: tells the cluster where this node is now, and that it is back.
@@ -31,11 +39,20 @@ impl Member {
             );
             self.journal.note(self.me.0, "name_changed", &known.name, text, "");
         }
+        if known.role != now.role {
+            let (told, known) = (words(now.role), words(known.role));
+            let text = format!(
+                "this daemon was started as {told}, the cluster knows it as {known}, which holds until it leaves"
+            );
+            self.journal.note(self.me.0, "role_changed", &now.name, text, "");
+        }
+        let links = if known.role == Role::Witness { Vec::new() } else { now.links };
         let current = Node {
             id: self.me,
             membership: known.membership,
             role: known.role,
             name: known.name.clone(),
+            links,
             ..now
         };
         if current != known {
