@@ -280,6 +280,7 @@ impl Daemon {
             peer_port: config.ports.peer,
             lease_port: config.ports.lease,
             api_port: config.ports.api,
+            room: String::new(),
         })
     }
 

@@ -52,6 +52,7 @@ impl Member {
             membership: known.membership,
             role: known.role,
             name: known.name.clone(),
+            room: known.room.clone(),
             links,
             ..now
         };

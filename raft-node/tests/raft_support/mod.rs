@@ -349,5 +349,6 @@ fn node(id: u64, name: &str, address: SocketAddr) -> Node {
         peer_port: address.port(),
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }

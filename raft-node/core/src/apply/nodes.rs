@@ -123,6 +123,9 @@ impl ClusterState {
     /// What must hold of a member beside all others.
     pub(super) fn check_node(&self, node: &Node) -> Result<(), Refusal> {
         check_name("node", &node.name)?;
+        if !node.room.is_empty() {
+            check_name("room", &node.room)?;
+        }
         ensure(!node.addresses.is_empty(), || {
             let fact = format!("{} has no cluster address", node.name);
             Refusal::new("no_address", fact, format!("farmctl node set {} --address NAME=IP", node.name))

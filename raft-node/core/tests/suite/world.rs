@@ -119,6 +119,7 @@ pub fn node(number: u8) -> Node {
         peer_port: 7601,
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }
 
