@@ -414,6 +414,14 @@ impl Member {
         self.journal.note(self.me.0, "peers_at_odds", "cluster", denied.unwrap_or_default(), "");
     }
 
+    /// Members whose log went back in time, as far as this node has seen as leader.
+    #[must_use]
+    pub fn reverted(&self) -> std::collections::BTreeSet<NodeId> {
+        let members = self.snapshot();
+        let all = self.raft.gate().reverted();
+        all.into_iter().filter(|id| members.state.nodes.contains_key(id)).collect()
+    }
+
     /// Why peers and this node refuse each other, if they do.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {

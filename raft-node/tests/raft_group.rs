@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farm_core::command::Command;
 use farm_core::id::{ClusterId, Generation, Leadership, NodeId};
 use farm_proto::v1;
-use farmd::raft::{CallError, Denied, Endpoint, Gate, Handle, Link, MembersError, ProposeError};
+use farmd::raft::{CallError, Denied, Endpoint, Gate, Handle, Link, MembersError, ProposeError, Runs};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use raft_support::{CLUSTER, Group, LEVEL, Notes, PATIENCE, PROOF, Told, weight, weight_in};
@@ -249,7 +249,7 @@ async fn call(gate: Gate, endpoint: Endpoint) -> Result<v1::JoinResponse, CallEr
 }
 
 fn gate(cluster: ClusterId, proof: &str, generation: Generation) -> Gate {
-    Gate::new(NodeId(9), cluster, LEVEL, proof.into(), generation)
+    Gate::new(NodeId(9), cluster, LEVEL, proof.into(), generation, Runs::default())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,7 +105,9 @@ impl Member {
         }
         let snapshot = self.snapshot();
         let alone = snapshot.state.nodes.len() <= 1;
-        if alone || !snapshot.state.nodes.contains_key(&self.me) {
+        // Nobody takes anything from a node that was refused, and it serves nothing.
+        let refused = self.trouble().is_some();
+        if alone || refused || !snapshot.state.nodes.contains_key(&self.me) {
             return;
         }
         if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {

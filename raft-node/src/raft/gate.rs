@@ -1,5 +1,6 @@
 //! Who may talk to whom: cluster, generation and knowledge of the secret, checked on every message and every answer.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,17 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 
+use super::runs::{Run, Runs};
+
 const CLUSTER: &str = "farm-cluster";
 const GENERATION: &str = "farm-generation";
 const NODE: &str = "farm-node";
+/// Which run of its store it is in.
+const RUN: &str = "farm-run";
 /// For whom a message is.
 const TO: &str = "farm-to";
+/// The newest run of that node that the sender has seen.
+const TO_RUN: &str = "farm-to-run";
 const LEVEL: &str = "farm-level";
 const PROOF: &str = "farm-proof";
 /// Stable code of a refusal, beside its text.
@@ -48,6 +55,14 @@ pub enum Denied {
         meant: NodeId,
         /// Who got it.
         ours: NodeId,
+    },
+    /// Votes and entries may be missing in the store of that node: another copy of it has run since, or runs.
+    #[error(
+        "another copy of the store of node {node} has run since, or runs: this one may have forgotten what it agreed to; let node {node} leave, set its log aside there, and let it join anew"
+    )]
+    Copied {
+        /// The node.
+        node: NodeId,
     },
     /// A survivor has taken over since the sender was cut off.
     #[error("the peer is of generation {theirs}, this node of {ours}: it must join anew with a fresh state")]
@@ -91,6 +106,7 @@ impl Denied {
             Self::WrongProof => "wrong_proof",
             Self::WrongCluster { .. } => "wrong_cluster",
             Self::WrongNode { .. } => "wrong_node",
+            Self::Copied { .. } => "store_copied",
             Self::LowerGeneration { .. } => "generation_lower",
             Self::HigherGeneration { .. } => "generation_higher",
             Self::Conflict { .. } => "generation_conflict",
@@ -103,6 +119,7 @@ impl Denied {
             Self::WrongProof => Code::Unauthenticated,
             Self::WrongCluster { .. }
             | Self::WrongNode { .. }
+            | Self::Copied { .. }
             | Self::LowerGeneration { .. }
             | Self::HigherGeneration { .. }
             | Self::Conflict { .. } => Code::FailedPrecondition,
@@ -143,6 +160,9 @@ struct Inner {
     level: FeatureLevel,
     proof: String,
     generation: watch::Sender<Generation>,
+    runs: Runs,
+    /// Whose log has gone back in time under this leader.
+    reverted: watch::Sender<BTreeSet<NodeId>>,
     trouble: watch::Sender<Option<Denied>>,
     refused: AtomicU64,
 }
@@ -156,14 +176,15 @@ impl Gate {
         level: FeatureLevel,
         proof: String,
         generation: Generation,
+        runs: Runs,
     ) -> Self {
-        Self::with(Some(me), Some(cluster), level, proof, generation)
+        Self::with(Some(me), Some(cluster), level, proof, generation, runs)
     }
 
     /// For a node that asks to join: it names no cluster, and may call `Join` only.
     #[must_use]
     pub fn outsider(level: FeatureLevel, proof: String) -> Self {
-        Self::with(None, None, level, proof, Generation::default())
+        Self::with(None, None, level, proof, Generation::default(), Runs::default())
     }
 
     fn with(
@@ -172,6 +193,7 @@ impl Gate {
         level: FeatureLevel,
         proof: String,
         generation: Generation,
+        runs: Runs,
     ) -> Self {
         let (generation, _) = watch::channel(generation);
         let (trouble, _) = watch::channel(None);
@@ -182,6 +204,8 @@ impl Gate {
                 level,
                 proof,
                 generation,
+                runs,
+                reverted: watch::Sender::new(BTreeSet::new()),
                 trouble,
                 refused: AtomicU64::new(0),
             }),
@@ -211,7 +235,22 @@ impl Gate {
         });
     }
 
-    /// A higher or conflicting generation that a peer showed: this node must close.
+    /// The log of `node` has gone back in time: what it had acknowledged is not there any more.
+    pub(crate) fn tell_reverted(&self, node: NodeId) {
+        let new = self.inner.reverted.send_if_modified(|all| all.insert(node));
+        if new {
+            tracing::error!(%node, "its log went back in time: it is not sent anything any more");
+        }
+    }
+
+    /// Whose log has gone back in time, as far as this node has seen as leader.
+    #[must_use]
+    pub fn reverted(&self) -> BTreeSet<NodeId> {
+        self.inner.reverted.borrow().clone()
+    }
+
+    /// What a peer showed or said that keeps this node from taking part (a higher or conflicting generation, a copied
+    /// store): it must close.
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<Denied>> {
         self.inner.trouble.subscribe()
@@ -229,6 +268,9 @@ impl Gate {
         }
         if let Some(me) = inner.me {
             put(NODE, me.to_string());
+        }
+        if let Some(run) = inner.runs.own() {
+            put(RUN, run.to_string());
         }
         put(LEVEL, inner.level.to_string());
         put(PROOF, inner.proof.clone());
@@ -261,6 +303,7 @@ impl Gate {
             Denied::WrongProof => {}
             Denied::WrongCluster { .. }
             | Denied::WrongNode { .. }
+            | Denied::Copied { .. }
             | Denied::LowerGeneration { .. }
             | Denied::HigherGeneration { .. }
             | Denied::Conflict { .. }
@@ -286,7 +329,41 @@ impl Gate {
         let level = number(metadata, LEVEL)?.and_then(|n| u32::try_from(n).ok());
         let node = number(metadata, NODE)?.map(NodeId);
         let member = self.judge_cluster(metadata)?;
+        if let Some(node) = node.filter(|_| member) {
+            self.judge_run(node, metadata)?;
+        }
         Ok(Caller { node, level: FeatureLevel(level.ok_or(Denied::Unreadable { field: LEVEL })?), member })
+    }
+
+    /// Older builds do not say it.
+    fn judge_run(&self, node: NodeId, metadata: &MetadataMap) -> Result<(), Denied> {
+        let Some(run) = text(metadata, RUN)? else { return Ok(()) };
+        let run = run.parse().map_err(|()| Denied::Unreadable { field: RUN })?;
+        if self.inner.runs.admits(self.inner.me, node, run) { Ok(()) } else { Err(Denied::Copied { node }) }
+    }
+
+    /// Who sends has seen another copy of this node's store, and nothing of what this one agreed to would count.
+    fn is_meant(&self, metadata: &MetadataMap) -> Result<(), Denied> {
+        let Some(run) = text(metadata, TO_RUN)? else { return Ok(()) };
+        let run: Run = run.parse().map_err(|()| Denied::Unreadable { field: TO_RUN })?;
+        match (self.inner.me, self.inner.runs.own()) {
+            (Some(node), Some(own)) if run != own && run.number >= own.number => {
+                self.inner.trouble.send_replace(Some(Denied::Copied { node }));
+                Err(Denied::Copied { node })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A peer that belongs to this cluster has refused this node, with that code.
+    pub(crate) fn refused(&self, code: &str, metadata: &MetadataMap) {
+        // What matters of it, a higher or conflicting generation, is kept.
+        let known = self.check(metadata).is_ok_and(|peer| peer.member);
+        let Some(node) = self.inner.me.filter(|_| known) else { return };
+        let copied = Denied::Copied { node };
+        if code == copied.code() {
+            self.inner.trouble.send_replace(Some(copied));
+        }
     }
 
     fn judge_cluster(&self, metadata: &MetadataMap) -> Result<bool, Denied> {
@@ -320,7 +397,8 @@ impl Interceptor for Gate {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let admitted = self.check(request.metadata()).and_then(|caller| {
             let meant = number(request.metadata(), TO)?.map(NodeId);
-            same_node(meant, self.inner.me).map(|()| caller)
+            same_node(meant, self.inner.me)?;
+            self.is_meant(request.metadata()).map(|()| caller)
         });
         let caller = admitted.map_err(|denied| {
             self.log_refused(&denied, request.remote_addr());
@@ -351,6 +429,10 @@ impl Interceptor for Stamp {
         self.gate.stamp(request.metadata_mut());
         if let Some(to) = self.to {
             request.metadata_mut().insert(TO, MetadataValue::from(to.0));
+            if let Some(run) = self.gate.inner.runs.newest(to) {
+                let text = run.to_string().parse().expect("digits are printable ASCII");
+                request.metadata_mut().insert(TO_RUN, text);
+            }
         }
         Ok(request)
     }

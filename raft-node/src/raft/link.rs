@@ -91,6 +91,11 @@ impl Link {
         Self { gate, to, endpoint, at: 0, timeouts: 0, client: None }
     }
 
+    /// Who says who this node is.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// From the next call on the peer is at `endpoint`.
     pub fn redirect(&mut self, endpoint: &Endpoint) {
         if self.endpoint != *endpoint {
@@ -128,8 +133,7 @@ impl Link {
 
     fn failed(&mut self, address: SocketAddr, status: Status) -> CallError {
         if let Some(code) = refusal(&status) {
-            // What matters of it, a higher or conflicting generation, is kept by the gate.
-            let _ = self.gate.check(status.metadata());
+            self.gate.refused(code, status.metadata());
             let (code, reason) = (code.to_owned(), status.message().to_owned());
             return CallError::Refused { address, code, reason };
         }

@@ -156,6 +156,10 @@ impl Member {
         self.handle.is_some()
     }
 
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     pub fn open(&self) -> Store {
         open(&self.dir)
     }
