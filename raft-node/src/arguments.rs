@@ -149,4 +149,22 @@ mod tests {
         assert!(crate::member::HAND_OVER_MAX.as_secs() + 5 <= stop, "systemd would kill a hand-over");
         assert!(!arguments.check && example.ends_with(&format!("; {installed}.")), "{installed}: {example}");
     }
+
+    #[test]
+    fn the_unit_of_a_witness_starts_one() {
+        let unit = include_str!("../../conf/farm-witness.service");
+        let start =
+            unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit starts it");
+        let arguments = Arguments::try_parse_from(start.split_whitespace()).expect("known arguments");
+        let example = include_str!("../../conf/witness.toml").lines().next().expect("a first line");
+        let installed = arguments.config.display().to_string();
+        assert!(example.ends_with(&format!("; {installed}.")), "{installed}: {example}");
+        assert_eq!(arguments.role, Some(RoleName::Witness));
+        // What the unit hands over is where the example looks for it.
+        let secret = "secret_file = \"/run/credentials/farm-witness.service/secret\"";
+        assert!(
+            unit.contains("LoadCredential=secret:")
+                && include_str!("../../conf/witness.toml").contains(secret)
+        );
+    }
 }

@@ -458,15 +458,16 @@ mod tests {
 
     #[test]
     fn a_witness_has_no_interface_for_virtual_ips() {
-        let text = GOOD.split("[interfaces]").next().expect("what comes before");
         let parse = |text: &str, role| Config::parse(text, Path::new("x"), role);
-        assert_eq!(parse(text, None).expect("a server").role, Role::Server);
-        assert_eq!(parse(text, Some(RoleName::Witness)).expect("valid").role, Role::Witness);
-        let named = format!("role = \"witness\"\n{text}");
+        assert_eq!(parse(GOOD, None).expect("a server").role, Role::Server);
+        assert_eq!(parse(GOOD, Some(RoleName::Witness)).expect("valid").role, Role::Witness);
+        let named = format!("role = \"witness\"\n{GOOD}");
         assert_eq!(parse(&named, None).expect("valid").role, Role::Witness);
         assert_eq!(parse(&named, Some(RoleName::Server)).expect("valid").role, Role::Server);
-        let refused = parse(GOOD, Some(RoleName::Witness)).expect_err("it names interfaces").fact;
-        assert!(refused.contains("a witness serves none"), "{refused}");
-        assert!(fact(&format!("role = \"judge\"\n{text}")).contains("unknown variant `judge`"));
+        let serving = format!("{named}[interfaces]\nservice = [\"eth0\"]\n");
+        assert!(fact(&serving).contains("eth0 is for virtual IPs, and a witness serves none"));
+        assert!(fact(&format!("role = \"judge\"\n{GOOD}")).contains("unknown variant `judge`"));
+        let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/witness.toml"));
+        assert_eq!(Config::load(example, None).expect("the example that is shipped").role, Role::Witness);
     }
 }
