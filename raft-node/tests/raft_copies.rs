@@ -7,7 +7,7 @@ use std::path::Path;
 use farm_core::id::NodeId;
 use farm_proto::v1;
 use farm_store::LogStore;
-use farmd::raft::Denied;
+use farmd::raft::{Denied, Link};
 use prost::Message;
 use raft_support::{Group, PATIENCE, weight, weight_in};
 
@@ -29,6 +29,14 @@ async fn with_an_old_copy(group: &mut Group) -> (NodeId, tempfile::TempDir) {
     let kept = tempfile::tempdir().expect("a scratch directory");
     copy(group.at(follower).dir(), kept.path());
     group.at_mut(follower).start().await;
+    // Who has never heard of the original cannot tell a copy from it.
+    for other in group.others(follower) {
+        let gate = group.at(follower).handle().gate().clone();
+        let mut link = Link::new(gate, Some(other), group.at(other).endpoint());
+        let asked =
+            link.call(PATIENCE, |mut c| async move { c.join(v1::JoinRequest::default()).await }).await;
+        asked.expect("it answers");
+    }
     let decided = group.do_at(leader, weight(7)).await;
     assert_eq!(weight_in(&*group.agree(decided.entry).await), 7);
     group.at_mut(follower).stop().await;
