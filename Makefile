@@ -31,10 +31,10 @@ build: setup ## the daemon and the command line, release
 install: ## what make build built, into DESTDIR: below PREFIX, which is /usr
 	@test -x $(BUILT)/farmd -a -x $(BUILT)/farmctl || { echo "nothing to install in $(BUILT): run make build" >&2; exit 1; }
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BUILT)/farmd $(BUILT)/farmctl
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system conf/farmd.service conf/farm-applications.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system conf/farmd.service conf/farm-applications.service conf/farm-witness.service
 	sed -i 's|=/usr/bin/farm|=$(PREFIX)/bin/farm|' $(DESTDIR)$(PREFIX)/lib/systemd/system/farm*.service
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysctl.d conf/99-farm-sysctl.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/farm conf/farmd.toml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/farm conf/farmd.toml conf/witness.toml
 
 # The same profile as the tests, so that a fresh machine builds once.
 build-lab: setup

@@ -21,7 +21,7 @@ pub enum Exit {
     Local,
     /// `explain`: the loaded program and the pure function disagree.
     Disagree,
-    /// `doctor`: something does not work. `notify test`: nobody was told. `drill`: clients could not connect, or the farm was not back in time.
+    /// `doctor`: something does not work. `cluster check`: a loss that would end the service. `notify test`: nobody was told. `drill`: clients could not connect, or the farm was not back in time.
     Failed,
 }
 
@@ -36,7 +36,8 @@ Exit codes:
   5  this node belongs to no cluster yet
   6  something on this machine: a program is not installed, the output cannot be written
   7  explain: the loaded program and the pure function disagree
-  8  doctor: a fault; notify test: nobody was told; drill: clients failed, or it is not over
+  8  doctor: a fault; cluster check: a loss that ends the service; notify test: nobody was told;
+     drill: clients failed, or it is not over
 `lab` and `demo` end with the exit code of farm-lab.";
 
 impl Exit {

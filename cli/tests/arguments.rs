@@ -66,7 +66,10 @@ fn every_command_parses() {
 fn bad_input_is_one_sentence_that_names_the_thing() {
     let table = [
         ("farmctl", "needs a subcommand"),
-        ("farmctl cluster", "farmctl cluster needs a subcommand: init, status, finalize, rename, profile"),
+        (
+            "farmctl cluster",
+            "farmctl cluster needs a subcommand: init, status, check, finalize, rename, profile",
+        ),
         ("farmctl clutser status", "clutser"),
         ("farmctl cluster init --profile slow", "slow"),
         ("farmctl cluster init --name a/b", "a/b"),

@@ -293,6 +293,22 @@ impl Farm for Fake {
         self.answer(r, answer).await
     }
 
+    async fn cluster_check(
+        &self,
+        r: Request<v1::ClusterCheckRequest>,
+    ) -> Result<Response<v1::ClusterCheckResponse>, Status> {
+        let loss = |node: &str, room: &str, reason: &str, cure: &str| v1::Loss {
+            node: node.into(),
+            room: room.into(),
+            reasons: Some(reason.to_owned()).filter(|r| !r.is_empty()).into_iter().collect(),
+            cure: cure.into(),
+            gone: false,
+        };
+        let dark = loss("", "east", "without room east 1 of 3 voters is left", "farmctl doctor");
+        let losses = vec![loss("node1", "", "", ""), dark];
+        self.answer(r, v1::ClusterCheckResponse { losses, notes: vec!["ask again".into()] }).await
+    }
+
     async fn doctor(&self, r: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorResponse>, Status> {
         let finding = |level: v1::DoctorLevel, node: &str, remedy: &str| v1::DoctorFinding {
             check: "disk".into(),
@@ -465,9 +481,11 @@ async fn every_change_says_what_it_did_and_asks_what_it_was_told() {
         ("node leave node3", "node3 leaves", "node: \"node3\" }"),
         (
             "node set node1 --address lan=192.0.2.9",
-            "addresses of node1",
-            "network: \"lan\", ip: \"192.0.2.9\"",
+            "node1 is set",
+            "network: \"lan\", ip: \"192.0.2.9\" }], room: None",
         ),
+        ("node set node1 --room east", "node1 is set", "addresses: [], room: Some(\"east\")"),
+        ("node set node1 --no-room", "node1 is set", "room: Some(\"\")"),
         (
             "service add --module web --vip 192.0.2.100 --port 80",
             "web serves 192.0.2.100:80/tcp (epoch 43)",

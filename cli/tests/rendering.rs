@@ -188,8 +188,8 @@ fn a_daemon_without_a_cluster_says_what_to_do() {
 fn node_list_shows_addresses() {
     let list = render::node_list(&green(), false);
     let lines: Vec<&str> = list.lines().collect();
-    assert_eq!(lines[0], "NODE   ID  STATE  ROLE    RAFT    ADDRESSES");
-    assert_eq!(lines[2], "node2  2   ready  server  leader  lan=192.0.2.2");
+    assert_eq!(lines[0], "NODE   ID  STATE  ROLE    RAFT    ROOM  ADDRESSES");
+    assert_eq!(lines[2], "node2  2   ready  server  leader  -     lan=192.0.2.2");
 }
 
 #[test]

@@ -256,6 +256,7 @@ fn node(number: u8, role: Role) -> Node {
         peer_port: 7601,
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }
 

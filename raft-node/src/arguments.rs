@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use farm_core::apply::LEVEL;
 use farm_core::id::FeatureLevel;
+use farm_core::model::Role;
 
-use crate::config::Config;
+use crate::config::{Config, RoleName};
 use crate::modules::LOG_LIMITS;
 use crate::problem::Problem;
 use crate::run::run;
@@ -19,6 +20,9 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, default_value = "/etc/farm/farmd.toml", global = true)]
     config: PathBuf,
+    /// What this node is for; in place of the configuration's role.
+    #[arg(long, global = true)]
+    role: Option<RoleName>,
     /// Check the configuration and exit.
     #[arg(long)]
     check: bool,
@@ -69,11 +73,13 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments {
         Arguments { part: Some(Part::Applog(log)), .. } => applog(&log),
-        Arguments { part: Some(Part::Doctor(asked)), config, .. } => return ended(doctor(&asked, &config)),
-        Arguments { check: true, config, needs_level, part: None } => {
-            check(&config, needs_level.map(FeatureLevel))
+        Arguments { part: Some(Part::Doctor(asked)), config, role, .. } => {
+            return ended(doctor(&asked, &config, role));
         }
-        Arguments { config, .. } => run(&config),
+        Arguments { check: true, config, role, needs_level, part: None } => {
+            check(&config, role, needs_level.map(FeatureLevel))
+        }
+        Arguments { config, role, .. } => run(&config, role),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }
@@ -85,8 +91,8 @@ fn ended(done: Result<ExitCode, Problem>) -> ExitCode {
     })
 }
 
-fn doctor(asked: &Doctor, config: &Path) -> Result<ExitCode, Problem> {
-    let plan = crate::doctor::plan(&Config::load(config)?);
+fn doctor(asked: &Doctor, config: &Path, role: Option<RoleName>) -> Result<ExitCode, Problem> {
+    let plan = crate::doctor::plan(&Config::load(config, role)?);
     let runtime = crate::run::runtime()?;
     let facts = runtime.block_on(farm_doctor::look(&plan, Vec::new()));
     // A probe that hangs, as a disk does, must not keep what is known from being told.
@@ -110,12 +116,15 @@ fn applog(log: &Applog) -> Result<(), Problem> {
     })
 }
 
-fn check(config: &Path, needs: Option<FeatureLevel>) -> Result<(), Problem> {
-    Config::load(config)?;
+fn check(config: &Path, role: Option<RoleName>, needs: Option<FeatureLevel>) -> Result<(), Problem> {
+    let config = Config::load(config, role)?;
     let Some(needs) = needs else { return Ok(()) };
     if needs > LEVEL {
         let fact = format!("the cluster uses feature level {needs}, this build knows {LEVEL}");
         return Err(Problem::new("old_version", fact, "farmd --version"));
+    }
+    if config.role == Role::Witness {
+        return Ok(());
     }
     farm_dataplane::attach::rehearse().map(drop).map_err(|error| {
         let fact = format!("the kernel does not take the filter of this build: {error}");
@@ -139,5 +148,23 @@ mod tests {
         let stop: u64 = stop.and_then(|s| s.parse().ok()).expect("seconds");
         assert!(crate::member::HAND_OVER_MAX.as_secs() + 5 <= stop, "systemd would kill a hand-over");
         assert!(!arguments.check && example.ends_with(&format!("; {installed}.")), "{installed}: {example}");
+    }
+
+    #[test]
+    fn the_unit_of_a_witness_starts_one() {
+        let unit = include_str!("../../conf/farm-witness.service");
+        let start =
+            unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit starts it");
+        let arguments = Arguments::try_parse_from(start.split_whitespace()).expect("known arguments");
+        let example = include_str!("../../conf/witness.toml").lines().next().expect("a first line");
+        let installed = arguments.config.display().to_string();
+        assert!(example.ends_with(&format!("; {installed}.")), "{installed}: {example}");
+        assert_eq!(arguments.role, Some(RoleName::Witness));
+        // What the unit hands over is where the example looks for it.
+        let secret = "secret_file = \"/run/credentials/farm-witness.service/secret\"";
+        assert!(
+            unit.contains("LoadCredential=secret:")
+                && include_str!("../../conf/witness.toml").contains(secret)
+        );
     }
 }

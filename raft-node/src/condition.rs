@@ -75,11 +75,18 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
         passing: condition::is_passing(code),
     };
     let mut found = Vec::new();
+    let snapshot = member.snapshot();
     if member.role().leader.is_none() {
         found.push(condition("no_leader", "cluster", no_leader().fact, "farmctl node list"));
     }
     if let Some(denied) = member.trouble() {
         found.push(condition("peers_at_odds", "cluster", denied, "farmctl events"));
+    }
+    for node in member.reverted() {
+        let name = snapshot.state.name_of(node);
+        let cause =
+            format!("the log of {name} went back in time: its machine was reverted; it has to join anew");
+        found.push(condition("log_reverted", &name, cause, &format!("farmctl node leave {name}")));
     }
     for (vip, mac) in member.duplicates() {
         let mac = farm_dataplane::guard::format_mac(&mac);

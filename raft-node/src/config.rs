@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use farm_core::limits;
-use farm_core::model::{NoVlan, Vlan};
+use farm_core::model::{NoVlan, Role, Vlan};
 use serde::Deserialize;
 
 use crate::notify::{self, NotifyConfig};
@@ -20,6 +20,8 @@ pub const NAME_MAX: usize = 63;
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
+    #[serde(default)]
+    role: RoleName,
     #[serde(default = "default_data_dir")]
     data_dir: PathBuf,
     #[serde(default = "default_socket")]
@@ -59,6 +61,17 @@ struct LinkLine {
     device: String,
     vlan: VlanValue,
     filter: Option<String>,
+}
+
+/// What a node is for, as the configuration and the command line spell it.
+#[derive(Deserialize, clap::ValueEnum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleName {
+    /// Runs modules and serves clients.
+    #[default]
+    Server,
+    /// Votes and grants leases, serves nothing: no filter, no virtual IP, no privileges.
+    Witness,
 }
 
 /// `30` or `"100.30"`.
@@ -145,6 +158,8 @@ pub struct Config {
     pub path: PathBuf,
     /// Unique name of this node.
     pub name: String,
+    /// What it is for; of a member the cluster knows it better.
+    pub role: Role,
     /// The durable log and the event journal.
     pub data_dir: PathBuf,
     /// Unix socket of the client API.
@@ -191,11 +206,11 @@ impl Config {
         self.data_dir.join("log")
     }
 
-    /// Reads and checks `path`.
+    /// Reads and checks `path`; `role` is in place of the file's.
     ///
     /// # Errors
     /// One [`Problem`] that names the file, the field and the remedy.
-    pub fn load(path: &Path) -> Result<Self, Problem> {
+    pub fn load(path: &Path, role: Option<RoleName>) -> Result<Self, Problem> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             Problem::new(
                 "config_missing",
@@ -203,10 +218,10 @@ impl Config {
                 format!("cp conf/farmd.toml {}", path.display()),
             )
         })?;
-        Self::parse(&text, path)
+        Self::parse(&text, path, role)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+    fn parse(text: &str, path: &Path, role: Option<RoleName>) -> Result<Self, Problem> {
         let edit = |fact: String| {
             let fact = format!("{}: {fact}", path.display());
             Problem::new("config_invalid", fact, format!("farmd --check --config {}", path.display()))
@@ -224,7 +239,9 @@ impl Config {
         let http = check_http(file.http.listen.unwrap_or_else(near), file.ports.http).map_err(&edit)?;
         let notify = NotifyConfig::check(file.notify).map_err(&edit)?;
         let links = check_links(&file.interfaces.service, file.link).map_err(&edit)?;
+        let role = check_role(role.unwrap_or(file.role), &links).map_err(&edit)?;
         Ok(Self {
+            role,
             path: path.to_owned(),
             name: file.name,
             data_dir: file.data_dir,
@@ -301,6 +318,17 @@ fn check_links(service: &[String], lines: Vec<LinkLine>) -> Result<Vec<LinkConfi
     Ok(links)
 }
 
+fn check_role(role: RoleName, links: &[LinkConfig]) -> Result<Role, String> {
+    match (role, links) {
+        (RoleName::Server, _) => Ok(Role::Server),
+        (RoleName::Witness, []) => Ok(Role::Witness),
+        (RoleName::Witness, [link, ..]) => Err(format!(
+            "{} is for virtual IPs, and a witness serves none: take [interfaces] service and [[link]] out",
+            link.device
+        )),
+    }
+}
+
 fn check_distinct(links: &[LinkConfig]) -> Result<(), String> {
     if links.len() > limits::LINKS {
         return Err(format!("{} service interfaces and links; the most are {}", links.len(), limits::LINKS));
@@ -355,12 +383,12 @@ mod tests {
     const GOOD: &str = "name = \"node1\"\n[[address]]\nnetwork = \"lan\"\nip = \"10.0.0.1\"\n";
 
     fn fact(text: &str) -> String {
-        Config::parse(text, Path::new("/etc/farm/farmd.toml")).expect_err("must be refused").fact
+        Config::parse(text, Path::new("/etc/farm/farmd.toml"), None).expect_err("must be refused").fact
     }
 
     #[test]
     fn the_smallest_file_is_enough() {
-        let config = Config::parse(GOOD, Path::new("x")).expect("valid");
+        let config = Config::parse(GOOD, Path::new("x"), None).expect("valid");
         assert_eq!((config.ports.peer, config.ports.api), (7601, 7600));
         assert_eq!(config.xdp_mode, XdpMode::Auto);
     }
@@ -368,20 +396,20 @@ mod tests {
     #[test]
     fn http_is_near_unless_the_file_says_otherwise() {
         let listen =
-            |more: &str| Config::parse(&format!("{GOOD}{more}"), Path::new("x")).expect("valid").http;
+            |more: &str| Config::parse(&format!("{GOOD}{more}"), Path::new("x"), None).expect("valid").http;
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
         assert_eq!(listen(""), [at("10.0.0.1:9010"), at("127.0.0.1:9010")]);
         assert_eq!(listen("[ports]\nhttp = 81\n[http]\nlisten = [\"10.0.0.1\"]\n"), [at("10.0.0.1:81")]);
         assert!(listen("[http]\nlisten = []\n").is_empty(), "switched off");
         let trial = GOOD.replace("10.0.0.1", "127.0.0.1");
-        let trial = Config::parse(&trial, Path::new("x")).expect("valid").http;
+        let trial = Config::parse(&trial, Path::new("x"), None).expect("valid").http;
         assert_eq!(trial, [at("127.0.0.1:9010")], "once");
     }
 
     #[test]
     fn the_example_is_valid() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/farmd.toml"));
-        let config = Config::load(path).expect("the example that is shipped");
+        let config = Config::load(path, None).expect("the example that is shipped");
         assert!(!config.addresses.is_empty() && !config.links.is_empty());
     }
 
@@ -391,7 +419,7 @@ mod tests {
             "{GOOD}[interfaces]\nservice = [\"eth0\"]\n[[link]]\ndevice = \"eth0.30\"\nvlan = 30\nfilter = \"eth0\"\n\
              [[link]]\ndevice = \"q\"\nvlan = \"100.30\"\n"
         );
-        let links = Config::parse(&text, Path::new("x")).expect("valid").links;
+        let links = Config::parse(&text, Path::new("x"), None).expect("valid").links;
         let told: Vec<_> =
             links.iter().map(|l| (l.device.as_str(), l.vlan.to_string(), l.tags().to_string())).collect();
         let wanted = [("eth0", "0", "0"), ("eth0.30", "30", "30"), ("q", "100.30", "0")];
@@ -426,5 +454,20 @@ mod tests {
         assert!(fact(&format!("{GOOD}[http]\nlisten = [\"::1\", \"::1\"]\n")).contains("::1 is given twice"));
         assert!(fact(&format!("{GOOD}[http]\nlisten = [\"224.0.0.1\"]\n")).contains("224.0.0.1"));
         assert!(fact(&format!("{GOOD}{}", GOOD.split_once('\n').expect("lines").1)).contains("twice"));
+    }
+
+    #[test]
+    fn a_witness_has_no_interface_for_virtual_ips() {
+        let parse = |text: &str, role| Config::parse(text, Path::new("x"), role);
+        assert_eq!(parse(GOOD, None).expect("a server").role, Role::Server);
+        assert_eq!(parse(GOOD, Some(RoleName::Witness)).expect("valid").role, Role::Witness);
+        let named = format!("role = \"witness\"\n{GOOD}");
+        assert_eq!(parse(&named, None).expect("valid").role, Role::Witness);
+        assert_eq!(parse(&named, Some(RoleName::Server)).expect("valid").role, Role::Server);
+        let serving = format!("{named}[interfaces]\nservice = [\"eth0\"]\n");
+        assert!(fact(&serving).contains("eth0 is for virtual IPs, and a witness serves none"));
+        assert!(fact(&format!("role = \"judge\"\n{GOOD}")).contains("unknown variant `judge`"));
+        let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/witness.toml"));
+        assert_eq!(Config::load(example, None).expect("the example that is shipped").role, Role::Witness);
     }
 }

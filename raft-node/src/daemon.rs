@@ -7,7 +7,7 @@ use std::sync::Arc;
 use farm_core::apply::LEVEL;
 use farm_core::command::{Body, Command};
 use farm_core::id::{ClusterId, EntryId, Generation, NodeId};
-use farm_core::model::{HashKey, Link, Membership, Node, Profile, Role};
+use farm_core::model::{HashKey, Link, Membership, Node, Profile};
 use farm_core::state::ClusterState;
 use farm_host::{Netlink, links};
 use farm_proto::v1;
@@ -273,13 +273,14 @@ impl Daemon {
         Ok(Node {
             id: NodeId(0),
             name: config.name.clone(),
-            role: Role::Server,
+            role: config.role,
             membership: Membership::Member,
             addresses: config.addresses.clone(),
             links: self.links().await?,
             peer_port: config.ports.peer,
             lease_port: config.ports.lease,
             api_port: config.ports.api,
+            room: String::new(),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farm_core::id::NodeId;
 use farm_core::lease::Timing;
-use farm_core::model::{Mode, Node};
+use farm_core::model::{Mode, Node, Role};
 use farm_core::state::ClusterState;
 use farm_doctor::{Finding, Level, Pair, Peer, Plan, Ports};
 use farm_proto::v1;
@@ -113,6 +113,7 @@ pub fn plan(config: &Config) -> Plan {
         pin_dir: config.pin_dir.clone(),
         addresses: config.addresses.clone(),
         ports: Ports { peer, lease, api, http },
+        serves: config.role == Role::Server,
         links: config.links.iter().map(|link| (link.device.clone(), link.filter.clone())).collect(),
         mode: match config.xdp_mode {
             XdpMode::Auto => farm_doctor::Mode::Auto,

@@ -14,7 +14,7 @@ use farm_proto::v1;
 
 use crate::lease::LeaseHandle;
 use crate::modules::Modules;
-use crate::node::HostView;
+use crate::node::{HostView, Spreads};
 use crate::notify::Told;
 
 /// Sockets of buckets that are to leave this node, by module, as of the last survey.
@@ -49,6 +49,8 @@ pub struct Mirror {
     pub host: Arc<HostView>,
     /// Its drains.
     pub drains: Arc<Drains>,
+    /// How its connections lie over its buckets.
+    pub spreads: Arc<Spreads>,
     /// Its modules.
     pub modules: Arc<Modules>,
     /// What people were told.
@@ -56,6 +58,20 @@ pub struct Mirror {
 }
 
 impl Mirror {
+    /// Of a daemon that has just started.
+    #[must_use]
+    pub fn new(run: Incarnation, lease: LeaseHandle, host: Arc<HostView>) -> Self {
+        Self {
+            run,
+            lease,
+            host,
+            drains: Arc::default(),
+            spreads: Arc::default(),
+            modules: Arc::default(),
+            told: Arc::default(),
+        }
+    }
+
     /// What is true now.
     #[must_use]
     pub fn look(&self) -> v1::LookResponse {

@@ -21,7 +21,7 @@ use farm_core::command::{Body, Command};
 use farm_core::condition::Absence;
 use farm_core::id::{ClusterId, Generation, Incarnation, NodeId};
 use farm_core::lease::Heard;
-use farm_core::model::{Node, VirtualIp};
+use farm_core::model::{ModuleName, Node, VirtualIp};
 use farm_core::state::ClusterState;
 use farm_core::time::{BootTime, Span};
 use farm_dataplane::clock::boot_now;
@@ -185,14 +185,7 @@ impl Member {
         let identity = layout::Identity { cluster, node: me.0, layout, reserved: 0 };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
-        let mirror = Mirror {
-            run,
-            lease: lease.clone(),
-            host: host.view(),
-            drains: Arc::default(),
-            modules: Arc::default(),
-            told: Arc::default(),
-        };
+        let mirror = Mirror::new(run, lease.clone(), host.view());
         let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
         let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
         let collector = Arc::new(Collector::new(&setup, &raft, mirror.clone(), doctor.clone()));
@@ -269,6 +262,7 @@ impl Member {
         tasks.spawn(node::watch_host(alarm));
         let (lease, journal) = (self.lease.clone(), self.journal.clone());
         let elsewhere = self.host.elsewhere.clone();
+        tasks.spawn(self.mirror.spreads.clone().run(self.me, self.raft.state(), elsewhere.clone()));
         tasks.spawn(node::watch_sockets(self.me, lease, self.raft.state(), elsewhere, journal));
         tasks.spawn(self.clone().keep_dates());
         tasks.spawn(notify::run(self.clone()));
@@ -356,6 +350,12 @@ impl Member {
         if node == self.me { Some(self.look_here()) } else { self.proposer.peers.look(node).await }
     }
 
+    /// How connections of `module` lie over this node's buckets; none before they were counted.
+    #[must_use]
+    pub fn spread(&self, module: &ModuleName) -> Option<node::Spread> {
+        self.mirror.spreads.of(module)
+    }
+
     /// How this node is.
     #[must_use]
     pub fn look_here(&self) -> v1::LookResponse {
@@ -412,6 +412,14 @@ impl Member {
         // For good: what was repaired here must not open it again.
         self.lease.give(Order::End);
         self.journal.note(self.me.0, "peers_at_odds", "cluster", denied.unwrap_or_default(), "");
+    }
+
+    /// Members whose log went back in time, as far as this node has seen as leader.
+    #[must_use]
+    pub fn reverted(&self) -> std::collections::BTreeSet<NodeId> {
+        let members = self.snapshot();
+        let all = self.raft.gate().reverted();
+        all.into_iter().filter(|id| members.state.nodes.contains_key(id)).collect()
     }
 
     /// Why peers and this node refuse each other, if they do.

@@ -173,7 +173,8 @@ impl PeerClients {
     fn link(&self, to: (NodeId, Purpose)) -> Arc<tokio::sync::Mutex<Link>> {
         // A panic while the map was held leaves it whole: inserting is one step.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(tokio::sync::Mutex::new(Link::new(self.gate.clone(), Endpoint::default())));
+        let link = || Link::new(self.gate.clone(), Some(to.0), Endpoint::default());
+        let fresh = || Arc::new(tokio::sync::Mutex::new(link()));
         links.entry(to).or_insert_with(fresh).clone()
     }
 
@@ -324,7 +325,7 @@ fn silent(error: &CallError) -> Problem {
 /// # Errors
 /// `peer_unreachable` with what was tried, `peer_refused`, or the refusal of the peer's gate.
 pub async fn ask_to_join(gate: Gate, peer: SocketAddr, node: &Node) -> Result<v1::JoinResponse, Problem> {
-    let mut link = Link::new(gate, [peer].into_iter().collect());
+    let mut link = Link::new(gate, None, [peer].into_iter().collect());
     let request = v1::JoinRequest { node: Some(node.to_wire()), feature_level: LEVEL.0 };
     let call = |mut client: Client| async move { client.join(request).await };
     let joined: Result<v1::JoinResponse, CallError> = link.call(JOIN_WAIT, call).await;

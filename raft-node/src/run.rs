@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use farm_core::model::Role;
 use farm_proto::v1::farm_server::FarmServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
@@ -19,7 +20,7 @@ use tonic::transport::Server;
 
 use crate::api::standard::Standard;
 use crate::api::{Access, Api};
-use crate::config::Config;
+use crate::config::{Config, RoleName};
 use crate::daemon::Daemon;
 use crate::lease::socket::{LeaseSockets, refused};
 use crate::problem::Problem;
@@ -33,11 +34,13 @@ const DEFAULT_LOG: &str = "info,openraft=error";
 ///
 /// # Errors
 /// The [`Problem`] that kept it from starting.
-pub fn run(config: &Path) -> Result<(), Problem> {
-    let config = Config::load(config)?;
+pub fn run(config: &Path, role: Option<RoleName>) -> Result<(), Problem> {
+    let config = Config::load(config, role)?;
     init_logs();
-    farm_dataplane::clock::refuse_time_namespace()
-        .map_err(|e| Problem::new("time_namespace", e.to_string(), "systemctl start farmd"))?;
+    if config.role == Role::Server {
+        farm_dataplane::clock::refuse_time_namespace()
+            .map_err(|e| Problem::new("time_namespace", e.to_string(), "systemctl start farmd"))?;
+    }
     let program = Program::running().map_err(|e| {
         let fact = format!("cannot tell which program this is: {e}");
         Problem::new("no_program", fact, "mount -t proc proc /proc")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farm_core::command::Command;
 use farm_core::id::{ClusterId, Generation, Leadership, NodeId};
 use farm_proto::v1;
-use farmd::raft::{CallError, Denied, Endpoint, Gate, Handle, Link, MembersError, ProposeError};
+use farmd::raft::{CallError, Denied, Endpoint, Gate, Handle, Link, MembersError, ProposeError, Runs};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use raft_support::{CLUSTER, Group, LEVEL, Notes, PATIENCE, PROOF, Told, weight, weight_in};
@@ -243,13 +243,13 @@ async fn a_truncation_reaches_the_watch() {
 }
 
 async fn call(gate: Gate, endpoint: Endpoint) -> Result<v1::JoinResponse, CallError> {
-    Link::new(gate, endpoint)
+    Link::new(gate, None, endpoint)
         .call(PATIENCE, |mut c| async move { c.join(v1::JoinRequest::default()).await })
         .await
 }
 
 fn gate(cluster: ClusterId, proof: &str, generation: Generation) -> Gate {
-    Gate::new(NodeId(9), cluster, LEVEL, proof.into(), generation)
+    Gate::new(NodeId(9), cluster, LEVEL, proof.into(), generation, Runs::default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,6 +278,24 @@ async fn strangers_are_refused_with_a_reason() {
     call(gate(CLUSTER, PROOF, ours), founder.endpoint()).await.expect("a member is let in");
 }
 
+/// A node that leaves and joins again is another one at the same address: what was meant for the former one would tell
+/// the leader that its log has gone back in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_meant_for_another_node_is_refused() {
+    let group = Group::found().await;
+    let founder = group.at(NodeId(1));
+    let gate = || gate(CLUSTER, PROOF, founder.handle().gate().generation());
+    let ask = async |to| {
+        let mut link = Link::new(gate(), Some(to), founder.endpoint());
+        link.call(PATIENCE, |mut c| async move { c.join(v1::JoinRequest::default()).await }).await
+    };
+    match ask(NodeId(7)).await {
+        Err(CallError::Refused { code, .. }) => assert_eq!(code, "wrong_node"),
+        other => panic!("it answered in the place of another one: {other:?}"),
+    }
+    ask(NodeId(1)).await.expect("it is meant");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outsider_may_join_and_nothing_else() {
     let group = Group::found().await;
@@ -286,7 +304,8 @@ async fn an_outsider_may_join_and_nothing_else() {
     let welcome = call(outsider.clone(), endpoint.clone()).await.expect("it may ask");
     assert_eq!(welcome.cluster_name, "welcome");
     let vote = v1::VoteRequest::default();
-    let voted = Link::new(outsider, endpoint).call(PATIENCE, |mut c| async move { c.vote(vote).await }).await;
+    let voted =
+        Link::new(outsider, None, endpoint).call(PATIENCE, |mut c| async move { c.vote(vote).await }).await;
     match voted {
         Err(CallError::Status { status, .. }) => assert_eq!(status.code(), tonic::Code::PermissionDenied),
         other => panic!("an outsider voted: {other:?}"),
@@ -300,7 +319,7 @@ async fn a_dead_address_is_passed_over() {
     let founder = group.at(NodeId(1));
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let endpoint: Endpoint = [free, founder.address].into_iter().collect();
-    let mut link = Link::new(founder.handle().gate().clone(), endpoint);
+    let mut link = Link::new(founder.handle().gate().clone(), None, endpoint);
     let mut ask =
         async || link.call(PATIENCE, |mut c| async move { c.join(v1::JoinRequest::default()).await }).await;
     match ask().await {

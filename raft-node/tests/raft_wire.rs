@@ -90,10 +90,22 @@ fn link() -> impl Strategy<Value = Link> {
 fn node() -> impl Strategy<Value = Node> {
     let role = select(vec![Role::Server, Role::Witness]);
     let membership = select(vec![Membership::Member, Membership::Away, Membership::Leaving]);
-    let places = (btree_map(name(), ip(), 0..4), vec(link(), 0..3), 1u16.., 1u16.., 1u16..);
+    let room = prop_oneof![Just(String::new()), name()];
+    let places = (btree_map(name(), ip(), 0..4), vec(link(), 0..3), 1u16.., 1u16.., 1u16.., room);
     (any::<u64>(), name(), role, membership, places).prop_map(|(id, name, role, membership, places)| {
-        let (addresses, links, peer_port, lease_port, api_port) = places;
-        Node { id: NodeId(id), name, role, membership, addresses, links, peer_port, lease_port, api_port }
+        let (addresses, links, peer_port, lease_port, api_port, room) = places;
+        Node {
+            id: NodeId(id),
+            name,
+            role,
+            membership,
+            addresses,
+            links,
+            peer_port,
+            lease_port,
+            api_port,
+            room,
+        }
     })
 }
 
@@ -451,6 +463,7 @@ fn a_node_has_one_form() {
         peer_port: 1,
         lease_port: 2,
         api_port: 3,
+        room: "east".into(),
     };
     let mut reversed = addresses.clone();
     reversed.reverse();
@@ -473,6 +486,7 @@ fn sample() -> v1::Command {
         peer_port: 1,
         lease_port: 2,
         api_port: 3,
+        room: "east".into(),
     };
     let body = v1::command::Body::NodeJoin(v1::NodeJoin { node: Some(node) });
     v1::Command { feature_level: 1, base: None, body: Some(body) }

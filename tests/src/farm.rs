@@ -222,16 +222,26 @@ impl Farm {
         shell::await_value(&format!("{node} reports {kind}"), LIMIT, found)
     }
 
-    /// When each step of a change of owners was noted by `node`, which is right after its commit.
+    /// When each step of a change of owners was first noted, by `node` or any other one that answers. Who is no part of
+    /// the majority that commits it may note it only after the new owner has acted by it.
     ///
     /// # Errors
     /// `node` does not answer.
     pub fn epochs(&self, node: Place) -> Result<Vec<BootTime>> {
         let real = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let now = BootTime::now();
-        let events = self.events(node)?;
-        let steps = events.iter().filter(|e| e.kind.starts_with("buckets_"));
-        Ok(steps.map(|e| now - real.saturating_sub(Duration::from_millis(e.time_unix_ms))).collect())
+        let mut events = self.events(node)?;
+        // The dead do not answer.
+        self.others(node)
+            .into_iter()
+            .filter_map(|other| self.events(other).ok())
+            .for_each(|e| events.extend(e));
+        let mut first: BTreeMap<u64, u64> = BTreeMap::new();
+        for event in events.iter().filter(|e| e.kind.starts_with("buckets_")) {
+            let at = first.entry(event.epoch).or_insert(event.time_unix_ms);
+            *at = event.time_unix_ms.min(*at);
+        }
+        Ok(first.values().map(|at| now - real.saturating_sub(Duration::from_millis(*at))).collect())
     }
 
     /// The MAC that `vip` has in flood mode, as those on the link have learnt it.
@@ -283,10 +293,18 @@ impl Farm {
     /// # Errors
     /// The cluster refuses it.
     pub fn service(&self, verb: &str, service: Service, more: &[&str]) -> Result<String> {
+        self.service_at(Place::Node(1), verb, service, more)
+    }
+
+    /// The same on `node`.
+    ///
+    /// # Errors
+    /// As [`Farm::service`].
+    pub fn service_at(&self, node: Place, verb: &str, service: Service, more: &[&str]) -> Result<String> {
         let (vip, port) = (service.at.ip().to_string(), service.at.port().to_string());
         let which = ["--module", WEB_MODULE, "--vip", &vip, "--protocol", service.protocol, "--port", &port];
         let args: Vec<&str> = ["service", verb].iter().chain(&which).chain(more).copied().collect();
-        self.farmctl(Place::Node(1), &args)
+        self.farmctl(node, &args)
     }
 }
 

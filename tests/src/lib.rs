@@ -7,6 +7,7 @@ pub mod chat;
 pub mod container;
 pub mod download;
 pub mod farm;
+pub mod fault;
 pub mod inner;
 pub mod load;
 pub mod talk;

@@ -104,7 +104,11 @@ impl<'a> Load<'a> {
             (SocketAddr::new(vip, WEB_PORT), SynStream::clients(from, Family::of(vip), CLIENTS));
         let syns = SynStream { from, sources: sources.clone(), service, rate: RATE }.start(farm)?;
         let (changes, closed, unfiltered) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { farm, witness, syns, service, sources, changes, closed, unfiltered })
+        let mut load = Self { farm, witness, syns, service, sources, changes, closed, unfiltered };
+        // A voter that serves nothing has no filter: what floods reaches it as it reaches any other machine.
+        let unfiltered = farm.nodes().filter(|node| farm.spec().is_witness(*node));
+        unfiltered.for_each(|node| load.expect_filter_gone(node, BootTime::default()));
+        Ok(load)
     }
 
     /// The witness.

@@ -20,6 +20,7 @@ const ONE: Place = ALL[0];
 const TWO: Place = ALL[1];
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 101));
 const PORT: u16 = 8080;
+const VIP_AT: SocketAddr = SocketAddr::new(VIP, PORT);
 /// Guard against a server that never answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -162,6 +163,24 @@ fn prometheus_reads_what_a_node_does() -> Result<()> {
         leaders += numbers.get("farm_raft_is_leader").context("leader")?;
     }
     ensure!(owned == 4096.0 && leaders == 1.0, "{owned} {leaders}");
+    counts_connections(&farm)
+}
+
+/// A connection that stays open is counted by the node that owns its bucket, and by no other.
+fn counts_connections(farm: &Farm) -> Result<()> {
+    let open = farm.namespace(Place::Client).run(|| Ok(TcpStream::connect_timeout(&VIP_AT, PATIENCE)?))?;
+    shell::await_value("one node counts the connection", LIMIT, || {
+        let of = |name: &str| -> Result<Vec<f64>> {
+            let node = |node| Ok(metrics(farm, node)?.get(name).copied().unwrap_or(f64::NAN));
+            ALL.into_iter().map(node).collect()
+        };
+        let mut counted = of("farm_module_connections{module=\"shop\"}")?;
+        let mut fullest = of("farm_module_bucket_connections_max{module=\"shop\"}")?;
+        counted.sort_by(f64::total_cmp);
+        fullest.sort_by(f64::total_cmp);
+        Ok((counted == [0.0, 0.0, 1.0] && fullest == counted).then_some(()))
+    })?;
+    drop(open);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ const KEYS: [(&str, &[&str]); 3] = [
             "After",
             "RequiresMountsFor",
             "AssertPathIsMountPoint",
+            "Conflicts",
             "StartLimitIntervalSec",
         ],
     ),
@@ -44,6 +45,12 @@ const KEYS: [(&str, &[&str]); 3] = [
             "LimitNOFILE",
             "OOMScoreAdjust",
             "CapabilityBoundingSet",
+            "DynamicUser",
+            "NoNewPrivileges",
+            "ProtectHome",
+            "PrivateDevices",
+            "RestrictAddressFamilies",
+            "LoadCredential",
         ],
     ),
     ("[Install]", &["WantedBy"]),
@@ -66,7 +73,9 @@ fn said(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn systemd_knows_every_key_of_the_units() -> Result<()> {
-    ["farmd.service", "farm-applications.service"].into_iter().try_for_each(check_unit)
+    ["farmd.service", "farm-applications.service", "farm-witness.service"]
+        .into_iter()
+        .try_for_each(check_unit)
 }
 
 fn check_unit(name: &str) -> Result<()> {
@@ -81,7 +90,9 @@ fn check_unit(name: &str) -> Result<()> {
         let (key, value) = line.split_once('=').with_context(|| line.to_owned())?;
         let (name, known) = section.with_context(|| format!("{line} stands before any section"))?;
         ensure!(known.contains(&key), "{key} is no key of {name}");
-        ensure!(!value.is_empty() && seen.insert(key), "{line}: empty, or set twice");
+        // Nothing is what that one is set to.
+        let says = !value.is_empty() || key == "CapabilityBoundingSet";
+        ensure!(says && seen.insert(key), "{line}: empty, or set twice");
     }
     ensure!(seen.contains("ExecStart") && seen.contains("WantedBy"), "{seen:?}");
     Ok(())
@@ -123,17 +134,26 @@ fn make_install_puts_everything_where_the_system_looks() -> Result<()> {
     for prefix in ["/usr", "/usr/local"] {
         let at = install(scratch.path(), &built, prefix)?;
         let at = |path: &str| at.join(prefix.trim_start_matches('/')).join(path);
-        let files = ["bin/farmd", "bin/farmctl", "lib/sysctl.d/99-farm-sysctl.conf", "share/farm/farmd.toml"];
+        let files = [
+            "bin/farmd",
+            "bin/farmctl",
+            "lib/sysctl.d/99-farm-sysctl.conf",
+            "share/farm/farmd.toml",
+            "share/farm/witness.toml",
+        ];
         for path in files.map(at) {
             ensure!(path.is_file(), "{} is missing", path.display());
         }
-        for (unit, starts) in [("farmd", "ExecStart=@/farmd "), ("farm-applications", "ExecStop=@/farmctl ")]
-        {
+        for (unit, starts) in [
+            ("farmd", "ExecStart=@/farmd "),
+            ("farm-witness", "ExecStart=@/farmd --role witness "),
+            ("farm-applications", "ExecStop=@/farmctl "),
+        ] {
             let text = fs::read_to_string(at(&format!("lib/systemd/system/{unit}.service")))?;
             let starts = starts.replace('@', &format!("{prefix}/bin"));
             ensure!(text.contains(&format!("\n{starts}")), "{unit} starts what was installed");
             ensure!(
-                unit == "farmd" || text.contains("\nExecStart=/usr/bin/true\n"),
+                unit != "farm-applications" || text.contains("\nExecStart=/usr/bin/true\n"),
                 "and what the system has"
             );
         }

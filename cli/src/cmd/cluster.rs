@@ -26,6 +26,9 @@ pub enum Cluster {
     },
     /// Nodes, shares and what is not green, on one screen
     Status,
+    /// What the loss of each node, and of each room, would do now, and what would help. Exit code 8 where the
+    /// service would not survive one of them
+    Check,
     /// Use what the builds of all members know, after an upgrade; older builds can then no longer take part
     Finalize,
     /// Give the cluster another name
@@ -46,6 +49,7 @@ pub(super) async fn run(command: Cluster, global: &Global, out: &mut Output<'_>)
     match command {
         Cluster::Init { name, profile } => init(name, profile, global, out).await,
         Cluster::Status => show(global, out).await,
+        Cluster::Check => check(global, out).await,
         Cluster::Finalize => finalize(global, out).await,
         Cluster::Rename { name } => rename(name, global, out).await,
         Cluster::Profile { profile } => set_profile(profile, global, out).await,
@@ -71,6 +75,16 @@ async fn show(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
     let colour = out.colour;
     out.show(&view::Status::from(&status), || render::status(&status, colour))?;
     Ok(if status.member { Exit::Done } else { Exit::NotMember })
+}
+
+async fn check(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> {
+    let daemon = Daemon::connect(global).await?;
+    let request = v1::ClusterCheckRequest {};
+    let answer = daemon.call(ORDINARY, async |mut c| c.cluster_check(request).await).await?;
+    let colour = out.colour;
+    out.show(&view::ClusterCheck::from(&answer), || render::losses(&answer, colour))?;
+    let survives = answer.losses.iter().all(|loss| loss.reasons.is_empty());
+    Ok(if survives { Exit::Done } else { Exit::Failed })
 }
 
 /// `farmctl status`.

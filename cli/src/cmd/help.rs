@@ -10,13 +10,16 @@ use crate::output::Output;
 
 /// The page of all codes, as operators read it.
 const CODES: &str = include_str!("../../../docs/operate/codes.md");
+/// The page of doctor's checks.
+const CHECKS: &str = include_str!("../../../docs/operate/doctor.md");
 /// Codes that are offered where the one that was asked for does not exist.
 const OFFERED: usize = 5;
 
-/// What a code means and what to do: farmctl help node_silent. Or how a command is used: farmctl help module apply.
+/// What a code, or a check of doctor, means and what to do: farmctl help node_silent. Or how a command is used: farmctl
+/// help module apply.
 #[derive(Debug, Args)]
 pub struct Help {
-    /// A code, or a command
+    /// A code, a check, or a command
     #[arg(value_name = "CODE|COMMAND")]
     words: Vec<String>,
 }
@@ -45,14 +48,26 @@ pub(super) fn run(help: &Help, out: &mut Output<'_>) -> Result<Exit, Error> {
 }
 
 fn entries() -> impl Iterator<Item = Entry> {
-    let row = |line: &str| {
-        let cells: Vec<String> =
-            line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    let code = |cells: Vec<String>| {
         let [code, from, means, remedy] = cells.try_into().ok()?;
-        let code = code.strip_prefix('`')?.strip_suffix('`')?.to_owned();
-        Some(Entry { code, from, means: plain(&means), remedy: plain(&remedy) })
+        entry(&code, from, &means, &remedy)
     };
-    CODES.lines().filter(|line| line.starts_with("| `")).filter_map(row)
+    let check = |cells: Vec<String>| {
+        let [check, means, remedy] = cells.try_into().ok()?;
+        entry(&check, "doctor".to_owned(), &means, &remedy)
+    };
+    rows(CODES).filter_map(code).chain(rows(CHECKS).filter_map(check))
+}
+
+/// The cells of a page's tables.
+fn rows(page: &'static str) -> impl Iterator<Item = Vec<String>> {
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    page.lines().filter(|line| line.starts_with("| `")).map(cells)
+}
+
+fn entry(code: &str, from: String, means: &str, remedy: &str) -> Option<Entry> {
+    let code = code.strip_prefix('`')?.strip_suffix('`')?.to_owned();
+    Some(Entry { code, from, means: plain(means), remedy: plain(remedy) })
 }
 
 /// Without the marks of the page.
@@ -99,9 +114,10 @@ mod tests {
 
     #[test]
     fn every_row_of_the_page_is_found() {
-        let rows = CODES.lines().filter(|line| line.starts_with("| `")).count();
-        assert!(rows > 100, "only {rows}");
-        assert_eq!(entries().count(), rows, "a row that is not understood");
+        let codes = rows(CODES).count();
+        let checks = rows(CHECKS).filter(|cells| cells.len() == 3).count();
+        assert!(codes > 100 && checks > 15, "only {codes} and {checks}");
+        assert_eq!(entries().count(), codes + checks, "a row that is not understood");
         for entry in entries() {
             let text = help(&entry.code, false).expect("a code");
             assert!(
@@ -110,6 +126,16 @@ mod tests {
             );
             assert!(!text.contains('`'), "{text}");
         }
+    }
+
+    #[test]
+    fn a_check_of_doctor_is_known() {
+        assert!(help("clock_slew", false).expect("a check").starts_with("clock_slew (doctor)\n"));
+    }
+
+    #[test]
+    fn a_code_comes_before_a_check_of_its_name() {
+        assert!(help("time_namespace", false).expect("a code").starts_with("time_namespace (start)\n"));
     }
 
     #[test]

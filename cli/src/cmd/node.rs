@@ -58,14 +58,20 @@ pub enum Node {
     List,
     /// Packets by verdict and reason since the filter of the node that is asked was attached
     Counters,
-    /// Set addresses of a node; other networks keep theirs
+    /// Set addresses of a node, other networks keep theirs; or the room that it stands in
     Set {
         /// The node
         #[arg(value_parser = name)]
         name: String,
         /// Its address on a cluster network; may be repeated
-        #[arg(long = "address", required = true, num_args = 1.., value_name = "NET=IP")]
+        #[arg(long = "address", required_unless_present_any = ["room", "no_room"], num_args = 1.., value_name = "NET=IP")]
         addresses: Vec<NetworkAddress>,
+        /// Nodes of one room may be lost together: `cluster check` says what that would do
+        #[arg(long, value_parser = name)]
+        room: Option<String>,
+        /// It stands in none of the rooms
+        #[arg(long, conflicts_with = "room")]
+        no_room: bool,
     },
 }
 
@@ -111,7 +117,10 @@ pub(super) async fn run(command: Node, global: &Global, out: &mut Output<'_>) ->
         Node::Maintenance(Maintenance::Off { name }) => maintenance_off(name, global, out).await,
         Node::List => list(global, out).await,
         Node::Counters => counters(global, out).await,
-        Node::Set { name, addresses } => set(name, addresses, global, out).await,
+        Node::Set { name, addresses, room, no_room } => {
+            let room = room.or_else(|| no_room.then(String::new));
+            set(name, addresses, room, global, out).await
+        }
     }
 }
 
@@ -198,6 +207,7 @@ async fn counters(global: &Global, out: &mut Output<'_>) -> Result<Exit, Error> 
 async fn set(
     name: String,
     addresses: Vec<NetworkAddress>,
+    room: Option<String>,
     global: &Global,
     out: &mut Output<'_>,
 ) -> Result<Exit, Error> {
@@ -206,9 +216,9 @@ async fn set(
     let said = name.clone();
     let addresses =
         addresses.into_iter().map(|a| v1::Address { network: a.network, ip: a.ip.to_string() }).collect();
-    let request = v1::NodeSetRequest { node: name, addresses };
+    let request = v1::NodeSetRequest { node: name, addresses, room };
     let answer = daemon.call(ORDINARY, async |mut c| c.node_set(request).await).await?;
-    done(out, &answer, &format!("addresses of {said} are set"))
+    done(out, &answer, &format!("{said} is set"))
 }
 
 /// A network named twice is a mistake: which address was meant?

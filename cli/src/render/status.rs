@@ -23,7 +23,7 @@ pub fn node_list(status: &v1::StatusResponse, colour: bool) -> String {
     if !status.member {
         return NO_CLUSTER.into();
     }
-    let mut table = Table::new(&["NODE", "ID", "STATE", "ROLE", "RAFT", "ADDRESSES"]);
+    let mut table = Table::new(&["NODE", "ID", "STATE", "ROLE", "RAFT", "ROOM", "ADDRESSES"]);
     for (entry, node) in status.nodes.iter().filter_map(|n| Some((n, n.node.as_ref()?))) {
         let addresses: Vec<_> = node.addresses.iter().map(|a| format!("{}={}", a.network, a.ip)).collect();
         table.row([
@@ -32,6 +32,7 @@ pub fn node_list(status: &v1::StatusResponse, colour: bool) -> String {
             state::text(State::of(entry, status.epoch), entry),
             Text::plain(&view::role(node.role)),
             Text::plain(raft(status, entry)),
+            Text::plain(if node.room.is_empty() { "-" } else { &node.room }),
             Text::plain(&addresses.join(" ")),
         ]);
     }

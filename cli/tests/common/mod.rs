@@ -22,6 +22,7 @@ pub fn node(id: u64, name: &str) -> v1::NodeStatus {
             peer_port: 7601,
             lease_port: 7601,
             api_port: 7600,
+            room: String::new(),
         }),
         heard: true,
         applied: 42,

@@ -161,6 +161,7 @@ view! {
         peer_port: u32 = m.peer_port,
         lease_port: u32 = m.lease_port,
         api_port: u32 = m.api_port,
+        room: String = m.room.clone(),
     }
 }
 view! {
@@ -371,6 +372,23 @@ view! {
     /// `doctor`, the worst first.
     Doctor(DoctorResponse as m) {
         findings: Vec<DoctorFinding> = each(&m.findings),
+    }
+}
+view! {
+    /// What losses would do.
+    ClusterCheck(ClusterCheckResponse as m) {
+        losses: Vec<Loss> = each(&m.losses),
+        notes: Vec<String> = m.notes.clone(),
+    }
+}
+view! {
+    /// A node, or all nodes of a room. No reasons: the service goes on.
+    Loss(Loss as m) {
+        node: String = m.node.clone(),
+        room: String = m.room.clone(),
+        gone: bool = m.gone,
+        reasons: Vec<String> = m.reasons.clone(),
+        cure: String = m.cure.clone(),
     }
 }
 view! {

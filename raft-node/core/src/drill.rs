@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::id::NodeId;
 use crate::model::{ModuleKind, ModuleName, Readiness};
 use crate::state::ClusterState;
+use crate::survival;
 use crate::time::Span;
 
 /// How long something is out unless told otherwise: several times what any profile takes to hand its clients over.
@@ -56,22 +57,8 @@ fn without_node(node: NodeId, view: &View<'_>, found: &mut Vec<String>) {
     if !view.present.contains(&node) {
         found.push(format!("{name} is not there"));
     }
-    let stays = |id: &NodeId| *id != node && view.present.contains(id);
-    let (stay, all) = (view.voters.iter().filter(|id| stays(id)).count(), view.voters.len());
-    if stay * 2 <= all {
-        found.push(format!("without {name} {stay} of {all} voters are left, which is no majority"));
-    }
-    if !view.state.electors.majority(|id| stays(&id)) {
-        found.push(format!("without {name} no majority of the electors is left to grant leases"));
-    }
-    for (module_name, module) in &view.state.modules {
-        let owns = module.assignment.iter().any(|bucket| bucket.current == Some(node));
-        if owns
-            && !view.state.nodes.values().any(|other| stays(&other.id) && view.state.may_serve(other, module))
-        {
-            found.push(format!("no other node could serve the clients of {module_name}"));
-        }
-    }
+    let survival = survival::View { state: view.state, present: view.present, voters: view.voters };
+    found.extend(survival.without(&BTreeSet::from([node]), &name));
 }
 
 fn without_application(name: &ModuleName, node: NodeId, view: &View<'_>, found: &mut Vec<String>) {

@@ -42,5 +42,6 @@ pub mod resource;
 pub mod restart;
 pub mod rule;
 pub mod state;
+pub mod survival;
 pub mod table;
 pub mod time;

@@ -185,6 +185,8 @@ pub struct Node {
     pub lease_port: u16,
     /// Port of the client API (TCP).
     pub api_port: u16,
+    /// Where it stands: nodes of one room may be lost together. A name; empty where nobody said.
+    pub room: String,
 }
 
 impl Node {

@@ -38,6 +38,8 @@ pub struct Plan {
     pub addresses: BTreeMap<String, IpAddr>,
     /// Its ports.
     pub ports: Ports,
+    /// Whether it gets a filter and virtual IPs; a witness does not.
+    pub serves: bool,
     /// Interfaces that carry virtual IPs: the one with the addresses, and the one with the filter.
     pub links: Vec<(String, String)>,
     /// How the filter is to be attached.
@@ -83,6 +85,8 @@ pub struct Facts {
     pub pairs: Vec<Pair>,
     /// The lease of the cluster's profile; `None` without a cluster.
     pub lease: Option<Duration>,
+    /// Whether it gets a filter and virtual IPs.
+    pub serves: bool,
     /// Where the log is, or will be.
     pub data_dir: PathBuf,
     /// How the filter is to be attached.

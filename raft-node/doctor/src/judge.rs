@@ -9,7 +9,8 @@ use crate::{Facts, Finding};
 /// Everything that is to be said, the worst first.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let machine = machine::CHECKS.iter().flat_map(|check| check(facts));
+    let filter = machine::OF_THE_FILTER.iter().filter(|_| facts.serves);
+    let machine = filter.chain(&machine::CHECKS).flat_map(|check| check(facts));
     let links = facts.links.iter().flat_map(|link| links::judge(link, facts));
     let mut findings: Vec<Finding> = machine.chain(links).chain(network::judge(facts)).collect();
     // In the order of the checks where they are equally bad.

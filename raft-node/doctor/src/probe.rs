@@ -51,6 +51,7 @@ pub async fn look(plan: &Plan, pairs: Vec<Pair>) -> Facts {
         firewall,
         pairs,
         lease: plan.lease,
+        serves: plan.serves,
         data_dir: plan.data_dir.clone(),
         mode: plan.mode,
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farm_core::command::{Body, Command};
 use farm_core::id::NodeId;
-use farm_core::model::{Maintenance, Mode, ModuleName, Profile, Service, VirtualIp, Weight};
+use farm_core::model::{Maintenance, Mode, ModuleName, Node, Profile, Service, VirtualIp, Weight};
 use farm_core::restart::RESTART_LEASE;
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
@@ -125,7 +125,11 @@ pub(super) async fn leave(member: &Member, request: v1::LeaveRequest) -> Result<
 pub(super) async fn node_set(member: &Member, request: v1::NodeSetRequest) -> Result<v1::Done, Status> {
     let id = named(member, &request.node)?;
     let addresses = request.addresses.into_iter().map(parsed_address).collect::<Result<Vec<_>, _>>()?;
-    let mut proposed = ask(member, with_addresses(member, id, &addresses)?).await?;
+    let set = |node: &mut Node| {
+        node.addresses.extend(addresses.iter().cloned());
+        node.room = request.room.clone().unwrap_or_else(|| node.room.clone());
+    };
+    let mut proposed = ask(member, changed_node(member, id, set)?).await?;
     for _ in 0..STALE_TRIES {
         // The epoch went on between reading the node and writing it; this node may still have to learn of that.
         let Some(Refused { code, .. }) = &proposed.refused else { break };
@@ -133,7 +137,7 @@ pub(super) async fn node_set(member: &Member, request: v1::NodeSetRequest) -> Re
             break;
         }
         tokio::time::sleep(STALE_PAUSE).await;
-        proposed = ask(member, with_addresses(member, id, &addresses)?).await?;
+        proposed = ask(member, changed_node(member, id, set)?).await?;
     }
     done(proposed)
 }
@@ -147,10 +151,10 @@ fn parsed_address(address: v1::Address) -> Result<(String, IpAddr), Status> {
 }
 
 /// The whole node is written: what somebody else changed meanwhile must not be undone.
-fn with_addresses(member: &Member, id: NodeId, addresses: &[(String, IpAddr)]) -> Result<Command, Status> {
+fn changed_node(member: &Member, id: NodeId, change: impl Fn(&mut Node)) -> Result<Command, Status> {
     let snapshot = member.snapshot();
     let mut node = snapshot.state.nodes.get(&id).cloned().ok_or_else(refuse::not_member)?;
-    node.addresses.extend(addresses.iter().cloned());
+    change(&mut node);
     Ok(Command::at(snapshot.state.epoch, Body::NodeUpdate(node)))
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod modules;
 mod refuse;
 pub mod standard;
 pub(crate) mod status;
+mod survival;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,6 +111,13 @@ impl Farm for Api {
 
     async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
         changes::node_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cluster_check(
+        &self,
+        _: Request<v1::ClusterCheckRequest>,
+    ) -> Result<Response<v1::ClusterCheckResponse>, Status> {
+        Ok(Response::new(survival::check(&*self.member()?).await))
     }
 
     async fn service_add(

@@ -109,6 +109,7 @@ mod tests {
             peer_port: 1,
             lease_port: 2,
             api_port: 3,
+            room: String::new(),
         }
     }
 

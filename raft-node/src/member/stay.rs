@@ -4,10 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farm_core::command::Body;
-use farm_core::model::{Membership, Node};
+use farm_core::model::{Membership, Node, Role};
 
 use super::{CLOCK_EVERY, HAND_OVER_MAX, HEIR_MAX, Member, lock};
 use crate::journal::now_ms;
+
+/// A role with its article.
+const fn words(role: Role) -> &'static str {
+    match role {
+        Role::Server => "a server",
+        Role::Witness => "a witness",
+    }
+}
 
 impl Member {
     /// After a restart: tells the cluster where this node is now, and that it is back.
@@ -31,11 +39,21 @@ impl Member {
             );
             self.journal.note(self.me.0, "name_changed", &known.name, text, "");
         }
+        if known.role != now.role {
+            let (told, known) = (words(now.role), words(known.role));
+            let text = format!(
+                "this daemon was started as {told}, the cluster knows it as {known}, which holds until it leaves"
+            );
+            self.journal.note(self.me.0, "role_changed", &now.name, text, "");
+        }
+        let links = if known.role == Role::Witness { Vec::new() } else { now.links };
         let current = Node {
             id: self.me,
             membership: known.membership,
             role: known.role,
             name: known.name.clone(),
+            room: known.room.clone(),
+            links,
             ..now
         };
         if current != known {
@@ -87,7 +105,9 @@ impl Member {
         }
         let snapshot = self.snapshot();
         let alone = snapshot.state.nodes.len() <= 1;
-        if alone || !snapshot.state.nodes.contains_key(&self.me) {
+        // Nobody takes anything from a node that was refused, and it serves nothing.
+        let refused = self.trouble().is_some();
+        if alone || refused || !snapshot.state.nodes.contains_key(&self.me) {
             return;
         }
         if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_core::life::{By, Request};
-use farm_core::model::{Membership, Module, ModuleName};
+use farm_core::model::{Membership, Module, ModuleName, Node, Role};
 use farm_core::time::UnixTime;
 use farm_host::applog::{self, Cursor};
 use farm_proto::v1;
@@ -229,7 +229,8 @@ impl Modules {
                 let snapshot = states.borrow_and_update().clone();
                 // Who leaves stops what it has, and takes up nothing.
                 let me = snapshot.state.nodes.get(&member.me);
-                let known = me.is_some_and(|node| node.membership != Membership::Leaving);
+                let runs = |node: &Node| node.role == Role::Server && node.membership != Membership::Leaving;
+                let known = me.is_some_and(runs);
                 let has =
                     |module: &Module| module.definition.as_ref().is_some_and(|d| d.application.is_some());
                 let modules = snapshot.state.modules.iter().filter(|(_, module)| known && has(module));

@@ -1,33 +1,18 @@
 //! Which sockets of moved buckets are left on this node; told to the leader while a change is open.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use farm_common::flow::protocol;
 use farm_common::memory::Stage;
 use farm_core::controller::DrainState;
 use farm_core::id::{Epoch, NodeId};
-use farm_core::model::{BUCKETS, BucketSet, BucketState, Criterion, Module, ModuleName, Phase, Protocol};
+use farm_core::model::{BUCKETS, BucketSet, BucketState, Module, ModuleName, Phase};
 use farm_core::state::ClusterState;
-use farm_core::table::bucket_of;
 use farm_core::time::BootTime;
 use farm_dataplane::clock::boot_now;
-use farm_dataplane::memory::{Remembered, Service};
+use farm_dataplane::memory::Remembered;
 use farm_host::sockets::{SockDiag, Socket, State};
 
-type Services = BTreeMap<(IpAddr, u16), BTreeSet<Criterion>>;
-
-/// The services of `module` over this transport, as local socket addresses. A socket does not say which VLAN it is of:
-/// with the same address in two of them it counts by the criteria of both.
-fn services(module: &Module, transport: Protocol) -> Services {
-    let mut services = Services::new();
-    for ((vip, protocol, port), criterion) in &module.services {
-        if *protocol == transport {
-            services.entry((vip.ip, *port)).or_default().insert(*criterion);
-        }
-    }
-    services
-}
+use super::census;
 
 /// Modules in which `me` is the previous owner of an open change.
 #[must_use]
@@ -111,20 +96,11 @@ fn remembered(
     state: &ClusterState,
     module: &Module,
 ) -> Vec<(bool, Stage, usize)> {
-    let all = [(false, services(module, Protocol::Tcp)), (true, services(module, Protocol::Udp))];
-    let of = |flow: &Remembered| {
-        let Service { at, protocol: number } = flow.service;
-        let udp = number == protocol::UDP;
-        let (_, services) = &all[usize::from(udp)];
-        let criteria = services.get(&(at.ip(), at.port())).into_iter().flatten();
-        let buckets = criteria.map(|by| bucket_of(state, flow.client, *by).index());
-        let held = |bucket: &usize| {
-            let bucket = &module.assignment[*bucket];
-            leaves(bucket, me) && (!udp || reaches(bucket))
-        };
-        buckets.filter(held).map(|bucket| (udp, flow.stage, bucket)).collect::<Vec<_>>()
+    let held = |(udp, _, bucket): &(bool, Stage, usize)| {
+        let bucket = &module.assignment[*bucket];
+        leaves(bucket, me) && (!udp || reaches(bucket))
     };
-    flows.iter().flat_map(of).collect()
+    census::remembered(flows, state, module).into_iter().filter(held).collect()
 }
 
 /// Do datagrams of a bucket still reach its previous owner?
@@ -138,10 +114,9 @@ async fn tcp(
     state: &ClusterState,
     module: &Module,
 ) -> Result<Vec<(Socket, usize)>, farm_host::Error> {
-    let services = services(module, Protocol::Tcp);
-    let sockets = diag.tcp(&services.keys().copied().collect()).await?;
-    let in_buckets = in_buckets(state, &services, sockets);
-    Ok(in_buckets.filter(|(_, bucket)| leaves(&module.assignment[*bucket], me)).collect())
+    let mut sockets = census::tcp(diag, state, module).await?;
+    sockets.retain(|(_, bucket)| leaves(&module.assignment[*bucket], me));
+    Ok(sockets)
 }
 
 /// Buckets of the connected sockets that still get their datagrams: up to Activate.
@@ -151,22 +126,10 @@ async fn udp(
     state: &ClusterState,
     module: &Module,
 ) -> Result<Vec<usize>, farm_host::Error> {
-    let services = services(module, Protocol::Udp);
-    let sockets = diag.udp(&services.keys().copied().collect()).await?;
+    let sockets = census::udp(diag, state, module).await?;
     let reached = |b: &usize| {
         let bucket = &module.assignment[*b];
         leaves(bucket, me) && reaches(bucket)
     };
-    Ok(in_buckets(state, &services, sockets).map(|(_, bucket)| bucket).filter(reached).collect())
-}
-
-fn in_buckets(
-    state: &ClusterState,
-    services: &Services,
-    sockets: Vec<Socket>,
-) -> impl Iterator<Item = (Socket, usize)> {
-    sockets.into_iter().flat_map(move |socket| {
-        let criteria = services.get(&(socket.local.ip(), socket.local.port())).into_iter().flatten();
-        criteria.map(move |by| (socket, bucket_of(state, socket.remote, *by).index()))
-    })
+    Ok(sockets.into_iter().map(|(_, bucket)| bucket).filter(reached).collect())
 }

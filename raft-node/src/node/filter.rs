@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farm_common::layout;
 use farm_core::id::Epoch;
-use farm_core::model::{Mode, VirtualIp};
+use farm_core::model::{Mode, Role, VirtualIp};
 use farm_dataplane::attach::{AttachError, Filter, Options, Port, PortConfig, XdpMode};
 use farm_dataplane::bpffs;
 use farm_dataplane::explain::Explained;
@@ -188,6 +188,7 @@ impl HostView {
 /// Owns filter, guard and addresses.
 pub struct FilterHost {
     view: Arc<HostView>,
+    role: Role,
     options: Options,
     table: String,
     guard: Option<Guard>,
@@ -224,6 +225,7 @@ impl FilterHost {
         };
         Ok(Self {
             view: Arc::new(view),
+            role: config.role,
             options: Options { pin_dir: config.pin_dir.clone(), identity, ports: Vec::new(), mode },
             table: config.guard_table.clone(),
             guard: None,
@@ -263,6 +265,10 @@ impl FilterHost {
     /// # Errors
     /// [`HostError`]; try again before anything else is done here.
     pub async fn inherit(&mut self, lease: &LeaseHandle) -> Result<Epoch, HostError> {
+        // A witness may ask neither nft nor the kernel, and there is nothing.
+        if self.role == Role::Witness {
+            return Ok(self.pinned);
+        }
         if Guard::left_behind(&self.table)?.is_some() {
             self.guard_also(BTreeSet::new())?;
         }

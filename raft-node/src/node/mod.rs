@@ -1,8 +1,9 @@
 //! This node's part of the state, made real: table, guard, virtual IPs, drains.
 //!
-//! Tasks owned: [`Follower::run`] (state → filter and host) and [`report_drains`]. Both are level-triggered
-//! and cancel-safe: what is lost with a cancelled await is done again from the next state.
+//! Tasks owned: [`Follower::run`] (state → filter and host), [`report_drains`] and [`Spreads::run`]. All are
+//! level-triggered and cancel-safe: what is lost with a cancelled await is done again from the next state.
 
+mod census;
 mod desired;
 mod discovery;
 mod drains;
@@ -12,6 +13,7 @@ mod filter;
 mod guarding;
 mod network;
 mod news;
+mod spread;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,7 @@ pub use filter::{FilterHost, HostError, HostView};
 use guarding::{Done, Guarding};
 pub use network::{LinkMismatch, check as check_links};
 use news::News;
+pub use spread::{Spread, Spreads};
 pub use watch::{Alarm, watch as watch_host};
 
 use crate::journal::Journal;

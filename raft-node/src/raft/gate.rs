@@ -1,5 +1,6 @@
 //! Who may talk to whom: cluster, generation and knowledge of the secret, checked on every message and every answer.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +11,17 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 
+use super::runs::{Run, Runs};
+
 const CLUSTER: &str = "farm-cluster";
 const GENERATION: &str = "farm-generation";
 const NODE: &str = "farm-node";
+/// Which run of its store it is in.
+const RUN: &str = "farm-run";
+/// For whom a message is.
+const TO: &str = "farm-to";
+/// The newest run of that node that the sender has seen.
+const TO_RUN: &str = "farm-to-run";
 const LEVEL: &str = "farm-level";
 const PROOF: &str = "farm-proof";
 /// Stable code of a refusal, beside its text.
@@ -35,6 +44,25 @@ pub enum Denied {
         theirs: String,
         /// Ours.
         ours: String,
+    },
+    /// The message is for another node, or the answer from another one than was asked: a machine left, and joined anew
+    /// under another id, or has taken over another one's address.
+    #[error(
+        "node {ours} was meant to be node {meant}: the address has changed hands, or its node has joined anew"
+    )]
+    WrongNode {
+        /// Whom the message is for.
+        meant: NodeId,
+        /// Who got it.
+        ours: NodeId,
+    },
+    /// Votes and entries may be missing in the store of that node: another copy of it has run since, or runs.
+    #[error(
+        "another copy of the store of node {node} has run since, or runs: this one may have forgotten what it agreed to; let node {node} leave, set its log aside there, and let it join anew"
+    )]
+    Copied {
+        /// The node.
+        node: NodeId,
     },
     /// A survivor has taken over since the sender was cut off.
     #[error("the peer is of generation {theirs}, this node of {ours}: it must join anew with a fresh state")]
@@ -77,6 +105,8 @@ impl Denied {
         match self {
             Self::WrongProof => "wrong_proof",
             Self::WrongCluster { .. } => "wrong_cluster",
+            Self::WrongNode { .. } => "wrong_node",
+            Self::Copied { .. } => "store_copied",
             Self::LowerGeneration { .. } => "generation_lower",
             Self::HigherGeneration { .. } => "generation_higher",
             Self::Conflict { .. } => "generation_conflict",
@@ -88,6 +118,8 @@ impl Denied {
         let code = match self {
             Self::WrongProof => Code::Unauthenticated,
             Self::WrongCluster { .. }
+            | Self::WrongNode { .. }
+            | Self::Copied { .. }
             | Self::LowerGeneration { .. }
             | Self::HigherGeneration { .. }
             | Self::Conflict { .. } => Code::FailedPrecondition,
@@ -128,6 +160,9 @@ struct Inner {
     level: FeatureLevel,
     proof: String,
     generation: watch::Sender<Generation>,
+    runs: Runs,
+    /// Whose log has gone back in time under this leader.
+    reverted: watch::Sender<BTreeSet<NodeId>>,
     trouble: watch::Sender<Option<Denied>>,
     refused: AtomicU64,
 }
@@ -141,14 +176,15 @@ impl Gate {
         level: FeatureLevel,
         proof: String,
         generation: Generation,
+        runs: Runs,
     ) -> Self {
-        Self::with(Some(me), Some(cluster), level, proof, generation)
+        Self::with(Some(me), Some(cluster), level, proof, generation, runs)
     }
 
     /// For a node that asks to join: it names no cluster, and may call `Join` only.
     #[must_use]
     pub fn outsider(level: FeatureLevel, proof: String) -> Self {
-        Self::with(None, None, level, proof, Generation::default())
+        Self::with(None, None, level, proof, Generation::default(), Runs::default())
     }
 
     fn with(
@@ -157,6 +193,7 @@ impl Gate {
         level: FeatureLevel,
         proof: String,
         generation: Generation,
+        runs: Runs,
     ) -> Self {
         let (generation, _) = watch::channel(generation);
         let (trouble, _) = watch::channel(None);
@@ -167,6 +204,8 @@ impl Gate {
                 level,
                 proof,
                 generation,
+                runs,
+                reverted: watch::Sender::new(BTreeSet::new()),
                 trouble,
                 refused: AtomicU64::new(0),
             }),
@@ -196,7 +235,22 @@ impl Gate {
         });
     }
 
-    /// A higher or conflicting generation that a peer showed: this node must close.
+    /// The log of `node` has gone back in time: what it had acknowledged is not there any more.
+    pub(crate) fn tell_reverted(&self, node: NodeId) {
+        let new = self.inner.reverted.send_if_modified(|all| all.insert(node));
+        if new {
+            tracing::error!(%node, "its log went back in time: it is not sent anything any more");
+        }
+    }
+
+    /// Whose log has gone back in time, as far as this node has seen as leader.
+    #[must_use]
+    pub fn reverted(&self) -> BTreeSet<NodeId> {
+        self.inner.reverted.borrow().clone()
+    }
+
+    /// What a peer showed or said that keeps this node from taking part (a higher or conflicting generation, a copied
+    /// store): it must close.
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<Denied>> {
         self.inner.trouble.subscribe()
@@ -215,6 +269,9 @@ impl Gate {
         if let Some(me) = inner.me {
             put(NODE, me.to_string());
         }
+        if let Some(run) = inner.runs.own() {
+            put(RUN, run.to_string());
+        }
         put(LEVEL, inner.level.to_string());
         put(PROOF, inner.proof.clone());
     }
@@ -231,12 +288,22 @@ impl Gate {
         verdict
     }
 
+    /// Judges the metadata of an answer to what was meant for `to`.
+    ///
+    /// # Errors
+    /// As [`Gate::check`], or [`Denied::WrongNode`].
+    pub(crate) fn check_answer(&self, to: Option<NodeId>, metadata: &MetadataMap) -> Result<(), Denied> {
+        same_node(to, self.check(metadata)?.node)
+    }
+
     /// The answer to who is refused. Who knows the secret is also told which generation it met.
     fn refuse(&self, denied: &Denied) -> Status {
         let mut status = denied.status();
         match denied {
             Denied::WrongProof => {}
             Denied::WrongCluster { .. }
+            | Denied::WrongNode { .. }
+            | Denied::Copied { .. }
             | Denied::LowerGeneration { .. }
             | Denied::HigherGeneration { .. }
             | Denied::Conflict { .. }
@@ -262,7 +329,41 @@ impl Gate {
         let level = number(metadata, LEVEL)?.and_then(|n| u32::try_from(n).ok());
         let node = number(metadata, NODE)?.map(NodeId);
         let member = self.judge_cluster(metadata)?;
+        if let Some(node) = node.filter(|_| member) {
+            self.judge_run(node, metadata)?;
+        }
         Ok(Caller { node, level: FeatureLevel(level.ok_or(Denied::Unreadable { field: LEVEL })?), member })
+    }
+
+    /// Older builds do not say it.
+    fn judge_run(&self, node: NodeId, metadata: &MetadataMap) -> Result<(), Denied> {
+        let Some(run) = text(metadata, RUN)? else { return Ok(()) };
+        let run = run.parse().map_err(|()| Denied::Unreadable { field: RUN })?;
+        if self.inner.runs.admits(self.inner.me, node, run) { Ok(()) } else { Err(Denied::Copied { node }) }
+    }
+
+    /// Who sends has seen another copy of this node's store, and nothing of what this one agreed to would count.
+    fn is_meant(&self, metadata: &MetadataMap) -> Result<(), Denied> {
+        let Some(run) = text(metadata, TO_RUN)? else { return Ok(()) };
+        let run: Run = run.parse().map_err(|()| Denied::Unreadable { field: TO_RUN })?;
+        match (self.inner.me, self.inner.runs.own()) {
+            (Some(node), Some(own)) if run != own && run.number >= own.number => {
+                self.inner.trouble.send_replace(Some(Denied::Copied { node }));
+                Err(Denied::Copied { node })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A peer that belongs to this cluster has refused this node, with that code.
+    pub(crate) fn refused(&self, code: &str, metadata: &MetadataMap) {
+        // What matters of it, a higher or conflicting generation, is kept.
+        let known = self.check(metadata).is_ok_and(|peer| peer.member);
+        let Some(node) = self.inner.me.filter(|_| known) else { return };
+        let copied = Denied::Copied { node };
+        if code == copied.code() {
+            self.inner.trouble.send_replace(Some(copied));
+        }
     }
 
     fn judge_cluster(&self, metadata: &MetadataMap) -> Result<bool, Denied> {
@@ -294,7 +395,12 @@ fn same_generation(ours: Generation, theirs: Generation) -> Result<(), Denied> {
 impl Interceptor for Gate {
     /// On a server: admits or refuses. [`Caller`] is added to the extensions of what is admitted.
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller = self.check(request.metadata()).map_err(|denied| {
+        let admitted = self.check(request.metadata()).and_then(|caller| {
+            let meant = number(request.metadata(), TO)?.map(NodeId);
+            same_node(meant, self.inner.me)?;
+            self.is_meant(request.metadata()).map(|()| caller)
+        });
+        let caller = admitted.map_err(|denied| {
             self.log_refused(&denied, request.remote_addr());
             self.refuse(&denied)
         })?;
@@ -303,13 +409,31 @@ impl Interceptor for Gate {
     }
 }
 
-/// On a client: says who we are.
+/// Who does not say whom it means, means whoever is there.
+fn same_node(meant: Option<NodeId>, ours: Option<NodeId>) -> Result<(), Denied> {
+    match (meant, ours) {
+        (Some(meant), Some(ours)) if meant != ours => Err(Denied::WrongNode { meant, ours }),
+        _ => Ok(()),
+    }
+}
+
+/// On a client: says who we are, and whom we mean.
 #[derive(Clone)]
-pub struct Stamp(pub(crate) Gate);
+pub struct Stamp {
+    pub(crate) gate: Gate,
+    pub(crate) to: Option<NodeId>,
+}
 
 impl Interceptor for Stamp {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        self.0.stamp(request.metadata_mut());
+        self.gate.stamp(request.metadata_mut());
+        if let Some(to) = self.to {
+            request.metadata_mut().insert(TO, MetadataValue::from(to.0));
+            if let Some(run) = self.gate.inner.runs.newest(to) {
+                let text = run.to_string().parse().expect("digits are printable ASCII");
+                request.metadata_mut().insert(TO_RUN, text);
+            }
+        }
         Ok(request)
     }
 }

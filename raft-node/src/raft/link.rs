@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use farm_core::id::NodeId;
 use farm_proto::v1::peer_client::PeerClient;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -76,6 +77,7 @@ pub enum CallError {
 /// A connection to a peer. Connects when first used; not shared: one call at a time.
 pub struct Link {
     gate: Gate,
+    to: Option<NodeId>,
     endpoint: Endpoint,
     at: usize,
     timeouts: u32,
@@ -83,16 +85,21 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that is not connected yet.
+    /// A link that is not connected yet, to the node `to`, or to whoever is there.
     #[must_use]
-    pub fn new(gate: Gate, endpoint: Endpoint) -> Self {
-        Self { gate, endpoint, at: 0, timeouts: 0, client: None }
+    pub fn new(gate: Gate, to: Option<NodeId>, endpoint: Endpoint) -> Self {
+        Self { gate, to, endpoint, at: 0, timeouts: 0, client: None }
+    }
+
+    /// Who says who this node is.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// From the next call on the peer is at `endpoint`.
     pub fn redirect(&mut self, endpoint: &Endpoint) {
         if self.endpoint != *endpoint {
-            *self = Self::new(self.gate.clone(), endpoint.clone());
+            *self = Self::new(self.gate.clone(), self.to, endpoint.clone());
         }
     }
 
@@ -106,7 +113,7 @@ impl Link {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let address = *self.endpoint.0.get(self.at).ok_or(CallError::NoAddress)?;
-        let client = self.client.get_or_insert_with(|| connect(&self.gate, address)).clone();
+        let client = self.client.get_or_insert_with(|| connect(&self.gate, self.to, address)).clone();
         match tokio::time::timeout(timeout, call(client)).await {
             Ok(Ok(response)) => self.accept(address, response),
             Ok(Err(status)) => Err(self.failed(address, status)),
@@ -119,14 +126,14 @@ impl Link {
 
     fn accept<T>(&mut self, address: SocketAddr, response: Response<T>) -> Result<T, CallError> {
         self.timeouts = 0;
-        self.gate.check(response.metadata()).map_err(|denied| CallError::Answer { address, denied })?;
+        let answer = self.gate.check_answer(self.to, response.metadata());
+        answer.map_err(|denied| CallError::Answer { address, denied })?;
         Ok(response.into_inner())
     }
 
     fn failed(&mut self, address: SocketAddr, status: Status) -> CallError {
         if let Some(code) = refusal(&status) {
-            // What matters of it, a higher or conflicting generation, is kept by the gate.
-            let _ = self.gate.check(status.metadata());
+            self.gate.refused(code, status.metadata());
             let (code, reason) = (code.to_owned(), status.message().to_owned());
             return CallError::Refused { address, code, reason };
         }
@@ -155,7 +162,7 @@ impl Link {
     }
 }
 
-fn connect(gate: &Gate, address: SocketAddr) -> Client {
+fn connect(gate: &Gate, to: Option<NodeId>, address: SocketAddr) -> Client {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .expect("a socket address makes a valid URI")
         .connect_timeout(CONNECT_TIMEOUT)
@@ -164,7 +171,7 @@ fn connect(gate: &Gate, address: SocketAddr) -> Client {
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .connect_lazy();
-    PeerClient::with_interceptor(channel, Stamp(gate.clone()))
+    PeerClient::with_interceptor(channel, Stamp { gate: gate.clone(), to })
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX)
 }

@@ -1,5 +1,8 @@
 //! openraft's way to the peers.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_core::id::NodeId;
@@ -32,6 +35,30 @@ pub(crate) struct Network {
     pub(crate) append_timeout: Duration,
     /// The state, which knows where a member is now.
     pub(crate) published: Published,
+    /// How far each log has come.
+    pub(crate) matched: Matched,
+}
+
+/// How far the log of each peer is known to be this leader's, under the vote that this leader sent by. Within one
+/// leadership that cannot shrink: a peer that says otherwise has lost what it had acknowledged, and Raft must not be told,
+/// which takes it for a fault of its own and ends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Matched(Arc<Mutex<BTreeMap<u64, (Vote, u64)>>>);
+
+impl Matched {
+    /// `node` has all up to `index`.
+    fn reached(&self, node: u64, vote: &Vote, index: u64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(node).or_insert((*vote, index));
+        *known = if known.0 == *vote { (*vote, known.1.max(index)) } else { (*vote, index) };
+    }
+
+    /// Whether `node` has said that it has the entry at `index`.
+    fn has_reached(&self, node: u64, vote: &Vote, index: u64) -> bool {
+        // A panic elsewhere leaves the map whole.
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&node).is_some_and(|known| known.0 == *vote && index <= known.1)
+    }
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -42,10 +69,11 @@ impl RaftNetworkFactory<Types> for Network {
         PeerNetwork {
             me: self.me,
             target,
-            link: Link::new(self.gate.clone(), endpoint.clone()),
+            link: Link::new(self.gate.clone(), Some(NodeId(target)), endpoint.clone()),
             joined_at: endpoint.clone(),
             append_timeout: self.append_timeout,
             published: self.published.clone(),
+            matched: self.matched.clone(),
         }
     }
 }
@@ -59,6 +87,7 @@ pub(crate) struct PeerNetwork {
     joined_at: Endpoint,
     append_timeout: Duration,
     published: Published,
+    matched: Matched,
 }
 
 impl PeerNetwork {
@@ -103,10 +132,27 @@ impl RaftNetworkV2<Types> for PeerNetwork {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let beat = request.entries.is_empty();
         let timeout = if beat { option.soft_ttl() } else { self.append_timeout };
+        let (vote, from) = (request.vote, request.prev_log_id.map(|id| id.index));
+        let last = request.entries.last().map(|entry| entry.log_id.index).or(from);
         let message = request.to_wire();
         let answer = self.call(timeout, |mut c| async move { c.append(message).await }).await;
         let answer = answer.map_err(|e| self.failed(RPCTypes::AppendEntries, &e))?;
-        AppendEntriesResponse::from_wire(answer).map_err(garbled)
+        let answer = AppendEntriesResponse::from_wire(answer).map_err(garbled)?;
+        let reached = match &answer {
+            AppendEntriesResponse::Success => last,
+            AppendEntriesResponse::PartialSuccess(matching) => matching.map(|id| id.index),
+            AppendEntriesResponse::Conflict => {
+                if from.is_some_and(|index| self.matched.has_reached(self.target, &vote, index)) {
+                    self.link.gate().tell_reverted(NodeId(self.target));
+                    let error = io::Error::other("its log went back in time");
+                    return Err(RPCError::Unreachable(Unreachable::new(&error)));
+                }
+                None
+            }
+            AppendEntriesResponse::HigherVote(_) => None,
+        };
+        reached.inspect(|index| self.matched.reached(self.target, &vote, *index));
+        Ok(answer)
     }
 
     async fn vote(

@@ -14,8 +14,9 @@ use tokio::sync::{Mutex, watch};
 
 use super::gate::Gate;
 use super::machine::{GENERATION, Machine, Published};
-use super::network::Network;
+use super::network::{Matched, Network};
 use super::role::{self, Role};
+use super::runs::Runs;
 use super::store::{Log, durable, tell};
 use super::timing::{Timing, profile_of};
 use super::types::{Entry, Payload, Proposal};
@@ -33,7 +34,10 @@ pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
     let disk = options.store.clone();
     claim(&disk, options.me, options.cluster).await?;
     let generation = recorded_generation(&disk, options.generation).await?;
-    let gate = Gate::new(options.me, options.cluster, options.level, options.proof.clone(), generation);
+    let runs = Runs::begin(options.me, &disk).await?;
+    tokio::spawn(runs.clone().remember(disk.clone()));
+    let (cluster, proof) = (options.cluster, options.proof.clone());
+    let gate = Gate::new(options.me, cluster, options.level, proof, generation, runs);
     let published = Published::new();
     let machine = Machine::recover(disk.clone(), options.watch.clone(), gate.clone(), published.clone())?;
     let log = Log::new(disk, options.watch.clone());
@@ -47,6 +51,7 @@ pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
         gate: gate.clone(),
         append_timeout: timing.election_max,
         published: published.clone(),
+        matched: Matched::default(),
     };
     let config = config(options.cluster, timing)?;
     let raft = RaftOf::new(options.me.0, Arc::new(config), network, log, machine).await;

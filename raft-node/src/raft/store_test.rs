@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::gate::Gate;
 use super::hooks::LogWatch;
 use super::machine::{Machine, Published, Snapshot};
+use super::runs::Runs;
 use super::store::Log;
 use super::types::{Entry, LeaderId, LogId, Payload, Proposal, Types};
 
@@ -55,7 +56,14 @@ fn open(dir: &TempDir) -> Arc<Store> {
 }
 
 fn gate() -> Gate {
-    Gate::new(NodeId(1), ClusterId([7; 16]), FeatureLevel(1), "proof".into(), Generation::default())
+    Gate::new(
+        NodeId(1),
+        ClusterId([7; 16]),
+        FeatureLevel(1),
+        "proof".into(),
+        Generation::default(),
+        Runs::default(),
+    )
 }
 
 struct Builder;

@@ -86,6 +86,7 @@ impl Wire for Node {
             peer_port: self.peer_port.into(),
             lease_port: self.lease_port.into(),
             api_port: self.api_port.into(),
+            room: self.room.clone(),
         }
     }
 
@@ -100,6 +101,7 @@ impl Wire for Node {
             peer_port: text::port("Node.peer_port", p.peer_port)?,
             lease_port: text::port("Node.lease_port", p.lease_port)?,
             api_port: text::port("Node.api_port", p.api_port)?,
+            room: p.room,
         })
     }
 }

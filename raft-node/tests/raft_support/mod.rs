@@ -156,6 +156,10 @@ impl Member {
         self.handle.is_some()
     }
 
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     pub fn open(&self) -> Store {
         open(&self.dir)
     }
@@ -349,5 +353,6 @@ fn node(id: u64, name: &str, address: SocketAddr) -> Node {
         peer_port: address.port(),
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }

@@ -110,6 +110,9 @@ pub struct Up {
     /// Attach the filter in native mode.
     #[arg(long)]
     pub native: bool,
+    /// The last node votes and serves nothing.
+    #[arg(long)]
+    pub witness: bool,
     /// Machines and cables only: no daemons.
     #[arg(long)]
     pub bare: bool,

@@ -294,7 +294,7 @@ impl Lab {
     /// The first step that failed.
     pub fn run_farm(&self) -> Result<()> {
         self.run_cluster()?;
-        self.nodes().try_for_each(|node| self.start_nginx(node).map(drop))?;
+        self.servers().try_for_each(|node| self.start_nginx(node).map(drop))?;
         self.add_web_service()
     }
 
@@ -339,8 +339,8 @@ impl Lab {
         /// A dozen log entries and the grace periods between them.
         const LIMIT: Duration = Duration::from_secs(20);
         self.add_service_by(WEB_PORT, criterion)?;
-        let all: Vec<Place> = self.nodes().collect();
-        let what = "every node serves its share of the web service";
+        let all: Vec<Place> = self.servers().collect();
+        let what = "every server serves its share of the web service";
         let settled = |s: &Status| s.settled(WEB_MODULE, &all) && s.at_rest();
         self.await_status(Place::Node(1), what, LIMIT, settled).map(drop)
     }

@@ -59,13 +59,16 @@ pub struct Spec {
     pub second_network: bool,
     /// Is the filter attached in native mode (a stand-in for real drivers)?
     pub native: bool,
+    /// Is the last node a witness, which runs without any privilege?
+    #[serde(default)]
+    pub witness: bool,
 }
 
 impl Spec {
     /// `nodes` nodes on one network, directed mode.
     #[must_use]
     pub fn new(name: LabName, nodes: u8) -> Self {
-        Self { name, nodes, mode: Mode::Directed, second_network: false, native: false }
+        Self { name, nodes, mode: Mode::Directed, second_network: false, native: false, witness: false }
     }
 
     /// The same in another mode.
@@ -84,6 +87,18 @@ impl Spec {
     #[must_use]
     pub fn native(self) -> Self {
         Self { native: true, ..self }
+    }
+
+    /// The same with a witness as its last node.
+    #[must_use]
+    pub fn witness(self) -> Self {
+        Self { witness: true, ..self }
+    }
+
+    /// Is `node` the witness?
+    #[must_use]
+    pub fn is_witness(&self, node: Place) -> bool {
+        self.witness && node == Place::Node(self.nodes)
     }
 
     /// Where the applications of a node run, below the cgroup2 mount.
@@ -182,6 +197,11 @@ impl Lab {
     /// Its nodes.
     pub fn nodes(&self) -> impl Iterator<Item = Place> + use<> {
         Place::nodes(self.spec.nodes)
+    }
+
+    /// Those that serve: all but a witness.
+    pub fn servers(&self) -> impl Iterator<Item = Place> + use<> {
+        Place::nodes(self.spec.nodes - u8::from(self.spec.witness))
     }
 
     /// The namespace of a machine.

@@ -47,6 +47,7 @@ fn bring_up(up: Up) -> Result<()> {
         mode: up.mode,
         second_network: up.second_network,
         native: up.native,
+        witness: up.witness,
     };
     let (lab, name) = (Lab::build(spec.clone())?, spec.name);
     let running = if up.bare { Ok(()) } else { lab.run_farm() };

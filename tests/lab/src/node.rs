@@ -25,9 +25,14 @@ const END_LIMIT: Duration = Duration::from_secs(20);
 /// TCP port of the web server.
 pub const WEB_PORT: u16 = 80;
 
+/// User and group that own nothing, on every Linux.
+const NOBODY: u32 = 65_534;
+
 #[derive(Serialize)]
 struct Config {
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
     data_dir: PathBuf,
     socket: PathBuf,
     pin_dir: PathBuf,
@@ -53,20 +58,31 @@ fn configuration(spec: &Spec, node: Place, home: &Path, secret: PathBuf) -> Resu
     let host = node.host().with_context(|| format!("{node} is no node"))?;
     let networks = [Network::Lan].into_iter().chain(spec.second_network.then_some(Network::Second));
     let address = networks.map(|network| Address { network: network.name(), ip: network.address(host) });
+    let witness = spec.is_witness(node);
+    let service = if witness { Vec::new() } else { vec![Network::Lan.interface()] };
     let config = Config {
         name: node.to_string(),
+        role: witness.then_some("witness"),
         data_dir: home.join("data"),
         socket: home.join("farmd.sock"),
         pin_dir: spec.pin_dir(node),
         secret_file: secret,
         cgroup: spec.cgroup(node),
         address: address.collect(),
-        interfaces: Interfaces {
-            service: vec![Network::Lan.interface()],
-            xdp_mode: if spec.native { "native" } else { "auto" },
-        },
+        interfaces: Interfaces { service, xdp_mode: if spec.native { "native" } else { "auto" } },
     };
     toml::to_string(&config).context("farmd.toml")
+}
+
+/// Lets a user without privileges have a directory and all that is in it.
+fn give_to_nobody(directory: &Path) -> Result<()> {
+    let give = |path: &Path| std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+    give(directory)?;
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { give_to_nobody(&path)? } else { give(&path)? }
+    }
+    Ok(())
 }
 
 impl Lab {
@@ -76,12 +92,21 @@ impl Lab {
     /// `node` is no node, or the file cannot be written.
     pub fn configure(&self, node: Place) -> Result<PathBuf> {
         let home = self.directory(node)?;
-        let text = configuration(&self.spec, node, &home, self.secret()?)?;
+        let mut secret = self.secret()?;
+        if self.spec.is_witness(node) {
+            // It must be its own: nobody else's file of that mode can be read.
+            std::fs::copy(&secret, home.join("secret"))?;
+            secret = home.join("secret");
+        }
+        let text = configuration(&self.spec, node, &home, secret)?;
         for directory in ["data", "run"] {
             std::fs::create_dir_all(home.join(directory))?;
         }
         let path = home.join("farmd.toml");
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        if self.spec.is_witness(node) {
+            give_to_nobody(&home)?;
+        }
         Ok(path)
     }
 
@@ -131,10 +156,22 @@ impl Lab {
         ensure!(self.farmd(node)?.is_none(), "farmd runs on {node} already");
         let config = self.directory(node)?.join("farmd.toml");
         let config = if config.exists() { config } else { self.configure(node)? };
-        let mut command = self.namespace(node).command(self.program(node)?)?;
+        let mut command = self.daemon(node)?;
         // Logs are read as text by errors and by people.
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         self.spawn(node, Role::Farmd, &mut command, &self.log(node)?)
+    }
+
+    /// The daemon of a node; of a witness as a user who may nothing.
+    fn daemon(&self, node: Place) -> Result<Command> {
+        let program = self.program(node)?;
+        if !self.spec.is_witness(node) {
+            return self.namespace(node).command(program);
+        }
+        let mut command = self.namespace(node).command("setpriv")?;
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+        command.args(user).args(["--clear-groups", "--bounding-set=-all", "--no-new-privs"]).arg(program);
+        Ok(command)
     }
 
     /// The program of a node's daemon: its own, where it has one.

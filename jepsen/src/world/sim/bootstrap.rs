@@ -57,6 +57,7 @@ pub fn member(machine: usize) -> Node {
         peer_port: 7601,
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }
 

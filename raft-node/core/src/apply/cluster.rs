@@ -7,7 +7,7 @@ use crate::electors::Electors;
 use crate::event::Kind;
 use crate::id::{ClusterId, EntryId, FeatureLevel, Generation, NodeId};
 use crate::lease::Timing;
-use crate::model::{HashKey, Membership, Node, Profile};
+use crate::model::{HashKey, Membership, Node, Profile, Role};
 use crate::state::ClusterState;
 
 /// Identity of a new cluster.
@@ -33,6 +33,10 @@ impl ClusterState {
             Refusal::new("already_founded", fact, "farmctl cluster status")
         })?;
         super::nodes::check_name("cluster", founding.name)?;
+        ensure(node.role == Role::Server, || {
+            let fact = format!("{} is a witness: it votes in a cluster that servers have founded", node.name);
+            Refusal::new("witness", fact, "farmctl node join PEER")
+        })?;
         // The founder's Raft id was needed before there was a log; later ids are log indexes and thus higher.
         let id = if node.id == NodeId(0) { NodeId(entry.index) } else { node.id };
         ensure(id.0 > 0 && id.0 <= entry.index, || {

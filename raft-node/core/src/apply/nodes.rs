@@ -6,7 +6,7 @@ use super::{Done, Refusal, ensure, happened};
 use crate::event::Kind;
 use crate::id::{EntryId, NodeId};
 use crate::limits;
-use crate::model::{Membership, Node, is_name};
+use crate::model::{Membership, Node, Role, is_name};
 use crate::state::ClusterState;
 
 /// A DNS label (RFC 1123 §2.1) in lower case that starts with a letter.
@@ -62,9 +62,9 @@ impl ClusterState {
     pub(super) fn node_leave(&mut self, id: NodeId) -> Done {
         let node = self.member(id)?;
         let name = node.name.clone();
-        let stays = self.nodes.values().any(|n| n.id != id && n.membership != Membership::Leaving);
-        ensure(stays, || {
-            let fact = format!("{name} is the last node of cluster {}", self.name);
+        let stays = |n: &Node| n.id != id && n.membership != Membership::Leaving && n.role == Role::Server;
+        ensure(node.role == Role::Witness || self.nodes.values().any(stays), || {
+            let fact = format!("{name} is the last server of cluster {}", self.name);
             Refusal::new("last_node", fact, "farmctl node list")
         })?;
         self.nodes.entry(id).and_modify(|n| n.membership = Membership::Leaving);
@@ -123,6 +123,9 @@ impl ClusterState {
     /// What must hold of a member beside all others.
     pub(super) fn check_node(&self, node: &Node) -> Result<(), Refusal> {
         check_name("node", &node.name)?;
+        if !node.room.is_empty() {
+            check_name("room", &node.room)?;
+        }
         ensure(!node.addresses.is_empty(), || {
             let fact = format!("{} has no cluster address", node.name);
             Refusal::new("no_address", fact, format!("farmctl node set {} --address NAME=IP", node.name))
@@ -133,6 +136,10 @@ impl ClusterState {
         ensure(node.links.len() <= limits::LINKS, || {
             let fact = format!("{} has more than {} service links", node.name, limits::LINKS);
             Refusal::new("too_many_links", fact, "farmctl node list")
+        })?;
+        ensure(node.role == Role::Server || node.links.is_empty(), || {
+            let fact = format!("{} is a witness: it has no service links", node.name);
+            Refusal::new("witness", fact, "farmctl node list")
         })?;
         check_macs(node)?;
         self.nodes.values().filter(|n| n.id != node.id).try_for_each(|other| check_pair(node, other))?;

@@ -19,7 +19,7 @@ use crate::command::{Body, Evidence};
 use crate::electors::{Change, Seal};
 use crate::id::NodeId;
 use crate::lease::Timing;
-use crate::model::{Membership, Module, Pending, Readiness};
+use crate::model::{Membership, Module, Node, Pending, Readiness, Role};
 use crate::state::ClusterState;
 use crate::time::BootTime;
 
@@ -116,19 +116,26 @@ impl View<'_> {
         set.iter().filter(|id| !self.is_silent(**id) && !away(id)).count() * 2 > set.len()
     }
 
-    /// A leader that is about to go lets another voter lead, once nothing depends on it but its vote.
+    /// A leader that is about to go lets another voter lead, once nothing depends on it but its vote. A witness leads
+    /// where only it has the log, and no longer: it may be a small machine far away.
     fn hand_over(&self) -> Option<Effect> {
         let me = self.controller.me;
-        let goes = self.state.nodes.get(&me).is_some_and(|n| !self.state.takes_part(n));
-        let restarts = self.state.restarting(me).is_some();
-        if !restarts && (!goes || self.state.is_party(me)) {
-            return None;
-        }
-        let stays = |id: &&NodeId| {
-            let stays = self.state.nodes.get(id).is_some_and(|n| self.state.takes_part(n));
-            **id != me && stays && !self.is_silent(**id)
-        };
-        self.observed.voters.iter().find(stays).map(|id| Effect::TransferLeader(*id))
+        let own = self.state.nodes.get(&me)?;
+        let goes = !self.state.takes_part(own) && !self.state.is_party(me);
+        let must = goes || self.state.restarting(me).is_some();
+        // Whose clients nobody serves come first.
+        let would = own.role == Role::Witness && self.controller.digest.pending.is_empty();
+        let heir = || self.heirs().find(|n| n.role == Role::Server && self.is_ready(n.id));
+        let any = || self.heirs().next().filter(|_| must);
+        let next = (must || would).then(|| heir().or_else(any)).flatten();
+        next.map(|n| Effect::TransferLeader(n.id))
+    }
+
+    /// Other voters that stay and are heard.
+    fn heirs(&self) -> impl Iterator<Item = &Node> {
+        let others = self.observed.voters.iter().filter(|id| **id != self.controller.me);
+        let nodes = others.filter_map(|id| self.state.nodes.get(id));
+        nodes.filter(|n| self.state.takes_part(n) && !self.is_silent(n.id))
     }
 
     /// A leader that hears no majority of the electors cannot tell who lives, though its log may go on: leases travel

@@ -513,6 +513,34 @@ fn maintenance_begins_and_ends() {
 }
 
 #[test]
+fn a_witness_serves_nothing_and_founds_nothing() {
+    let witness = |number| Node { role: Role::Witness, links: Vec::new(), ..node(number) };
+    let mut log = Log::with_nodes(1);
+    assert_eq!(
+        log.any(Body::NodeJoin(Node { role: Role::Witness, ..node(2) })),
+        Err("witness"),
+        "it has links"
+    );
+    log.any(Body::NodeJoin(witness(2))).unwrap();
+    log.any(add("web", service(80), Mode::Directed)).unwrap();
+    let id = *log.state.nodes.keys().last().unwrap();
+    let weight = Body::WeightSet { module: name("web"), node: id, weight: Weight(1) };
+    assert_eq!(log.any(weight), Err("witness"));
+    assert_eq!(log.step(Body::Prepare(vec![transfer(id.0, &[0])])), Err("witness"));
+    assert_eq!(log.any(Body::NodeLeave(NodeId(1))), Err("last_node"), "it is the last server");
+    log.any(Body::NodeLeave(id)).unwrap();
+    let founding = match founding().body {
+        Body::Found { cluster, name, hash_key, profile, nonce, .. } => {
+            Body::Found { cluster, name, hash_key, profile, nonce, node: witness(1) }
+        }
+        other => other,
+    };
+    let entry = EntryId { index: 1, ..EntryId::default() };
+    let outcome = ClusterState::unfounded(4).apply(&Command::any(founding), entry).unwrap();
+    assert_eq!(outcome.refusal().unwrap().code, "witness");
+}
+
+#[test]
 fn a_drain_has_a_longest() {
     let mut log = Log::with_nodes(2);
     let limit = |limit| Body::DrainSet { module: name("web"), limit };

@@ -12,5 +12,6 @@ mod planted;
 mod reconcile;
 mod render;
 mod rule;
+mod survival;
 mod transcript;
 mod world;

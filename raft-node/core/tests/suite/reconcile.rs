@@ -2,7 +2,7 @@
 
 use farm_core::command::Body;
 use farm_core::id::NodeId;
-use farm_core::model::{Membership, Readiness};
+use farm_core::model::{Membership, Readiness, Role};
 use proptest::prelude::*;
 
 use crate::transcript::{number, play};
@@ -38,6 +38,8 @@ fn reconcile_transcript() {
             "restart" => world.restart(node()),
             "reboot" => world.reboot(node()),
             "join" => world.join(),
+            "witness" => world.join_as(Role::Witness),
+            "leader" => return format!("node{}", world.leader()),
             "leave" => drop(world.propose(Body::NodeLeave(node()))),
             "away" => drop(world.propose(Body::NodeAway(node()))),
             "back" => drop(world.propose(Body::NodeBack(node()))),
@@ -62,8 +64,8 @@ fn reconcile_transcript() {
 
 fn is_even(world: &World) -> bool {
     let shares: Vec<usize> = world.accepting().values().copied().collect();
-    shares.len() == world.state().nodes.len()
-        && shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1
+    let servers = world.state().nodes.into_values().filter(|n| n.role == Role::Server).count();
+    shares.len() == servers && shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1
 }
 
 #[derive(Clone, Debug)]
@@ -168,8 +170,13 @@ proptest! {
     fn one_acceptor_at_any_time_and_everything_served_in_the_end(
         faults in prop::collection::vec(fault(), 10..60),
         application in any::<bool>(),
+        witness in any::<bool>(),
     ) {
-        let mut world = World::new(3, 12);
+        let mut world = World::new(if witness { 2 } else { 3 }, 12);
+        if witness {
+            world.join_as(Role::Witness);
+            world.run(1_500);
+        }
         if application {
             world.module_apply();
             (1..=3).for_each(|n| world.readiness(NodeId(n), Readiness::Open));
@@ -201,7 +208,8 @@ proptest! {
                 if !default(id) {
                     world.weight(*id, 100);
                 }
-                if state.modules.values().any(|m| m.readiness(*id) != Readiness::Open) {
+                let serves = node.role == Role::Server;
+                if serves && state.modules.values().any(|m| m.readiness(*id) != Readiness::Open) {
                     world.readiness(*id, Readiness::Open);
                 }
             }

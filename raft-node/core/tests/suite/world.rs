@@ -119,6 +119,7 @@ pub fn node(number: u8) -> Node {
         peer_port: 7601,
         lease_port: 7601,
         api_port: 7600,
+        room: String::new(),
     }
 }
 
@@ -290,6 +291,12 @@ impl World {
         leads.max_by_key(|s| s.term).map(|s| s.id).expect("somebody always leads, or did")
     }
 
+    /// Whether it serves nothing and leads.
+    pub fn is_led_by_a_witness(&self) -> bool {
+        let (state, leader) = (self.state(), self.leader());
+        state.nodes.get(&leader).is_some_and(|n| n.role == Role::Witness)
+    }
+
     /// The state of the leader.
     pub fn state(&self) -> ClusterState {
         self.servers[&self.leader()].state.clone()
@@ -297,9 +304,18 @@ impl World {
 
     /// A new machine asks to join; its id is the index of the entry.
     pub fn join(&mut self) {
+        self.join_as(Role::Server);
+    }
+
+    /// The same of a machine that serves, or only votes.
+    pub fn join_as(&mut self, role: Role) {
         self.joined += 1;
-        let number = u8::try_from(self.joined).unwrap();
-        let Some(entry) = self.propose(Body::NodeJoin(node(number))) else { return };
+        let mut node = node(u8::try_from(self.joined).unwrap());
+        node.role = role;
+        if role == Role::Witness {
+            node.links.clear();
+        }
+        let Some(entry) = self.propose(Body::NodeJoin(node)) else { return };
         let (id, run) = (NodeId(entry.index), self.next_run());
         self.servers.insert(id, Server::new(id, self.buckets, run, self.now));
     }
@@ -794,6 +810,7 @@ impl World {
             format!("electors {:?} voters {:?}", state.electors.current, self.voters),
         );
         say(!state.retired.is_empty(), "retired services".into());
+        say(self.is_led_by_a_witness(), "a witness leads".into());
         say(
             self.accepting().values().sum::<usize>() != self.buckets,
             format!("accepting {:?}", self.accepting()),

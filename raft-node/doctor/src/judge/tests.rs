@@ -40,6 +40,7 @@ fn well() -> Facts {
     };
     Facts {
         kernel: Ok("6.1.0-18-amd64".into()),
+        serves: true,
         filter: Ok(true),
         clock: Ok(()),
         clock_source: Ok("tsc".into()),
@@ -217,4 +218,19 @@ fn the_worst_comes_first() {
     let levels: Vec<Level> = bad(&facts).iter().map(|finding| finding.level).collect();
     assert_eq!(levels, [Level::Fault, Level::Warning, Level::Advice]);
     assert_eq!(crate::summary(&judge(&facts)), "1 fault, 1 warning");
+}
+
+#[test]
+fn a_witness_needs_nothing_that_a_filter_needs() {
+    let facts = Facts {
+        serves: false,
+        links: Vec::new(),
+        kernel: Ok("5.10.0".into()),
+        filter: Err("Operation not permitted".into()),
+        missing: Ok(vec!["CAP_BPF".into()]),
+        ..well()
+    };
+    let worst = judge(&facts).first().map(|finding| finding.level);
+    assert_eq!(worst, Some(Level::Ok));
+    assert_eq!(judge(&Facts { serves: true, ..facts }).first().map(|f| f.level), Some(Level::Fault));
 }

@@ -10,6 +10,7 @@ use prometheus_client::registry::Unit;
 
 use super::sample::{Lease, Part, Raft, Sample, Seen};
 use super::table::{Family, Page};
+use crate::node::Spread;
 
 /// Where an application may be.
 const PLACES: [(v1::Place, &str); 3] =
@@ -135,7 +136,17 @@ fn parts(parts: &[Part], page: &mut Page) -> Result<(), Error> {
         "Buckets of the module that no node owns, as this node knows: their clients are served by nobody.";
     page.gauges(&Family("module_buckets_unowned", None, help), each(|part| count(part.unowned)))?;
     let help = "Connections that are to leave this node.";
-    page.gauges(&Family("module_connections_draining", None, help), each(|part| number(part.draining)))
+    page.gauges(&Family("module_connections_draining", None, help), each(|part| number(part.draining)))?;
+    let spread = |value: fn(&Spread) -> u64| {
+        let row = move |part: &Part| {
+            Some(([("module", part.module.clone())], number(value(part.spread.as_ref()?))))
+        };
+        parts.iter().filter_map(row)
+    };
+    let help = "Connections in the buckets that this node owns.";
+    page.gauges(&Family("module_connections", None, help), spread(|s| s.connections))?;
+    let help = "Connections in that bucket of this node that has most.";
+    page.gauges(&Family("module_bucket_connections_max", None, help), spread(|s| s.fullest))
 }
 
 impl Raft {

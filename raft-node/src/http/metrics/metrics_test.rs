@@ -5,6 +5,7 @@ use farm_proto::v1;
 
 use super::*;
 use crate::modules::Of;
+use crate::node::Spread;
 use crate::tally::Tally;
 use sample::{Lease, Part, Raft, Seen};
 
@@ -40,6 +41,7 @@ fn full() -> Sample {
         open: 5,
         unowned: 6,
         draining: 9,
+        spread: Some(Spread { connections: 70, fullest: 4 }),
         ready: true,
     };
     let seen = Seen {
@@ -86,6 +88,8 @@ fn every_number_is_where_its_name_says() {
         ("farm_module_changes_open{module=\"shop\"}", 5.0),
         ("farm_module_buckets_unowned{module=\"shop\"}", 6.0),
         ("farm_module_connections_draining{module=\"shop\"}", 9.0),
+        ("farm_module_connections{module=\"shop\"}", 70.0),
+        ("farm_module_bucket_connections_max{module=\"shop\"}", 4.0),
         ("farm_module_state{module=\"shop\",state=\"up\"}", 1.0),
         ("farm_module_state{module=\"shop\",state=\"stop\"}", 0.0),
         ("farm_module_status{module=\"shop\",status=\"ready\"}", 1.0),

@@ -13,6 +13,7 @@ use crate::api::{counters, status};
 use crate::http::ready;
 use crate::member::Member;
 use crate::modules::Of;
+use crate::node::Spread;
 use crate::tally::Tally;
 
 /// This node at one moment.
@@ -81,6 +82,8 @@ pub(super) struct Part {
     pub unowned: usize,
     /// Connections that are to leave this node.
     pub draining: u64,
+    /// Connections in the buckets that it owns; none before they were counted.
+    pub spread: Option<Spread>,
     /// Whether it accepts clients.
     pub ready: bool,
 }
@@ -166,6 +169,7 @@ impl Part {
             open: module.assignment.iter().filter(|b| b.phase != Phase::Stable).count(),
             unowned: module.assignment.iter().filter(|b| b.current.is_none()).count(),
             draining: draining.map_or(0, |sockets| sockets.sockets),
+            spread: member.spread(name),
             ready: ready::serves(member, name).is_ok(),
         }
     }
