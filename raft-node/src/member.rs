@@ -8,6 +8,7 @@ mod macs;
 mod part;
 mod record;
 mod stay;
+mod survivor;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -270,6 +271,7 @@ impl Member {
         tasks.spawn(self.clone().close_at_odds());
         tasks.spawn(self.clone().end_maintenance());
         tasks.spawn(self.clone().follow_macs());
+        tasks.spawn(self.clone().say_decisions());
         for link in 0..self.config.links.len() {
             let member = self.clone();
             let watcher = node::DuplicatesWatcher {
@@ -561,6 +563,7 @@ fn start_lease(
 }
 
 async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Problem> {
+    let lease = watch.lease.clone();
     let options = raft::Options {
         me: setup.belonging.node,
         cluster: setup.belonging.cluster,
@@ -576,7 +579,9 @@ async fn start_raft(setup: &Setup, watch: Arc<Fencing>) -> Result<Handle, Proble
             std::process::abort();
         }),
     };
-    Handle::start(options)
+    let raft = Handle::start(options)
         .await
-        .map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))
+        .map_err(|e| Problem::new("raft_failed", e.to_string(), "farmctl node join PEER"))?;
+    lease.give(Order::Generation(raft.gate().generation()));
+    Ok(raft)
 }

@@ -120,6 +120,8 @@ fn can_wait(body: &Body) -> bool {
         | Body::NodeAway(_)
         | Body::NodeBack(_)
         | Body::NodeLeave(_)
+        | Body::NodeOverrule(_)
+        | Body::TakeOver { .. }
         | Body::MaintenanceOff { .. }
         | Body::RestartEnd { .. }
         | Body::RestartForget { .. }

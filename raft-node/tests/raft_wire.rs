@@ -89,7 +89,8 @@ fn link() -> impl Strategy<Value = Link> {
 
 fn node() -> impl Strategy<Value = Node> {
     let role = select(vec![Role::Server, Role::Witness]);
-    let membership = select(vec![Membership::Member, Membership::Away, Membership::Leaving]);
+    let membership =
+        select(vec![Membership::Member, Membership::Away, Membership::Leaving, Membership::Overruled]);
     let room = prop_oneof![Just(String::new()), name()];
     let places = (btree_map(name(), ip(), 0..4), vec(link(), 0..3), 1u16.., 1u16.., 1u16.., room);
     (any::<u64>(), name(), role, membership, places).prop_map(|(id, name, role, membership, places)| {
@@ -173,6 +174,9 @@ fn members() -> impl Strategy<Value = Body> {
         node_id().prop_map(Body::NodeAway),
         node_id().prop_map(Body::NodeBack),
         node_id().prop_map(Body::NodeLeave),
+        node_id().prop_map(Body::NodeOverrule),
+        (generation(), vec(node_id(), 0..3))
+            .prop_map(|(generation, overruled)| Body::TakeOver { generation, overruled }),
         node_id().prop_map(Body::NodeRemove),
         (node_id(), 0..Span::MAX_MILLIS, any::<bool>()).prop_map(|(node, ms, everybody)| {
             Body::RestartBegin { node, lease: Span::millis(ms), everybody }

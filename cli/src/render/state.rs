@@ -13,9 +13,15 @@ pub(super) fn text(state: State, node: &v1::NodeStatus) -> Text {
         (State::Silent, ms) => format!(" for {}", span(ms)),
         (State::Maintenance, _) if !node.heard => ", silent".into(),
         (State::Maintenance | State::Leaving | State::Away, _) => draining(node),
-        (State::Restarting | State::Closed | State::NoFilter | State::Behind | State::Ready, _) => {
-            String::new()
-        }
+        (
+            State::Overruled
+            | State::Restarting
+            | State::Closed
+            | State::NoFilter
+            | State::Behind
+            | State::Ready,
+            _,
+        ) => String::new(),
     };
     Text::level(&format!("{}{more}", state.word()), state.level())
 }

@@ -22,6 +22,8 @@ pub enum State {
     Silent,
     /// On its way out.
     Leaving,
+    /// The cluster has gone on without it; it joins anew when it is back.
+    Overruled,
     /// Its daemon is being restarted; its filter goes on.
     Restarting,
     /// Kept free of clients.
@@ -47,6 +49,7 @@ impl State {
         match inner.map_or(v1::NodePhase::Unspecified, v1::Node::phase) {
             v1::NodePhase::Away => Self::Away,
             v1::NodePhase::Leaving => Self::Leaving,
+            v1::NodePhase::Overruled => Self::Overruled,
             v1::NodePhase::Unspecified | v1::NodePhase::Member if node.restarting => Self::Restarting,
             v1::NodePhase::Unspecified | v1::NodePhase::Member if node.maintenance.is_some() => {
                 Self::Maintenance
@@ -73,7 +76,7 @@ impl State {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Silent | Self::Closed | Self::NoFilter => Level::Red,
+            Self::Silent | Self::Overruled | Self::Closed | Self::NoFilter => Level::Red,
             Self::Leaving | Self::Restarting | Self::Maintenance | Self::Away | Self::Behind => Level::Yellow,
             Self::Ready => Level::Green,
         }
@@ -85,6 +88,7 @@ impl State {
         match self {
             Self::Silent => "silent",
             Self::Leaving => "leaving",
+            Self::Overruled => "overruled",
             Self::Restarting => "restarting",
             Self::Maintenance => "maintenance",
             Self::Away => "away",
@@ -101,6 +105,7 @@ impl State {
         match self {
             Self::Silent => "its machine, its daemon or the network is down; look on that node",
             Self::Leaving => "it hands its buckets over and is then forgotten",
+            Self::Overruled => "the cluster has gone on without it; it joins anew when it is back",
             Self::Restarting => "its daemon is being restarted; its filter goes on",
             Self::Maintenance => "somebody works on it: it is kept free of clients",
             Self::Away => "it was stopped in a planned way",
@@ -115,7 +120,7 @@ impl State {
     #[must_use]
     pub const fn next(self) -> &'static str {
         match self {
-            Self::Silent => "systemctl status farmd",
+            Self::Silent | Self::Overruled => "systemctl status farmd",
             Self::Closed | Self::NoFilter => "farmctl events",
             Self::Leaving
             | Self::Restarting

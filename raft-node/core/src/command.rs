@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
+use crate::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use crate::lease::Timing;
 use crate::model::{
     BucketSet, HashKey, Maintenance, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness,
@@ -90,6 +90,15 @@ pub enum Body {
     NodeLeave(NodeId),
     /// The node holds nothing any more and is forgotten (*epoch*).
     NodeRemove(NodeId),
+    /// A node that does not vote and is not heard has lost its store: what it had agreed to counts no more.
+    NodeOverrule(NodeId),
+    /// The survivor of `generation` goes on alone: it has voted for everybody else who could (*epoch*).
+    TakeOver {
+        /// Names the survivor.
+        generation: Generation,
+        /// Who else voted; ascending.
+        overruled: Vec<NodeId>,
+    },
     /// Creates a module or changes its kind (*epoch*).
     ModulePut {
         /// Its name.
@@ -252,6 +261,7 @@ impl Command {
             Body::NodeAway(_)
             | Body::NodeBack(_)
             | Body::NodeLeave(_)
+            | Body::NodeOverrule(_)
             | Body::WeightSet { .. }
             | Body::DrainSet { .. }
             | Body::ModuleReadiness { .. }
@@ -267,6 +277,7 @@ impl Command {
             | Body::NodeJoin(_)
             | Body::NodeUpdate(_)
             | Body::NodeRemove(_)
+            | Body::TakeOver { .. }
             | Body::ModulePut { .. }
             | Body::ModuleApply { .. }
             | Body::ModuleRemove(_)

@@ -118,6 +118,10 @@ fn going(name: &str, membership: Membership) -> Option<Condition> {
         Membership::Member => return None,
         Membership::Away => ("node_away", format!("{name} was stopped; it takes part again when it starts")),
         Membership::Leaving => ("node_leaving", format!("{name} hands its buckets over and leaves")),
+        Membership::Overruled => (
+            "node_overruled",
+            format!("the cluster has gone on without {name}; when it is back, it joins anew by itself"),
+        ),
     };
     let next = "farmctl node list".into();
     Some(Condition { code, resource: name.to_owned(), since: Since::Unknown, cause, next })

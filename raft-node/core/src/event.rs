@@ -26,6 +26,8 @@ pub enum Kind {
     NodeBack { name: String },
     NodeLeaving { name: String },
     NodeRemoved { node: NodeId, name: String },
+    NodeOverruled { name: String },
+    TakenOver { name: String, overruled: Vec<String>, generation: u64 },
     ModuleCreated { module: ModuleName },
     ModuleApplied { module: ModuleName, revision: u64 },
     ModuleOpened { module: ModuleName, name: String },
@@ -67,6 +69,8 @@ impl Kind {
             Self::NodeBack { .. } => "node_back",
             Self::NodeLeaving { .. } => "node_leaving",
             Self::NodeRemoved { .. } => "node_removed",
+            Self::NodeOverruled { .. } => "node_overruled",
+            Self::TakenOver { .. } => "taken_over",
             Self::ModuleCreated { .. } => "module_created",
             Self::ModuleApplied { .. } => "module_applied",
             Self::ModuleOpened { .. } => "module_opened",
@@ -103,12 +107,14 @@ impl Kind {
             Self::ClusterFounded { .. }
             | Self::ClusterRenamed { .. }
             | Self::ProfileSet { .. }
+            | Self::TakenOver { .. }
             | Self::LevelFinalized { .. } => "cluster".into(),
             Self::NodeJoined { name, .. }
             | Self::NodeUpdated { name }
             | Self::NodeAway { name }
             | Self::NodeBack { name }
             | Self::NodeLeaving { name }
+            | Self::NodeOverruled { name }
             | Self::RestartBegun { name }
             | Self::RestartEnded { name }
             | Self::MaintenanceOn { name, .. }
@@ -147,6 +153,13 @@ impl Kind {
             Self::NodeBack { name } => format!("{name} is back"),
             Self::NodeLeaving { name } => format!("{name} leaves: its buckets are handed over"),
             Self::NodeRemoved { name, node } => format!("{name} (node {node}) is no longer a member"),
+            Self::NodeOverruled { name } => {
+                format!("{name} has lost its store: what it had agreed to counts no more, and it joins anew")
+            }
+            Self::TakenOver { name, overruled, generation } => format!(
+                "{name} goes on without {}: generation {generation} has begun",
+                overruled.join(" and ")
+            ),
             Self::ModuleCreated { module } => format!("module {module} was created"),
             Self::ModuleApplied { module, revision } => {
                 format!("module {module} is what revision {revision} says")

@@ -80,6 +80,20 @@ pub enum Membership {
     Away,
     /// On its way out: weights count as 0.
     Leaving,
+    /// The cluster has gone on without it, by a take-over or because its store was lost: what it had agreed to counts no
+    /// more. Its machine joins again under a new id, and finds its settings there.
+    Overruled,
+}
+
+impl Membership {
+    /// Whether it is to stay with the cluster: whether it may vote.
+    #[must_use]
+    pub const fn stays(self) -> bool {
+        match self {
+            Self::Member | Self::Away => true,
+            Self::Leaving | Self::Overruled => false,
+        }
+    }
 }
 
 /// A server that is kept free of clients: somebody works on it.
@@ -399,6 +413,15 @@ impl Module {
     #[must_use]
     pub fn has_application(&self) -> bool {
         self.definition.as_ref().is_some_and(|d| d.application.is_some())
+    }
+
+    /// Notes how its application is on `node`; nothing where it has none.
+    pub fn set_readiness(&mut self, node: NodeId, readiness: Option<Readiness>) {
+        let Some(on) = self.definition.as_mut().and_then(|d| d.application.as_mut()) else { return };
+        match readiness {
+            Some(readiness) => on.insert(node, readiness),
+            None => on.remove(&node),
+        };
     }
 
     /// Relative share of `node`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::NodeId;
-use crate::model::{Membership, Role};
+use crate::model::Role;
 use crate::state::ClusterState;
 
 /// The cluster as one of its nodes sees it.
@@ -105,7 +105,7 @@ impl View<'_> {
 
     /// The nearest thing that would let the service go on.
     fn cure(&self, lost: &Lost, nodes: &BTreeSet<NodeId>) -> String {
-        let stays = self.state.nodes.values().filter(|n| n.membership != Membership::Leaving);
+        let stays = self.state.nodes.values().filter(|n| n.membership.stays());
         let servers = stays.clone().filter(|n| n.role == Role::Server).count();
         let absent = stays.clone().find(|n| !self.present.contains(&n.id));
         let late = stays.clone().find(|n| self.present.contains(&n.id) && !self.voters.contains(&n.id));

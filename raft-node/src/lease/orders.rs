@@ -65,6 +65,8 @@ pub struct LeaseState {
 pub enum Order {
     /// The node became a member: start to renew, and to grant with these fences.
     Begin(Box<LeaseState>),
+    /// This node has decided to go on alone in this generation, which the state may not know yet: lower ones are over.
+    Generation(Generation),
     /// The applied state changed.
     State(Box<LeaseState>),
     /// The filter is attached (or taken up): write to it from now on.

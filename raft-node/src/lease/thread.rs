@@ -40,6 +40,14 @@ struct Machines {
     generation: Generation,
 }
 
+impl Machines {
+    fn speak_for(&mut self, generation: Generation) {
+        self.generation = generation;
+        self.elector.set_generation(generation);
+        self.holder.set_generation(generation);
+    }
+}
+
 pub(super) struct LeaseThread {
     identity: Identity,
     sealer: Sealer,
@@ -47,6 +55,8 @@ pub(super) struct LeaseThread {
     end: ThreadEnd,
     /// Both machines start together, when the applied state is known.
     machines: Option<Machines>,
+    /// The generation that this node has decided to begin, if it has.
+    decided: Generation,
     /// Fences of log entries that were recovered or appended before that.
     early: Vec<(EntryId, Vec<(NodeId, Epoch)>)>,
     /// Entries of the log that change what leases may be granted, until the machines start: this elector may have
@@ -74,6 +84,7 @@ impl LeaseThread {
             sockets,
             end,
             machines: None,
+            decided: Generation::default(),
             early: Vec::new(),
             routes: BTreeMap::new(),
             early_leases: Vec::new(),
@@ -121,6 +132,7 @@ impl LeaseThread {
             match order {
                 Order::Begin(state) => self.begin(*state),
                 Order::State(state) => self.state(*state),
+                Order::Generation(generation) => self.raise(generation),
                 Order::Filter(sink) => self.take_filter(sink),
                 Order::Publish(image) => self.publish(image),
                 Order::Idle(epoch) => self.count_as_applied(epoch),
@@ -171,8 +183,18 @@ impl LeaseThread {
         }
     }
 
+    fn raise(&mut self, decided: Generation) {
+        if decided.number > self.decided.number {
+            self.decided = decided;
+        }
+        if let Some(machines) = &mut self.machines {
+            machines.speak_for(self.decided);
+        }
+    }
+
     fn begin(&mut self, state: LeaseState) {
         let LeaseState { electors, routes, timing, fences, generation, bound, restarts } = state;
+        let generation = newer(self.decided, generation);
         let mut longer = Inherited::new(restarts.clone());
         let mut longest = bound;
         for (entry, command) in std::mem::take(&mut self.early_leases) {
@@ -194,6 +216,7 @@ impl LeaseThread {
 
     fn state(&mut self, state: LeaseState) {
         let Some(machines) = &mut self.machines else { return };
+        machines.speak_for(newer(self.decided, state.generation));
         machines.elector.applied(state.fences);
         machines.elector.set_timing(state.timing);
         machines.elector.set_restarts(state.restarts.clone(), state.bound, now());
@@ -424,6 +447,10 @@ fn put_in_force(filter: &mut dyn TableSink, image: &Image) -> Result<(), NotInFo
         published => published.map_err(NotInForce::Refused)?,
     }
     filter.grace().map_err(NotInForce::Grace)
+}
+
+fn newer(one: Generation, other: Generation) -> Generation {
+    if one.number > other.number { one } else { other }
 }
 
 /// Length of the leases that `me` asks for.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use farm_core::id::{ClusterId, FeatureLevel, Generation, NodeId};
 use tokio::sync::watch;
@@ -164,6 +164,8 @@ struct Inner {
     /// Whose log has gone back in time under this leader.
     reverted: watch::Sender<BTreeSet<NodeId>>,
     trouble: watch::Sender<Option<Denied>>,
+    /// Set while this node looks for a way to go on without its peer: no answer of Raft's leaves.
+    hushed: AtomicBool,
     refused: AtomicU64,
 }
 
@@ -207,6 +209,7 @@ impl Gate {
                 runs,
                 reverted: watch::Sender::new(BTreeSet::new()),
                 trouble,
+                hushed: AtomicBool::new(false),
                 refused: AtomicU64::new(0),
             }),
         }
@@ -233,6 +236,15 @@ impl Gate {
             }
             higher
         });
+    }
+
+    /// From now on (`true`) no answer of Raft's leaves this node. What a peer may count as kept here was in the log before.
+    pub fn hush(&self, hushed: bool) {
+        self.inner.hushed.store(hushed, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_hushed(&self) -> bool {
+        self.inner.hushed.load(Ordering::SeqCst)
     }
 
     /// The log of `node` has gone back in time: what it had acknowledged is not there any more.

@@ -27,6 +27,7 @@ mod start;
 mod store;
 #[cfg(test)]
 mod store_test;
+mod takeover;
 mod timing;
 mod types;
 
@@ -52,10 +53,12 @@ pub use role::Role;
 pub use runs::{Run, Runs};
 pub use server::PeerHandler;
 pub use start::owner;
+pub use takeover::{Ineligible, TakeOver};
 pub use timing::Timing;
 pub use types::Endpoint;
 
 use machine::{Machine, Published};
+use takeover::Overruled;
 use types::{LeaderId, Proposal, Types, entry_id};
 
 /// Entries per append. 64 of the largest (a Move of all buckets to 32 nodes) make 2 MiB.
@@ -161,6 +164,9 @@ struct Inner {
     raft: RaftOf,
     gate: Gate,
     timing: Timing,
+    disk: Arc<dyn farm_store::LogStore>,
+    overruled: Overruled,
+    decided: watch::Sender<Option<TakeOver>>,
     published: Published,
     role: watch::Receiver<Role>,
     membership: Mutex<()>,

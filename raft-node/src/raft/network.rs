@@ -18,6 +18,7 @@ use super::codec::transfer_from_wire;
 use super::gate::Gate;
 use super::link::{CallError, Client, Link};
 use super::machine::Published;
+use super::takeover::Overruled;
 use super::types::{Endpoint, RaftSnapshot, Types, Vote};
 use crate::wire::{Wire, WireError};
 
@@ -35,6 +36,8 @@ pub(crate) struct Network {
     pub(crate) append_timeout: Duration,
     /// The state, which knows where a member is now.
     pub(crate) published: Published,
+    /// For whom this node votes itself.
+    pub(crate) overruled: Overruled,
     /// How far each log has come.
     pub(crate) matched: Matched,
 }
@@ -73,6 +76,7 @@ impl RaftNetworkFactory<Types> for Network {
             joined_at: endpoint.clone(),
             append_timeout: self.append_timeout,
             published: self.published.clone(),
+            overruled: self.overruled.clone(),
             matched: self.matched.clone(),
         }
     }
@@ -87,6 +91,7 @@ pub(crate) struct PeerNetwork {
     joined_at: Endpoint,
     append_timeout: Duration,
     published: Published,
+    overruled: Overruled,
     matched: Matched,
 }
 
@@ -122,10 +127,9 @@ fn garbled(error: WireError) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(&error))
 }
 
-impl RaftNetworkV2<Types> for PeerNetwork {
-    type SnapshotData = Vec<u8>;
-
-    async fn append_entries(
+/// What the peer itself is asked.
+impl PeerNetwork {
+    async fn ask_to_append(
         &mut self,
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
@@ -155,7 +159,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         Ok(answer)
     }
 
-    async fn vote(
+    async fn ask_to_vote(
         &mut self,
         request: VoteRequest<Types>,
         option: RPCOption,
@@ -165,7 +169,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
     }
 
-    async fn pre_vote(
+    async fn ask_whether_to_vote(
         &mut self,
         request: VoteRequest<Types>,
         option: RPCOption,
@@ -175,7 +179,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         VoteResponse::from_wire(answer.map_err(|e| self.failed(RPCTypes::Vote, &e))?).map_err(garbled)
     }
 
-    async fn full_snapshot(
+    async fn send_snapshot(
         &mut self,
         vote: Vote,
         snapshot: RaftSnapshot,
@@ -190,6 +194,65 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         };
         let answer = answer.map_err(|e| self.failed(RPCTypes::InstallSnapshot, &e))?;
         Ok(SnapshotResponse::from_wire(answer).map_err(garbled)?)
+    }
+}
+
+/// What is asked of a peer that this node overrules, this node answers: it has kept what it sends, and votes for itself.
+impl RaftNetworkV2<Types> for PeerNetwork {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let overruled = self.overruled.clone();
+        tokio::select! {
+            biased;
+            () = overruled.contains(NodeId(self.target)) => Ok(AppendEntriesResponse::Success),
+            answer = self.ask_to_append(request, option) => answer,
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let (overruled, vote) = (self.overruled.clone(), request.vote);
+        tokio::select! {
+            biased;
+            () = overruled.contains(NodeId(self.target)) => Ok(VoteResponse::new(vote, None, true)),
+            answer = self.ask_to_vote(request, option) => answer,
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let (overruled, vote) = (self.overruled.clone(), request.vote);
+        tokio::select! {
+            biased;
+            () = overruled.contains(NodeId(self.target)) => Ok(VoteResponse::new(vote, None, true)),
+            answer = self.ask_whether_to_vote(request, option) => answer,
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let overruled = self.overruled.clone();
+        tokio::select! {
+            biased;
+            () = overruled.contains(NodeId(self.target)) => Ok(SnapshotResponse::new(vote)),
+            answer = self.send_snapshot(vote, snapshot, cancel, option) => answer,
+        }
     }
 
     async fn transfer_leader(

@@ -63,6 +63,14 @@ pub(crate) struct PeerService {
 }
 
 impl PeerService {
+    /// An answer of Raft's, which others count as kept or voted.
+    fn count<T>(&self, message: T) -> Result<Response<T>, Status> {
+        if self.gate.is_hushed() {
+            return Err(Status::unavailable("this node waits to see whether it has to go on alone"));
+        }
+        self.answer(message)
+    }
+
     /// The answer says who gives it, in which generation.
     fn answer<T>(&self, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
@@ -103,13 +111,13 @@ impl v1::peer_server::Peer for PeerService {
     ) -> Result<Response<v1::AppendResponse>, Status> {
         member(&request)?;
         let request = AppendEntriesRequest::from_wire(request.into_inner()).map_err(malformed)?;
-        self.answer(self.raft.append_entries(request).await.map_err(stopped)?.to_wire())
+        self.count(self.raft.append_entries(request).await.map_err(stopped)?.to_wire())
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
         member(&request)?;
         let request = VoteRequest::from_wire(request.into_inner()).map_err(malformed)?;
-        self.answer(self.raft.vote(request).await.map_err(stopped)?.to_wire())
+        self.count(self.raft.vote(request).await.map_err(stopped)?.to_wire())
     }
 
     async fn pre_vote(
@@ -118,7 +126,7 @@ impl v1::peer_server::Peer for PeerService {
     ) -> Result<Response<v1::VoteResponse>, Status> {
         member(&request)?;
         let request = VoteRequest::from_wire(request.into_inner()).map_err(malformed)?;
-        self.answer(self.raft.pre_vote(request).await.map_err(stopped)?.to_wire())
+        self.count(self.raft.pre_vote(request).await.map_err(stopped)?.to_wire())
     }
 
     async fn snapshot(
@@ -127,7 +135,7 @@ impl v1::peer_server::Peer for PeerService {
     ) -> Result<Response<v1::SnapshotResponse>, Status> {
         member(&request)?;
         let (vote, snapshot) = receive(request.into_inner()).await?;
-        self.answer(self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?.to_wire())
+        self.count(self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?.to_wire())
     }
 
     async fn transfer_leader(
@@ -136,7 +144,7 @@ impl v1::peer_server::Peer for PeerService {
     ) -> Result<Response<v1::TransferResponse>, Status> {
         member(&request)?;
         let request = TransferLeaderRequest::from_wire(request.into_inner()).map_err(malformed)?;
-        self.answer(transfer_to_wire(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
+        self.count(transfer_to_wire(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
     }
 
     async fn propose(

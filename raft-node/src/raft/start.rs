@@ -18,6 +18,7 @@ use super::network::{Matched, Network};
 use super::role::{self, Role};
 use super::runs::Runs;
 use super::store::{Log, durable, tell};
+use super::takeover::{self, Overruled};
 use super::timing::{Timing, profile_of};
 use super::types::{Entry, Payload, Proposal};
 use super::{
@@ -33,47 +34,54 @@ const OWNER: &str = "owner";
 pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
     let disk = options.store.clone();
     claim(&disk, options.me, options.cluster).await?;
+    let decided = takeover::decided(&disk)?;
     let generation = recorded_generation(&disk, options.generation).await?;
+    let generation = decided.as_ref().map_or(generation, |d| newer(d.generation, generation));
     let runs = Runs::begin(options.me, &disk).await?;
     tokio::spawn(runs.clone().remember(disk.clone()));
     let (cluster, proof) = (options.cluster, options.proof.clone());
     let gate = Gate::new(options.me, cluster, options.level, proof, generation, runs);
     let published = Published::new();
     let machine = Machine::recover(disk.clone(), options.watch.clone(), gate.clone(), published.clone())?;
-    let log = Log::new(disk, options.watch.clone());
+    let log = Log::new(disk.clone(), options.watch.clone());
     let entries = log.entries()?;
     tell(&*options.watch, &entries);
     let timing = options.timing.unwrap_or_else(|| Timing::of(profile(&published, &entries)));
     drop(entries);
 
+    let overruled = Overruled::new(decided.as_ref().map(|d| d.overruled.clone()).unwrap_or_default());
     let network = Network {
         me: options.me.0,
         gate: gate.clone(),
         append_timeout: timing.election_max,
         published: published.clone(),
+        overruled: overruled.clone(),
         matched: Matched::default(),
     };
     let config = config(options.cluster, timing)?;
     let raft = RaftOf::new(options.me.0, Arc::new(config), network, log, machine).await;
     let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
-    Ok(assemble(&options, raft, gate, timing, published))
-}
-
-fn assemble(options: &Options, raft: RaftOf, gate: Gate, timing: Timing, published: Published) -> Inner {
     let stopping = Arc::new(AtomicBool::new(false));
     let (told, role) = watch::channel(Role::default());
     tokio::spawn(role::follow(raft.clone(), told, stopping.clone(), options.fatal.clone()));
-    Inner {
+    Ok(Inner {
         me: options.me,
         raft,
         gate,
         timing,
+        disk,
+        overruled,
+        decided: watch::Sender::new(decided),
         published,
         role,
         membership: Mutex::new(()),
         stopping,
         threads: std::sync::Mutex::new(Threads(None)),
-    }
+    })
+}
+
+fn newer(one: Generation, other: Generation) -> Generation {
+    if one.number > other.number { one } else { other }
 }
 
 /// Whose store this is, once it has been used.

@@ -35,7 +35,12 @@ impl Log {
 
     /// All entries, parsed.
     pub(crate) fn entries(&self) -> io::Result<Vec<Entry>> {
-        self.read(0..u64::MAX, usize::MAX)
+        Self::read_from(&*self.disk, 0..u64::MAX)
+    }
+
+    /// The entries of `range` that `disk` holds, parsed.
+    pub(crate) fn read_from(disk: &dyn farm_store::LogStore, range: Range<u64>) -> io::Result<Vec<Entry>> {
+        disk.read(range)?.iter().map(|(_, bytes)| parse(bytes)).collect()
     }
 
     fn read(&self, range: Range<u64>, max: usize) -> io::Result<Vec<Entry>> {

@@ -108,6 +108,11 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::NodeBack(node) => Proto::NodeBack(v1::NodeBack { node: node.0 }),
         Body::NodeLeave(node) => Proto::NodeLeave(v1::NodeLeave { node: node.0 }),
         Body::NodeRemove(node) => Proto::NodeRemove(v1::NodeRemove { node: node.0 }),
+        Body::NodeOverrule(node) => Proto::NodeOverrule(v1::NodeOverrule { node: node.0 }),
+        Body::TakeOver { generation, overruled } => Proto::TakeOver(v1::TakeOver {
+            generation: Some(generation.to_wire()),
+            overruled: ids(overruled),
+        }),
         Body::ModulePut { name, kind } => {
             Proto::ModulePut(v1::ModulePut { name: name.0.clone(), kind: kind.to_wire() })
         }
@@ -169,6 +174,11 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         Proto::NodeBack(p) => Body::NodeBack(text::node("NodeBack.node", p.node)?),
         Proto::NodeLeave(p) => Body::NodeLeave(text::node("NodeLeave.node", p.node)?),
         Proto::NodeRemove(p) => Body::NodeRemove(text::node("NodeRemove.node", p.node)?),
+        Proto::NodeOverrule(p) => Body::NodeOverrule(text::node("NodeOverrule.node", p.node)?),
+        Proto::TakeOver(p) => Body::TakeOver {
+            generation: required("TakeOver.generation", p.generation)?,
+            overruled: parse_nodes("TakeOver.overruled", p.overruled)?,
+        },
         Proto::ModulePut(p) => Body::ModulePut {
             name: text::module("ModulePut.name", p.name)?,
             kind: ModuleKind::from_wire(p.kind)?,

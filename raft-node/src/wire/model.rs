@@ -35,7 +35,7 @@ macro_rules! wire_enum {
 }
 
 wire_enum!(Role = NodeRole, "Node.role", { Server, Witness });
-wire_enum!(Membership = NodePhase, "Node.phase", { Member, Leaving, Away });
+wire_enum!(Membership = NodePhase, "Node.phase", { Member, Leaving, Away, Overruled });
 wire_enum!(ModuleKind = ModuleKind, "Module.kind", { Farm, Light });
 wire_enum!(Protocol = Protocol, "Service.protocol", { Tcp, Udp });
 wire_enum!(Criterion = Criterion, "Service.criterion", { SourceAddress, SourcePort, SourceNetwork });

@@ -8,6 +8,7 @@ mod maintenance;
 mod modules;
 mod nodes;
 mod restart;
+mod survivor;
 
 use crate::command::{Body, Command};
 use crate::event::{Event, Kind};
@@ -160,6 +161,8 @@ impl ClusterState {
             Body::NodeBack(node) => self.node_back(*node),
             Body::NodeLeave(node) => self.node_leave(*node),
             Body::NodeRemove(node) => self.node_remove(*node),
+            Body::NodeOverrule(node) => self.node_overrule(*node),
+            Body::TakeOver { generation, overruled } => self.take_over(*generation, overruled),
             Body::ModulePut { name, kind } => self.module_put(name, *kind),
             Body::ModuleApply { module, outline, content } => {
                 self.module_apply(module, outline, content, entry)

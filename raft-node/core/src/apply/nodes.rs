@@ -34,9 +34,16 @@ impl ClusterState {
                 "farmctl node list",
             )
         })?;
-        let node = Node { id: NodeId(entry.index), membership: Membership::Member, ..node.clone() };
+        let mut node = Node { id: NodeId(entry.index), membership: Membership::Member, ..node.clone() };
+        let former = self.former(&node.name)?;
+        if let Some(former) = former {
+            node.room.clone_from(&self.nodes[&former].room);
+        }
         self.check_node(&node)?;
         let (id, name) = (node.id, node.name.clone());
+        if let Some(former) = former {
+            self.succeed(former, id);
+        }
         self.nodes.insert(id, node);
         let (events, _) = happened(Kind::NodeJoined { node: id, name })?;
         Ok((events, Some(id)))
@@ -62,7 +69,7 @@ impl ClusterState {
     pub(super) fn node_leave(&mut self, id: NodeId) -> Done {
         let node = self.member(id)?;
         let name = node.name.clone();
-        let stays = |n: &Node| n.id != id && n.membership != Membership::Leaving && n.role == Role::Server;
+        let stays = |n: &Node| n.id != id && n.membership.stays() && n.role == Role::Server;
         ensure(node.role == Role::Witness || self.nodes.values().any(stays), || {
             let fact = format!("{name} is the last server of cluster {}", self.name);
             Refusal::new("last_node", fact, "farmctl node list")
@@ -75,20 +82,25 @@ impl ClusterState {
     pub(super) fn node_remove(&mut self, id: NodeId) -> Done {
         let node = self.member(id)?;
         let name = node.name.clone();
-        let busy = |fact: String| Refusal::new("node_busy", fact, format!("farmctl node leave {name}"));
-        ensure(node.membership == Membership::Leaving, || busy(format!("{name} was not told to leave")))?;
-        ensure(!self.is_party(id), || busy(format!("{name} still takes part in the assignment")))?;
-        ensure(!self.electors.all().contains(&id), || busy(format!("{name} still grants leases")))?;
-        ensure(self.electors.change.is_none(), || busy("the electors are being changed".into()))?;
+        ensure(node.membership == Membership::Leaving, || {
+            busy(&name, format!("{name} was not told to leave"))
+        })?;
+        self.ensure_free(id)?;
+        ensure(self.electors.change.is_none(), || busy(&name, "the electors are being changed".into()))?;
         self.nodes.remove(&id);
         self.maintenance.remove(&id);
         for module in self.modules.values_mut() {
             module.weights.remove(&id);
-            if let Some(application) = module.definition.as_mut().and_then(|d| d.application.as_mut()) {
-                application.remove(&id);
-            }
+            module.set_readiness(id, None);
         }
         happened(Kind::NodeRemoved { node: id, name })
+    }
+
+    /// That it neither owns, drains nor waits for evidence, nor grants.
+    pub(super) fn ensure_free(&self, id: NodeId) -> Result<(), Refusal> {
+        let name = self.name_of(id);
+        ensure(!self.is_party(id), || busy(&name, format!("{name} still takes part in the assignment")))?;
+        ensure(!self.electors.all().contains(&id), || busy(&name, format!("{name} still grants leases")))
     }
 
     /// Whether a bucket or a removed service still names the node.
@@ -110,7 +122,7 @@ impl ClusterState {
     fn set_membership(&mut self, id: NodeId, to: Membership, kind: impl FnOnce(String) -> Kind) -> Done {
         let node = self.member(id)?;
         let name = node.name.clone();
-        ensure(node.membership != Membership::Leaving, || {
+        ensure(node.membership.stays(), || {
             Refusal::new("node_leaving", format!("{name} is leaving the cluster"), "farmctl node list")
         })?;
         if node.membership == to {
@@ -142,7 +154,10 @@ impl ClusterState {
             Refusal::new("witness", fact, "farmctl node list")
         })?;
         check_macs(node)?;
-        self.nodes.values().filter(|n| n.id != node.id).try_for_each(|other| check_pair(node, other))?;
+        // Whom it follows under a new id does not count beside it.
+        let former = |n: &Node| n.membership == Membership::Overruled && n.name == node.name;
+        let mut others = self.nodes.values().filter(|n| n.id != node.id && !former(n));
+        others.try_for_each(|other| check_pair(node, other))?;
         own_addresses(node).try_for_each(|ip| {
             // It would be on lo beside the node's own, whatever its VLAN.
             let taken = self.modules.values().flat_map(|m| m.vips.keys()).any(|vip| vip.ip == ip);
@@ -152,6 +167,10 @@ impl ClusterState {
             })
         })
     }
+}
+
+pub(super) fn busy(name: &str, fact: String) -> Refusal {
+    Refusal::new("node_busy", fact, format!("farmctl node leave {name}"))
 }
 
 /// Every address of a node, in cluster networks and on links.

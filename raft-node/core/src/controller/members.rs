@@ -63,7 +63,7 @@ impl View<'_> {
     /// The members that should vote: up to five that live and stay, lowest ids first.
     fn wanted(&self) -> BTreeSet<NodeId> {
         let gone = |id| self.controller.presence.silent_for(id, self.now) >= self.controller.patience.evict;
-        let stays = self.state.nodes.values().filter(|n| n.membership != Membership::Leaving && !gone(n.id));
+        let stays = self.state.nodes.values().filter(|n| n.membership.stays() && !gone(n.id));
         stays.map(|n| n.id).take(VOTERS_MAX).collect()
     }
 
@@ -76,7 +76,8 @@ impl View<'_> {
     }
 
     fn forget(&self) -> Option<Effect> {
-        let former = |id: &&NodeId| !self.state.nodes.contains_key(id);
+        let overruled = self.overruled();
+        let former = |id: &&NodeId| !self.state.nodes.contains_key(id) || overruled.contains(id);
         self.observed
             .learners
             .difference(&self.observed.voters)
@@ -86,11 +87,18 @@ impl View<'_> {
 
     fn learn(&self) -> Option<Effect> {
         let known = |id: &&NodeId| self.observed.voters.contains(id) || self.observed.learners.contains(id);
-        self.state.nodes.keys().find(|id| !known(id)).map(|id| Effect::AddLearner(*id))
+        let overruled = self.overruled();
+        let mut counted = self.state.nodes.keys().filter(|id| !overruled.contains(id));
+        counted.find(|id| !known(id)).map(|id| Effect::AddLearner(*id))
     }
 
     fn set_voters(&self) -> Option<Effect> {
         let (voters, electors) = (&self.observed.voters, &self.state.electors);
+        let gone = self.overruled();
+        if !gone.is_disjoint(voters) {
+            // This leader has their votes, and nobody hears them any more.
+            return Some(Effect::SetVoters(voters - &gone));
+        }
         // A Joint may be in flight: the electors must stand still.
         if voters.is_empty() || electors.change.is_some() || self.controller.in_flight {
             return None;
@@ -103,6 +111,11 @@ impl View<'_> {
         let free = *voters == electors.current && voters.len() < VOTERS_MAX;
         let new = || wanted.difference(voters).find(ready).filter(|_| free).map(|id| with(voters, *id));
         former.or_else(missing).or_else(new).filter(|next| self.is_viable(next)).map(Effect::SetVoters)
+    }
+
+    fn overruled(&self) -> BTreeSet<NodeId> {
+        let nodes = self.state.nodes.values();
+        nodes.filter(|n| n.membership == Membership::Overruled).map(|n| n.id).collect()
     }
 
     /// Whether a node could vote at once: it has the log, and is heard.
@@ -190,7 +203,7 @@ impl View<'_> {
         if wanted.contains(&id) || id == self.controller.me {
             return false;
         }
-        let leaves = self.state.nodes.get(&id).is_none_or(|n| n.membership == Membership::Leaving);
+        let leaves = self.state.nodes.get(&id).is_none_or(|n| !n.membership.stays());
         let gone = self.controller.presence.silent_for(id, self.now) >= self.controller.patience.evict;
         let crowded = self.state.electors.current.len() >= VOTERS_MAX;
         let ready = wanted.difference(&self.state.electors.current).any(|n| self.is_ready(*n));

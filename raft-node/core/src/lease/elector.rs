@@ -158,6 +158,11 @@ impl Elector {
         elector
     }
 
+    /// Grants in `generation` only, from now on. What was granted before stays out.
+    pub fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
     /// Takes the timing of a newly applied profile; earlier grants keep their length.
     pub fn set_timing(&mut self, timing: Timing) {
         self.timing = timing;

@@ -119,6 +119,14 @@ impl Holder {
         })
     }
 
+    /// Asks in `generation` from now on. Answers of another one that are still on the way are dropped.
+    pub fn set_generation(&mut self, generation: Generation) {
+        if generation != self.generation {
+            self.generation = generation;
+            self.next = BootTime(0);
+        }
+    }
+
     /// Takes the electors of a newly applied epoch; the deadline, recomputed and never later than it was. Publish it
     /// *before* [`Holder::applied`] reports that epoch (L7).
     pub fn set_electors(&mut self, electors: Electors) -> BootTime {

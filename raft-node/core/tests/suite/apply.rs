@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use farm_core::apply::{LEVEL, UnknownLevel};
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
-use farm_core::id::{EntryId, Epoch, FeatureLevel, Leadership, NodeId};
+use farm_core::id::{EntryId, Epoch, FeatureLevel, Generation, Leadership, NodeId};
 use farm_core::limits;
 use farm_core::model::{
     BucketSet, Criterion, Link, Maintenance, Membership, Mode, ModuleKind, ModuleName, Node, Outline, Phase,
@@ -470,6 +470,68 @@ fn a_node_goes_when_nothing_depends_on_it() {
     assert!(log.state.fences.contains_key(&NodeId(2)), "its fence outlives it");
 }
 
+fn take_over(number: u64, survivor: u64, overruled: &[u64]) -> Body {
+    let generation = Generation { number, survivor: NodeId(survivor), nonce: 7 };
+    Body::TakeOver { generation, overruled: overruled.iter().copied().map(NodeId).collect() }
+}
+
+#[test]
+fn a_survivor_alone_grants_in_a_generation_of_its_own() {
+    let mut log = Log::with_nodes(2);
+    log.state.electors.current.insert(NodeId(2));
+    assert_eq!(log.any(take_over(1, 2, &[1])), Err("bad_generation"), "it is that of the founding");
+    assert_eq!(log.any(take_over(2, 9, &[1])), Err("unknown_node"));
+    assert_eq!(log.any(take_over(2, 2, &[1, 2])), Err("bad_generation"));
+    let epoch = log.state.epoch;
+    assert_eq!(log.any(take_over(2, 2, &[1])), Ok(()));
+    assert_eq!(log.any(take_over(2, 1, &[2])), Err("bad_generation"), "only one survivor");
+    assert_eq!(log.state.epoch, epoch.next());
+    assert_eq!(log.state.electors.all(), BTreeSet::from([NodeId(2)]));
+    assert_eq!(log.state.nodes[&NodeId(1)].membership, Membership::Overruled);
+    assert_eq!(log.any(Body::NodeBack(NodeId(1))), Err("node_leaving"), "its old self does not come back");
+}
+
+#[test]
+fn who_was_overruled_joins_anew_and_finds_its_settings() {
+    let mut log = Log::with_nodes(3);
+    let module = name("web");
+    log.ok(&Command::any(add("web", service(80), Mode::Directed)));
+    let weight =
+        |node: u64, w: u16| Body::WeightSet { module: name("web"), node: NodeId(node), weight: Weight(w) };
+    log.ok(&Command::any(weight(3, 7)));
+    log.ok(&Command::any(Body::MaintenanceOn { node: NodeId(3), maintenance: maintenance(None) }));
+    log.state.nodes.get_mut(&NodeId(3)).unwrap().room = "hall-b".into();
+    assert_eq!(log.any(Body::NodeJoin(node(3))), Err("name_taken"));
+    assert_eq!(log.any(Body::NodeOverrule(NodeId(1))), Err("node_busy"), "it grants leases");
+    log.ok(&Command::any(Body::NodeOverrule(NodeId(3))));
+    log.ok(&Command::any(Body::NodeJoin(node(3))));
+    assert!(!log.state.nodes.contains_key(&NodeId(3)));
+    let new = log.state.nodes.values().last().unwrap().clone();
+    assert_eq!((new.name, new.room, new.membership), (node(3).name, "hall-b".into(), Membership::Member));
+    assert_eq!(log.state.modules[&module].weight(new.id), Weight(7));
+    assert!(log.state.maintenance.contains_key(&new.id) && log.state.maintenance.len() == 1);
+}
+
+#[test]
+fn who_is_overruled_joins_anew_only_when_nothing_names_it() {
+    let mut log = Log::with_nodes(2);
+    log.ok(&Command::any(add("web", service(80), Mode::Directed)));
+    let everything = (0..BUCKETS).collect::<Vec<_>>();
+    let owner = log.state.modules[&name("web")].assignment[0].current.expect("an owner");
+    let other = NodeId(3 - owner.0);
+    log.state.electors.current = BTreeSet::from([NodeId(1), NodeId(2)]);
+    log.ok(&Command::any(take_over(2, other.0, &[owner.0])));
+    let machine = node(u8::try_from(owner.0).unwrap());
+    assert_eq!(log.any(Body::NodeJoin(machine.clone())), Err("node_busy"), "it owns buckets");
+    let losers = vec![owner];
+    let mine: Vec<usize> = everything
+        .into_iter()
+        .filter(|b| log.state.modules[&name("web")].assignment[*b].current == Some(owner))
+        .collect();
+    assert_eq!(log.step(Body::Move { losers, transfers: vec![transfer(other.0, &mine)] }), Ok(()));
+    assert_eq!(log.any(Body::NodeJoin(machine)), Err("node_busy"), "nobody knows yet that it lost them");
+}
+
 fn node_id() -> impl Strategy<Value = NodeId> {
     (1..5_u64).prop_map(NodeId)
 }
@@ -582,6 +644,8 @@ fn body() -> impl Strategy<Value = Body> {
         3 => Just(Body::ElectorsSeal { joint: Epoch(0), nodes: vec![] }),
         3 => Just(Body::ElectorsFinal(vec![])),
         1 => Just(Body::ElectorsCancel),
+        1 => node_id().prop_map(Body::NodeOverrule),
+        1 => (2..5_u64, node_id()).prop_map(|(number, n)| take_over(number, n.0, &[1, 2, 3].map(|id| if id == n.0 { 9 } else { id }))),
     ]
 }
 
