@@ -516,20 +516,20 @@ fn who_was_overruled_joins_anew_and_finds_its_settings() {
 fn who_is_overruled_joins_anew_only_when_nothing_names_it() {
     let mut log = Log::with_nodes(2);
     log.ok(&Command::any(add("web", service(80), Mode::Directed)));
-    let everything = (0..BUCKETS).collect::<Vec<_>>();
-    let owner = log.state.modules[&name("web")].assignment[0].current.expect("an owner");
-    let other = NodeId(3 - owner.0);
-    log.state.electors.current = BTreeSet::from([NodeId(1), NodeId(2)]);
-    log.ok(&Command::any(take_over(2, other.0, &[owner.0])));
-    let machine = node(u8::try_from(owner.0).unwrap());
-    assert_eq!(log.any(Body::NodeJoin(machine.clone())), Err("node_busy"), "it owns buckets");
-    let losers = vec![owner];
-    let mine: Vec<usize> = everything
-        .into_iter()
-        .filter(|b| log.state.modules[&name("web")].assignment[*b].current == Some(owner))
-        .collect();
-    assert_eq!(log.step(Body::Move { losers, transfers: vec![transfer(other.0, &mine)] }), Ok(()));
-    assert_eq!(log.any(Body::NodeJoin(machine)), Err("node_busy"), "nobody knows yet that it lost them");
+    let all: Vec<usize> = (0..BUCKETS).collect();
+    assert_eq!(log.step(Body::Move { losers: vec![], transfers: vec![transfer(2, &all)] }), Ok(()));
+    log.state.electors.current.insert(NodeId(2));
+    log.ok(&Command::any(take_over(2, 1, &[2])));
+    assert_eq!(log.any(Body::NodeJoin(node(2))), Err("node_busy"), "it owns buckets");
+    let losers = vec![NodeId(2)];
+    assert_eq!(log.step(Body::Move { losers, transfers: vec![transfer(1, &all)] }), Ok(()));
+    assert_eq!(log.any(Body::NodeJoin(node(2))), Err("node_busy"), "it may still accept");
+    let evidence =
+        log.state.pending().iter().map(|p| Evidence::Expired { node: p.node, entry: p.entry }).collect();
+    assert_eq!(log.step(Body::Activate { buckets: of(&all), evidence }), Ok(()));
+    assert_eq!(log.any(Body::NodeJoin(node(2))), Err("node_busy"), "its connections may go on");
+    assert_eq!(log.step(Body::Settle(of(&all))), Ok(()));
+    assert_eq!(log.any(Body::NodeJoin(node(2))), Ok(()));
 }
 
 fn node_id() -> impl Strategy<Value = NodeId> {
