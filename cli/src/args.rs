@@ -83,6 +83,8 @@ pub enum Command {
     Doctor(cmd::doctor::Doctor),
     /// What happened, on one node or on all
     Events(cmd::events::Events),
+    /// Let this server go on alone with what is on its disk, when no majority is left; farmd must not run here
+    Recover(cmd::recover::Recover),
     /// Farms in network namespaces; see `farmctl lab --help`
     #[command(disable_help_flag = true)]
     Lab(cmd::lab::Passed),

@@ -11,6 +11,7 @@ pub mod error;
 pub mod exit;
 pub mod output;
 pub mod probe;
+pub mod programs;
 pub mod render;
 pub mod usage;
 pub mod values;

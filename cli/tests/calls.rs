@@ -988,6 +988,6 @@ fn a_missing_farm_lab_is_said_with_its_remedy() {
         .unwrap();
     assert_eq!(output.status.code(), Some(6));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.starts_with("error[lab_not_installed]: farm-lab is not installed"), "{text}");
+    assert!(text.starts_with("error[program_not_installed]: farm-lab is not installed"), "{text}");
     assert!(text.ends_with("  try: cargo build -p farm-lab\n"), "{text}");
 }

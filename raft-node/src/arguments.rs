@@ -11,6 +11,7 @@ use farm_core::model::Role;
 use crate::config::{Config, RoleName};
 use crate::modules::LOG_LIMITS;
 use crate::problem::Problem;
+use crate::recover;
 use crate::run::run;
 
 /// The daemon of a Farm node.
@@ -43,6 +44,16 @@ enum Part {
     /// Tells what keeps this machine from running Farm well, whether or not the daemon runs, and what to do about it.
     /// Ends with 1 where there is a fault. In a cluster `farmctl doctor` tells more.
     Doctor(Doctor),
+    /// Lets this server go on alone with what is on its disk, when the others are lost for good or no majority of them
+    /// is left. Shows what would be lost, and asks. The daemon must not run.
+    Recover(Recover),
+}
+
+#[derive(Args)]
+struct Recover {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -76,6 +87,7 @@ pub fn main() -> ExitCode {
         Arguments { part: Some(Part::Doctor(asked)), config, role, .. } => {
             return ended(doctor(&asked, &config, role));
         }
+        Arguments { part: Some(Part::Recover(asked)), config, .. } => recover::run(&config, asked.yes),
         Arguments { check: true, config, role, needs_level, part: None } => {
             check(&config, role, needs_level.map(FeatureLevel))
         }

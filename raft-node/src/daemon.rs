@@ -22,6 +22,7 @@ use crate::member::{Belonging, Member, Setup};
 use crate::peer;
 use crate::problem::Problem;
 use crate::raft::{self, Gate};
+use crate::rejoin::Rejoin;
 use crate::replace::Program;
 use crate::restart::Replace;
 use crate::secret::Secret;
@@ -42,6 +43,8 @@ pub struct Daemon {
     replace: mpsc::Sender<Replace>,
     /// Where the HTTP server listens.
     http: Arc<Listening>,
+    /// On its way back into a cluster that has gone on without it: what is not green about that.
+    rejoining: watch::Sender<Option<v1::Condition>>,
     /// Held while the node founds, joins, resumes or leaves: one at a time.
     changing: Mutex<()>,
 }
@@ -58,7 +61,8 @@ impl Daemon {
         })?;
         let journal = Arc::new(Journal::open(&config.data_dir));
         let (member, changing) = (watch::channel(None).0, Mutex::new(()));
-        Ok(Self { config, journal, member, program, replace, http: Arc::default(), changing })
+        let rejoining = watch::Sender::new(None);
+        Ok(Self { config, journal, member, program, replace, http: Arc::default(), rejoining, changing })
     }
 
     /// What happened on this node.
@@ -79,18 +83,37 @@ impl Daemon {
         self.member.subscribe()
     }
 
-    /// Takes up the membership that the store remembers, if any.
+    /// The name of this node.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.config.name.clone()
+    }
+
+    /// What is not green about a node that is no member, and is to become one again.
+    #[must_use]
+    pub fn rejoining(&self) -> Option<v1::Condition> {
+        self.rejoining.borrow().clone()
+    }
+
+    pub(crate) fn on_its_way(&self, condition: Option<v1::Condition>) {
+        self.rejoining.send_replace(condition);
+    }
+
+    /// Takes up the membership that the store remembers, if any, or goes on joining anew.
     ///
     /// # Errors
     /// A store that cannot be trusted, or a part that cannot start.
     pub async fn resume(self: &Arc<Self>) -> Result<(), Problem> {
         let _one = self.changing.lock().await;
-        if !self.store_dir().exists() {
+        let store = if self.store_dir().exists() { Some(self.open_store()?) } else { None };
+        let owner = store.as_ref().and_then(|store| raft::owner(store));
+        let (Some(store), Some((node, cluster))) = (store, owner) else {
+            if let Some(rejoin) = Rejoin::load(&self.config.data_dir)? {
+                tokio::spawn(self.clone().join_anew(rejoin));
+            }
             return Ok(());
-        }
+        };
         let here = self.describe().await?;
-        let store = self.open_store()?;
-        let Some((node, cluster)) = raft::owner(&store) else { return Ok(()) };
         let secret = Secret::load(&self.config.secret_file)?;
         let belonging = Belonging { cluster, node };
         let member = self.start(store, belonging, secret, Generation::default(), None).await?;
@@ -161,6 +184,8 @@ impl Daemon {
         let profile = Profile::from_wire(answer.profile).map_err(|e| malformed(&e))?;
         let timing = Some(raft::Timing::of(profile));
         self.start(store, belonging, secret, generation.unwrap_or_default(), timing).await?;
+        self.on_its_way(None);
+        Rejoin::forget(&self.config.data_dir)?;
         Ok(v1::JoinClusterResponse { node: answer.node, cluster: answer.cluster, name: answer.cluster_name })
     }
 
@@ -189,29 +214,54 @@ impl Daemon {
         let member = Member::start(setup).await?;
         member.follow_restarts(self.program.clone(), self.replace.clone());
         self.member.send_replace(Some(member.clone()));
-        tokio::spawn(self.clone().forget_when_removed(member.clone()));
+        tokio::spawn(self.clone().follow_membership(member.clone()));
         Ok(member)
     }
 
-    /// A node that left is no member any more: its store is set aside, and it may join again under a new id.
-    async fn forget_when_removed(self: Arc<Self>, member: Arc<Member>) {
-        member.removed().await;
-        // Nobody else would stop them.
-        member.modules.rested().await;
+    /// A node that left is no member any more: its store is set aside, and it may join again under a new id. One whose
+    /// membership was ended by others does so by itself; its applications go on meanwhile, and are found again.
+    async fn follow_membership(self: Arc<Self>, member: Arc<Member>) {
+        tokio::select! {
+            () = member.removed() => {
+                // Nobody else would stop them.
+                member.modules.rested().await;
+                self.give_up(member, None).await;
+            }
+            why = member.overruled() => {
+                let rejoin = Rejoin::of(&member, why);
+                if self.give_up(member, Some(&rejoin)).await {
+                    self.join_anew(rejoin).await;
+                }
+            }
+        }
+    }
+
+    /// Ends a membership and sets its log aside; `false` where it was not this node's any more, or cannot be.
+    async fn give_up(&self, member: Arc<Member>, rejoin: Option<&Rejoin>) -> bool {
         let _one = self.changing.lock().await;
         let is_current = self.member.borrow().as_ref().is_some_and(|m| Arc::ptr_eq(m, &member));
         if !is_current {
-            return;
+            return false;
+        }
+        // First: whoever restarts the daemon meanwhile finds what is to be done.
+        if let Some(Err(problem)) = rejoin.map(|rejoin| rejoin.save(&self.config.data_dir)) {
+            self.journal.note(0, &problem.code, &self.config.name, problem.fact, "");
+            return false;
         }
         self.member.send_replace(None);
         member.stop().await;
         drop(member);
+        let (kind, why) = rejoin.map_or(("left", "this node left"), |r| ("rejoining", &r.why));
         match farm_store::quarantine(&self.store_dir()) {
             Ok(aside) => {
-                let text = format!("this node left; its log is kept in {}", aside.display());
-                self.journal.note(0, "left", &self.config.name, text, "");
+                let text = format!("{why}; its log is kept in {}", aside.display());
+                self.journal.note(0, kind, &self.config.name, text, "");
+                true
             }
-            Err(error) => tracing::error!(%error, "cannot set the store aside"),
+            Err(error) => {
+                tracing::error!(%error, "cannot set the store aside");
+                false
+            }
         }
     }
 
@@ -318,7 +368,7 @@ pub fn rehearse(state: &ClusterState, command: &Command) -> Result<(), Problem> 
 }
 
 /// What to do about a store that does not open. A bad one is moved aside by hand: nothing is ever wiped.
-fn store_cure(error: &OpenError, dir: &Path) -> String {
+pub(crate) fn store_cure(error: &OpenError, dir: &Path) -> String {
     let dir = dir.display();
     match error {
         OpenError::Damaged { .. } | OpenError::LostWrites { .. } => format!("mv {dir} {dir}.bad"),
@@ -340,7 +390,7 @@ fn parse_peer(text: &str) -> Result<SocketAddr, Problem> {
     })
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Problem> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Problem> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| {
         Problem::new("no_randomness", format!("the kernel gives no randomness: {e}"), "dmesg")

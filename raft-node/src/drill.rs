@@ -91,7 +91,7 @@ impl Conductor {
         let present: BTreeSet<NodeId> =
             state.nodes.keys().copied().filter(|node| member.absence(*node).is_none()).collect();
         let target = target(request, state, &present, member.me)?;
-        let open = status::now(Some(member)).await.conditions;
+        let open = status::of(member).await.conditions;
         // A check that somebody switched off keeps nobody from serving.
         let open = open.iter().filter(|condition| condition.code != "check_off");
         let open: Vec<String> = open.map(|c| format!("{}: {}", c.resource, c.code)).collect();

@@ -4,6 +4,8 @@
 //!
 //! * [`run`] — sockets, runtimes, signals; the one place that starts things.
 //! * [`daemon`] — before and after membership: found, join, resume, leave.
+//! * [`rejoin`] — back into a cluster that has gone on without this node.
+//! * [`recover`] — one server goes on alone because people say so; the daemon does not run meanwhile.
 //! * [`member`] — everything that runs once the node belongs to a cluster.
 //! * [`lease`] — the real-time thread: holder, elector, and the only writer of the filter's table.
 //! * [`raft`] — the replicated log; the only module that names openraft.
@@ -27,6 +29,7 @@ pub mod doctor;
 pub mod drill;
 pub mod driver;
 pub mod effects;
+pub mod file;
 pub mod http;
 pub mod journal;
 mod journald;
@@ -42,6 +45,8 @@ pub mod problem;
 pub mod proposer;
 pub mod raft;
 pub mod realtime;
+pub mod recover;
+pub mod rejoin;
 pub mod replace;
 pub mod restart;
 pub mod run;

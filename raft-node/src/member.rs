@@ -49,10 +49,10 @@ use crate::look::Mirror;
 use crate::modules::Modules;
 use crate::node::{self, FilterHost, Follower, HostView};
 use crate::notify;
-use crate::peer::{PeerClients, Proposed, Serving};
+use crate::peer::{Lost, PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
-use crate::raft::{self, Endpoint, Handle, ProposeError, Role, Snapshot};
+use crate::raft::{self, Denied, Endpoint, Handle, ProposeError, Role, Snapshot};
 use crate::realtime;
 use crate::replace::Program;
 use crate::restart::{Replace, Restarts};
@@ -186,6 +186,7 @@ impl Member {
         let identity = layout::Identity { cluster, node: me.0, layout, reserved: 0 };
         let host = FilterHost::new(&setup.config, identity)
             .map_err(|e| Problem::new("no_netlink", e.to_string(), "systemctl start farmd"))?;
+        let heard = HeardBy::default();
         let mirror = Mirror::new(run, lease.clone(), host.view());
         let (drills, rehearsed) = mpsc::channel(drill::CALLS_MAX);
         let doctor = Arc::new(Doctor::new(&setup, raft.state(), host.view()));
@@ -197,6 +198,7 @@ impl Member {
             drills: drills.clone(),
             collector: collector.clone(),
             appended: appended_seen,
+            lost: Lost { me, raft: raft.clone(), heard: heard.clone(), since: BootTime(boot_now()) },
         };
         raft.serve(listeners, Arc::new(serving)).await.map_err(|e| {
             Problem::new("bind_failed", format!("cannot answer peers: {e}"), "farmctl cluster status")
@@ -215,7 +217,7 @@ impl Member {
             drills,
             raft,
             proposer,
-            heard: HeardBy::default(),
+            heard,
             duplicates: Arc::default(),
             flushes: fencing.flushes.clone(),
             mirror,
@@ -489,6 +491,20 @@ impl Member {
         let gone = state.wait_for(|s| was_here(s) && !s.state.nodes.contains_key(&self.me)).await.is_ok();
         if !gone {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns when others have gone on without this node, or its store is a copy: what it knows is over, and why.
+    pub async fn overruled(&self) -> String {
+        let mut trouble = self.raft.gate().trouble();
+        let over = |denied: &Option<Denied>| {
+            matches!(denied, Some(Denied::HigherGeneration { .. } | Denied::Copied { .. }))
+        };
+        let why = trouble.wait_for(over).await.map(|denied| denied.as_ref().map(ToString::to_string));
+        match why {
+            Ok(Some(why)) => why,
+            // Raft has ended.
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farm_core::apply::{LEVEL, Refusal};
 use farm_core::command::{Body, Command};
-use farm_core::controller::DrainState;
+use farm_core::controller::{DrainState, Patience};
 use farm_core::id::{Epoch, FeatureLevel, Leadership, NodeId};
 use farm_core::lease::{Ask, Expiry};
 use farm_core::model::{BucketSet, ModuleName, Node};
@@ -22,11 +22,12 @@ use crate::collect::Collector;
 use crate::drill;
 use crate::driver::Feedback;
 use crate::look::Mirror;
+use crate::member::HeardBy;
 use crate::modules;
 use crate::problem::Problem;
 use crate::proposer::Proposer;
 use crate::raft::{
-    Applied, CallError, Caller, Client, Endpoint, Gate, Link, PeerHandler, ProposeError, Snapshot,
+    Applied, CallError, Caller, Client, Endpoint, Gate, Handle, Link, PeerHandler, ProposeError, Snapshot,
 };
 use crate::wire::{Wire, WireError};
 
@@ -359,8 +360,37 @@ pub struct Serving {
     pub collector: Arc<Collector>,
     /// Who decides on rehearsals.
     pub drills: mpsc::Sender<drill::Call>,
+    /// Who of the members must have lost what they were.
+    pub lost: Lost,
     /// Ticks when an entry was appended: an expiry question may be answerable now.
     pub appended: watch::Receiver<u64>,
+}
+
+/// Tells a member whose machine comes back without its store from one that goes on.
+pub struct Lost {
+    /// This node.
+    pub me: NodeId,
+    /// Who votes, and what is agreed.
+    pub raft: Handle,
+    /// Who is heard.
+    pub heard: HeardBy,
+    /// Since when.
+    pub since: BootTime,
+}
+
+impl Lost {
+    /// The member called `name`, if it neither votes nor grants and has not been heard for as long as it takes to let a
+    /// voter go. Who does not grant hears nobody, and cannot tell.
+    fn under(&self, name: &str) -> Option<NodeId> {
+        let snapshot = self.raft.state().borrow().clone();
+        let (state, electors) = (&snapshot.state, snapshot.state.electors.all());
+        let id = state.nodes.values().find(|n| n.name == name && n.membership.stays())?.id;
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|h| h.at);
+        let silent = BootTime(boot_now()).since(heard.unwrap_or(self.since));
+        let votes = self.raft.role().borrow().voters.contains(&id);
+        let tells = electors.contains(&self.me) && silent >= Patience::default().evict;
+        (tells && !votes && !electors.contains(&id)).then_some(id)
+    }
 }
 
 #[tonic::async_trait]
@@ -388,6 +418,11 @@ impl PeerHandler for Serving {
                 refused: Some(refused.into_wire()),
                 ..v1::JoinResponse::default()
             });
+        }
+        if let Some(lost) = self.lost.under(&node.name) {
+            // Refused where it grants leases: then the name is taken, too.
+            let overrule = Command::any(Body::NodeOverrule(lost));
+            self.proposer.propose(overrule).await.map_err(|e| not_here(&e))?;
         }
         let command = Command::any(Body::NodeJoin(node));
         let proposed = self.proposer.propose(command).await.map_err(|e| not_here(&e))?;

@@ -186,6 +186,19 @@ impl Farm {
         status.nodes.iter().map(|n| Ok((n.node.id, n.node.name.parse()?))).collect()
     }
 
+    /// Waits until `node` belongs to no cluster.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn await_alone(&self, node: Place) -> Result<()> {
+        /// Exit code of farmctl.
+        const NOT_A_MEMBER: i32 = 5;
+        shell::await_value("it belongs to no cluster", LIMIT, || {
+            let asked = self.farmctl_output(node, &["cluster", "status"])?;
+            Ok((asked.status.code() == Some(NOT_A_MEMBER)).then_some(()))
+        })
+    }
+
     /// What happened, as `node` tells it, oldest first.
     ///
     /// # Errors

@@ -199,6 +199,17 @@ impl<'a> Load<'a> {
         stopped + LEASE + ANSWER
     }
 
+    /// Ends the load, and every promise was upheld. `teller` tells when the epochs were.
+    ///
+    /// # Errors
+    /// As [`Load::stop`], or what was broken.
+    pub fn upheld(self, teller: Place) -> Result<Seen> {
+        let seen = self.stop(teller)?;
+        let verdict = seen.verdict();
+        ensure!(verdict == Verdict::Upheld, "{verdict:?}");
+        Ok(seen)
+    }
+
     /// Ends the load. `teller` tells when the epochs were.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::witness::{BootTime, Content, Heading, Side, SynStream, Verdict, acceptances};
+use farm_lab::witness::{BootTime, Content, Heading, Side, SynStream, acceptances};
 use farm_lab::{BUCKETS, FIRST_VIP, FIRST_VIP6, Family, Mode, Place, Status, WEB_MODULE};
 use farm_tests::farm::{Event, Farm, LIMIT, Service, json_lines};
 use farm_tests::load::Load;
@@ -69,8 +69,7 @@ fn weight_under_load(prefix: &str, mode: Mode, vip: IpAddr) -> Result<()> {
     load.await_everybody()?;
 
     load.expect_change(TWO, ONE, at);
-    let seen = load.stop(ONE)?;
-    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    let seen = load.upheld(ONE)?;
     let reset = seen.resets(service.at);
     ensure!(reset.is_empty(), "connections were reset: {reset:?}");
     four_steps(&farm, known)
@@ -154,8 +153,7 @@ fn services_come_and_go_and_a_weight_of_zero_drains() -> Result<()> {
     let load = Load::start(&farm, Place::Remote)?;
     load.await_answers_of(&[ONE, THREE])?;
     load.await_everybody()?;
-    let seen = load.stop(ONE)?;
-    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+    let seen = load.upheld(ONE)?;
     let by_two = acceptances(&seen.testimony.sightings, &[FIRST_VIP]).into_iter().filter(|a| a.node == TWO);
     ensure!(by_two.count() == 0, "a node of weight 0 accepted something");
     farm.farmctl(ONE, &["module", "weight", WEB_MODULE, "node2", "100"])?;

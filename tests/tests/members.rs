@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use farm_lab::witness::{BootTime, Verdict};
+use farm_lab::witness::BootTime;
 use farm_lab::{Mode, Place, Status, shell};
 use farm_tests::farm::{Farm, LIMIT};
 use farm_tests::load::Load;
 
 const ALL: [Place; 3] = [Place::Node(1), Place::Node(2), Place::Node(3)];
-
-/// Exit code of farmctl where the daemon belongs to no cluster.
-const NOT_A_MEMBER: i32 = 5;
 
 /// A member that does not lead, and another one.
 fn two_followers(farm: &Farm) -> Result<(Place, Place)> {
@@ -28,12 +25,6 @@ fn await_electors(farm: &Farm) -> Result<()> {
         let events = farm.events(ALL[0])?;
         Ok(events.iter().any(|e| e.kind == "electors_changed" && all(&e.text)).then_some(()))
     })
-}
-
-fn upheld(load: Load<'_>, teller: Place) -> Result<()> {
-    let seen = load.stop(teller)?;
-    ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
-    Ok(())
 }
 
 #[test]
@@ -55,10 +46,7 @@ fn a_node_leaves_and_joins_again_through_a_member_that_does_not_lead() -> Result
     stay.iter().for_each(|node| load.expect_change(leaver, *node, at));
     // It knows it too, and may join again: under a new id, because an id is never given twice.
     let old = farm.names(asked)?;
-    shell::await_value("the leaver belongs to no cluster any more", LIMIT, || {
-        let asked = farm.farmctl_output(leaver, &["cluster", "status"])?;
-        Ok((asked.status.code() == Some(NOT_A_MEMBER)).then_some(()))
-    })?;
+    farm.await_alone(leaver)?;
     farm.join(leaver, asked)?;
     farm.await_shared_by(&ALL)?;
     let new = farm.names(asked)?;
@@ -68,7 +56,7 @@ fn a_node_leaves_and_joins_again_through_a_member_that_does_not_lead() -> Result
     load.await_answers_of(&ALL)?;
     load.await_everybody()?;
     stay.iter().for_each(|node| load.expect_change(*node, leaver, back));
-    upheld(load, asked)
+    load.upheld(asked).map(drop)
 }
 
 #[test]
@@ -87,7 +75,7 @@ fn who_sends_to_a_leader_that_is_told_to_stop_learns_of_another_node() -> Result
     stay.iter().for_each(|node| load.expect_change(leader, *node, at));
     let next = farm.leader_among(&stay)?;
     ensure!(next != leader, "somebody else leads");
-    upheld(load, stay[0])
+    load.upheld(stay[0]).map(drop)
 }
 
 #[test]
@@ -106,8 +94,7 @@ fn a_node_that_stops_in_good_order_costs_nobody_a_syn() -> Result<()> {
         farm.terminate_farmd(leaver)?;
         load.await_everybody()?;
         load.expect_filter_gone(leaver, at);
-        let seen = load.stop(teller)?;
-        ensure!(seen.verdict() == Verdict::Upheld, "{:?}", seen.verdict());
+        let seen = load.upheld(teller)?;
         let lost: Vec<_> = seen.unanswered().into_iter().filter(|syn| syn.at >= at).collect();
         ensure!(
             lost.is_empty(),
@@ -164,5 +151,5 @@ fn a_profile_and_addresses_change_while_clients_are_served() -> Result<()> {
     }
     farm.await_shared_by(&ALL)?;
     load.await_answers_of(&ALL)?;
-    upheld(load, asked)
+    load.upheld(asked).map(drop)
 }

@@ -225,9 +225,7 @@ fn a_node_that_leaves_takes_nothing_with_it() -> Result<()> {
     app.apply(&farm, ONE)?;
     farm.farmctl(leaver, &["module", "restart", "shop", "--node", &leaver.to_string(), "--wait"])?;
     farm.farmctl(leaver, &["node", "leave"])?;
-    let gone =
-        || Ok((farm.farmctl_output(leaver, &["cluster", "status"])?.status.code() == Some(5)).then_some(()));
-    shell::await_value("it has left", LIMIT, gone)?;
+    farm.await_alone(leaver)?;
     let mark = format!("{}-{leaver}", stopped.display());
     ensure!(std::path::Path::new(&mark).exists(), "it was stopped by its script");
     ensure!(

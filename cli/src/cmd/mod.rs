@@ -13,6 +13,7 @@ pub mod lab;
 pub mod module;
 pub mod node;
 pub mod notify;
+pub mod recover;
 mod restart;
 pub mod script;
 pub mod service;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli, out: &mut Output<'_>) -> Result<Exit, Error> {
         Command::Why(command) => why::run(command, global, out).await,
         Command::Doctor(command) => doctor::run(command, global, out).await,
         Command::Events(command) => events::run(command, global, out).await,
+        Command::Recover(command) => recover::run(&command, global),
         Command::Lab(passed) => lab::run(lab::Group::Lab, passed, global),
         Command::Demo(passed) => lab::run(lab::Group::Demo, passed, global),
         Command::Help(command) => help::run(&command, out),

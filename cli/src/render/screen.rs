@@ -4,7 +4,7 @@ use farm_proto::v1::{self, LifeStatus, Place};
 
 use super::status::{raft, title};
 use super::table::{Paint, Table, Text};
-use super::{BUCKETS, NO_CLUSTER, Names, percent, service, state};
+use super::{BUCKETS, Names, percent, service, state};
 use crate::view::{Level, Open, State};
 
 /// Lines of a terminal (DEC VT100), which all of it fits into.
@@ -21,7 +21,7 @@ pub(super) type Row = (Level, Vec<Text>);
 #[must_use]
 pub fn screen(status: &v1::StatusResponse, colour: bool) -> String {
     if !status.member {
-        return NO_CLUSTER.into();
+        return super::status::alone(status, colour);
     }
     let names = Names::of(status);
     let problems = problems(status);

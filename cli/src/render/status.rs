@@ -11,10 +11,16 @@ use crate::view::{self, Level, Open, State};
 #[must_use]
 pub fn status(status: &v1::StatusResponse, colour: bool) -> String {
     if !status.member {
-        return NO_CLUSTER.into();
+        return alone(status, colour);
     }
     let parts = [head(status), nodes(status, colour), modules(status, colour), open(status, colour)];
     parts.join("\n")
+}
+
+/// Of a node that is no member: what it is on the way to, or what to do.
+pub(super) fn alone(status: &v1::StatusResponse, colour: bool) -> String {
+    let said: String = Open::all(status).iter().map(|open| said(open, colour)).collect();
+    if said.is_empty() { NO_CLUSTER.into() } else { format!("This node belongs to no cluster now.\n{said}") }
 }
 
 /// The nodes with their addresses.

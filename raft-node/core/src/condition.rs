@@ -27,7 +27,7 @@ pub struct Condition {
 /// too.
 #[must_use]
 pub fn is_passing(code: &str) -> bool {
-    const PASSING: [&str; 10] = [
+    const PASSING: [&str; 11] = [
         "change_open",
         "check_off",
         "electors_changing",
@@ -36,6 +36,7 @@ pub fn is_passing(code: &str) -> bool {
         "node_maintenance",
         "node_restarting",
         "notify_failed",
+        "rejoining",
         "resource_down",
         "service_retiring",
     ];

@@ -35,7 +35,7 @@ pub(super) fn collect(
 }
 
 async fn of_cluster(member: Arc<Member>, parts: Parts) {
-    let status = farm_view::Status::from(&status::now(Some(&member)).await);
+    let status = farm_view::Status::from(&status::of(&member).await);
     let text = String::from_utf8_lossy(&json(&status)).into_owned();
     let part = v1::CollectedPart {
         path: "status.json".into(),

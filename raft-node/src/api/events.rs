@@ -155,7 +155,7 @@ pub(crate) async fn why(member: &Member, request: v1::WhyRequest) -> Result<v1::
     let Gathered { events, ahead, silent } = gathered(member, &nodes, TELLING).await;
     let name = |id: u64| snapshot.state.name_of(NodeId(id));
     let told: Vec<Told> = events.iter().map(|(at, event)| told(*at, event, name(event.node))).collect();
-    let open = cluster_status::now(Some(member)).await.conditions.into_iter();
+    let open = cluster_status::of(member).await.conditions.into_iter();
     let open: Vec<Open> = open.map(|c| Open { resource: c.resource, cause: c.cause, next: c.next }).collect();
     let at = (request.at_ms > 0).then_some(UnixTime(request.at_ms));
     let question = Question { about: request.about, at };

@@ -105,8 +105,7 @@ impl Farm for Api {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let member = self.member.borrow().clone();
-        Ok(Response::new(status::now(member.as_deref()).await))
+        Ok(Response::new(status::now(&self.daemon).await))
     }
 
     async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {

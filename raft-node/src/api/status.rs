@@ -16,6 +16,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::Streamed;
+use crate::daemon::Daemon;
 use crate::journal::now_ms;
 use crate::member::{Member, SILENT};
 use crate::wire::{Wire, maintenance_to_wire};
@@ -23,11 +24,15 @@ use crate::wire::{Wire, maintenance_to_wire};
 /// Pace of `watch`: what a person can follow.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
-/// The status as of now; of a daemon without a cluster only that.
-pub(crate) async fn now(member: Option<&Member>) -> v1::StatusResponse {
+/// The status as of now; of a daemon without a cluster only that, and whether it is on its way back into one.
+pub(crate) async fn now(daemon: &Daemon) -> v1::StatusResponse {
+    let member = daemon.member().borrow().clone();
     match member {
-        Some(member) => of(member).await,
-        None => v1::StatusResponse::default(),
+        Some(member) => of(&member).await,
+        None => v1::StatusResponse {
+            conditions: daemon.rejoining().into_iter().collect(),
+            ..v1::StatusResponse::default()
+        },
     }
 }
 
@@ -51,7 +56,7 @@ async fn looks(member: &Member, state: &ClusterState) -> Looks {
 }
 
 /// The state is one from before the nodes were asked: what it calls over, they show.
-async fn of(member: &Member) -> v1::StatusResponse {
+pub(crate) async fn of(member: &Member) -> v1::StatusResponse {
     let snapshot = member.snapshot();
     let state = &snapshot.state;
     let looks = looks(member, state).await;

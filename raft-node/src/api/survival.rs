@@ -11,7 +11,7 @@ use crate::member::Member;
 
 pub(super) async fn check(member: &Member) -> v1::ClusterCheckResponse {
     // Who grants no leases hears of the others only what they say when asked.
-    let seen = status::now(Some(member)).await.nodes;
+    let seen = status::of(member).await.nodes;
     let heard = seen.into_iter().filter(|node| node.heard);
     let present: BTreeSet<NodeId> = heard.filter_map(|node| Some(NodeId(node.node?.id))).collect();
     let (snapshot, voters) = (member.snapshot(), member.role().voters);

@@ -9,13 +9,13 @@ use farm_proto::v1;
 use farm_view::{Live, Stamped, Status};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::wrappers::{BroadcastStream, IntervalStream};
 
 use super::recent::Recent;
 use crate::api::status;
+use crate::daemon::Daemon;
 use crate::journal::{Journal, Record};
-use crate::member::Member;
 
 /// Pages that may be open at once on one node: a team and its screens.
 pub(super) const WATCHERS_MAX: usize = 64;
@@ -41,13 +41,13 @@ impl Default for Lately {
 
 impl Lately {
     /// At most [`FRESH`] old.
-    async fn status(&self, member: Option<&Member>) -> Arc<v1::StatusResponse> {
-        self.status.get(async { Arc::new(status::now(member).await) }).await
+    async fn status(&self, daemon: &Daemon) -> Arc<v1::StatusResponse> {
+        self.status.get(async { Arc::new(status::now(daemon).await) }).await
     }
 
     /// As `farmctl cluster status --json` prints it.
-    pub(super) async fn json(&self, member: Option<&Member>) -> String {
-        json(&Status::from(&*self.status(member).await))
+    pub(super) async fn json(&self, daemon: &Daemon) -> String {
+        json(&Status::from(&*self.status(daemon).await))
     }
 
     /// A place among those who watch; `None` when there are enough.
@@ -65,20 +65,20 @@ pub(super) fn past(journal: &Journal, last: usize) -> String {
 /// The status twice a second, and events as they happen, until the browser goes. The node may found, join or leave a
 /// cluster meanwhile.
 pub(super) fn stream(
-    members: watch::Receiver<Option<Arc<Member>>>,
-    journal: &Journal,
+    daemon: Arc<Daemon>,
     lately: Arc<Lately>,
     place: OwnedSemaphorePermit,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
+    let journal = daemon.journal();
     let ticks = IntervalStream::new(tokio::time::interval(TELL_EVERY));
     let states = ticks.then(move |_| {
-        let (member, lately) = (members.borrow().clone(), lately.clone());
+        let (daemon, lately) = (daemon.clone(), lately.clone());
         async move {
-            let status = lately.status(member.as_deref()).await;
+            let status = lately.status(&daemon).await;
             Event::default().event("status").data(json(&Live::from(&*status)))
         }
     });
-    let all = stream::select(states, happened(journal)).map(move |event| {
+    let all = stream::select(states, happened(&journal)).map(move |event| {
         // The place is given back when the stream ends.
         let _ = &place;
         Ok(event)

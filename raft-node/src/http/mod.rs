@@ -66,7 +66,7 @@ impl Listening {
 /// Serves `daemon` on these addresses until the tasks are aborted.
 #[must_use]
 pub fn serve(daemon: &Arc<Daemon>, at: &[SocketAddr]) -> Vec<JoinHandle<()>> {
-    let server = Server::new(routes::router(daemon));
+    let server = Server::new(routes::router(daemon.clone()));
     let listen = |at: &SocketAddr| tokio::spawn(listen(*at, server.clone(), daemon.http()));
     at.iter().map(listen).collect()
 }

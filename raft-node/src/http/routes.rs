@@ -12,13 +12,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use farm_core::model::ModuleName;
 use serde::Deserialize;
-use tokio::sync::watch;
 
 use super::live::{self, Lately};
 use super::metrics::{self, Metrics};
 use super::{page, ready};
 use crate::daemon::Daemon;
-use crate::journal::Journal;
 use crate::member::Member;
 
 /// JSON, and a line of it for each event.
@@ -32,8 +30,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What the answers are made from.
 #[derive(Clone)]
 pub(super) struct Shown {
-    member: watch::Receiver<Option<Arc<Member>>>,
-    journal: Arc<Journal>,
+    daemon: Arc<Daemon>,
     metrics: Arc<Metrics>,
     lately: Arc<Lately>,
 }
@@ -41,13 +38,12 @@ pub(super) struct Shown {
 impl Shown {
     /// The membership, if there is one.
     pub(super) fn member(&self) -> Option<Arc<Member>> {
-        self.member.borrow().clone()
+        self.daemon.member().borrow().clone()
     }
 }
 
 /// All that can be asked.
-pub(super) fn router(daemon: &Daemon) -> Router {
-    let (member, journal) = (daemon.member(), daemon.journal());
+pub(super) fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/", get(async || page::page()))
         .route("/api/status", get(status))
@@ -57,7 +53,7 @@ pub(super) fn router(daemon: &Daemon) -> Router {
         .route("/metrics", get(numbers))
         .route("/var/modules/{module}/ready.txt", get(ready_txt))
         .layer(middleware::from_fn(bounded))
-        .with_state(Shown { member, journal, metrics: Arc::default(), lately: Arc::default() })
+        .with_state(Shown { daemon, metrics: Arc::default(), lately: Arc::default() })
 }
 
 /// No answer is a copy, none is taken for something else, none takes for ever to begin.
@@ -95,7 +91,7 @@ async fn numbers(State(shown): State<Shown>) -> Response {
 
 /// The cluster as this node knows it.
 async fn status(State(shown): State<Shown>) -> Response {
-    let text = shown.lately.json(shown.member().as_deref()).await;
+    let text = shown.lately.json(&shown.daemon).await;
     ([(CONTENT_TYPE, JSON)], text).into_response()
 }
 
@@ -107,16 +103,14 @@ struct Last {
 
 async fn events(State(shown): State<Shown>, Query(asked): Query<Last>) -> Response {
     let last = asked.last.unwrap_or(EVENTS);
-    let text = live::past(&shown.journal, last);
+    let text = live::past(&shown.daemon.journal(), last);
     ([(CONTENT_TYPE, LINES)], text).into_response()
 }
 
 /// As long as the browser stays.
 async fn follow(State(shown): State<Shown>) -> Response {
     match shown.lately.place() {
-        Some(place) => {
-            live::stream(shown.member.clone(), &shown.journal, shown.lately.clone(), place).into_response()
-        }
+        Some(place) => live::stream(shown.daemon.clone(), shown.lately.clone(), place).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "too many watch this node\n").into_response(),
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use farm_core::command::Body;
 use farm_core::model::{Membership, Node, Role};
+use farm_core::time::BootTime;
+use farm_dataplane::clock::boot_now;
 
 use super::{CLOCK_EVERY, HAND_OVER_MAX, HEIR_MAX, Member, lock};
 use crate::journal::now_ms;
@@ -105,9 +107,9 @@ impl Member {
         }
         let snapshot = self.snapshot();
         let alone = snapshot.state.nodes.len() <= 1;
-        // Nobody takes anything from a node that was refused, and it serves nothing.
-        let refused = self.trouble().is_some();
-        if alone || refused || !snapshot.state.nodes.contains_key(&self.me) {
+        // It serves nothing, and where no majority grants leases nobody can take anything from it.
+        let closed = BootTime(self.lease.deadline()) <= BootTime(boot_now());
+        if alone || closed || self.trouble().is_some() || !snapshot.state.nodes.contains_key(&self.me) {
             return;
         }
         if tokio::time::timeout(HAND_OVER_MAX, self.give_all_away()).await.is_err() {

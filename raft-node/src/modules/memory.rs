@@ -2,12 +2,13 @@
 //! not the log: it must be there at boot, also without a majority.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use farm_core::life::Loops;
 use farm_core::time::UnixTime;
 use serde::{Deserialize, Serialize};
+
+use crate::file;
 
 /// Where the kernel says which boot this is (Documentation/admin-guide/sysctl/kernel.rst, random/boot_id).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -61,13 +62,7 @@ impl Memory {
 
     /// Writes it so that a power cut leaves the old one or the new one.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        let fresh: PathBuf = path.with_extension("new");
-        let mut file = std::fs::File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(directory)?.sync_all()
+        file::replace(path, &serde_json::to_vec(self)?)
     }
 
     /// Whether the machine has been started anew since.

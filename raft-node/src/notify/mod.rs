@@ -195,7 +195,7 @@ async fn open(member: &Member, speaks: bool, yellow: bool) -> Vec<Open> {
     if !speaks && member.told.open().is_empty() {
         return Vec::new();
     }
-    let status = status::now(Some(member)).await;
+    let status = status::of(member).await;
     let open = farm_view::Open::all(&status).into_iter().map(|open| Open {
         red: open.level == farm_view::Level::Red,
         resource: open.resource,

@@ -14,6 +14,7 @@ mod codec;
 #[cfg(test)]
 mod codec_test;
 mod gate;
+mod held;
 mod hooks;
 mod link;
 mod machine;
@@ -33,7 +34,7 @@ mod types;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use farm_core::apply::Outcome;
@@ -45,6 +46,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
 
 pub use gate::{Caller, Denied, Gate, Stamp, refusal};
+pub use held::Held;
 pub use hooks::LogWatch;
 pub use link::{CallError, Client, Link};
 pub use machine::{Happened, Snapshot};
@@ -164,7 +166,8 @@ struct Inner {
     raft: RaftOf,
     gate: Gate,
     timing: Timing,
-    disk: Arc<dyn farm_store::LogStore>,
+    /// Raft has it open, and nobody else once Raft has ended.
+    disk: Weak<dyn farm_store::LogStore>,
     overruled: Overruled,
     decided: watch::Sender<Option<TakeOver>>,
     published: Published,
@@ -175,6 +178,10 @@ struct Inner {
 }
 
 impl Inner {
+    fn disk(&self) -> io::Result<Arc<dyn farm_store::LogStore>> {
+        self.disk.upgrade().ok_or_else(|| io::Error::other("Raft has ended"))
+    }
+
     fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
         // What it holds is whole at every step.
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)

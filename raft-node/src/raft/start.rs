@@ -35,7 +35,7 @@ pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
     let disk = options.store.clone();
     claim(&disk, options.me, options.cluster).await?;
     let decided = takeover::decided(&disk)?;
-    let generation = recorded_generation(&disk, options.generation).await?;
+    let generation = highest_generation(&disk, options.generation).await?;
     let generation = decided.as_ref().map_or(generation, |d| newer(d.generation, generation));
     let runs = Runs::begin(options.me, &disk).await?;
     tokio::spawn(runs.clone().remember(disk.clone()));
@@ -69,7 +69,7 @@ pub(super) async fn take_up(options: Options) -> Result<Inner, StartError> {
         raft,
         gate,
         timing,
-        disk,
+        disk: Arc::downgrade(&disk),
         overruled,
         decided: watch::Sender::new(decided),
         published,
@@ -105,12 +105,15 @@ async fn claim(disk: &Arc<dyn LogStore>, me: NodeId, cluster: ClusterId) -> Resu
     }
 }
 
+/// The generation that was recorded last.
+pub(super) fn recorded_generation(disk: &dyn LogStore) -> io::Result<Option<Generation>> {
+    let recorded = disk.meta(GENERATION).map(|record| decode::<Generation>(&record)).transpose();
+    recorded.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
 /// The highest generation seen, durable before anybody hears of it.
-async fn recorded_generation(disk: &Arc<dyn LogStore>, given: Generation) -> Result<Generation, StartError> {
-    let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-    let recorded =
-        disk.meta(GENERATION).map(|record| decode::<Generation>(&record)).transpose().map_err(invalid)?;
-    match recorded {
+async fn highest_generation(disk: &Arc<dyn LogStore>, given: Generation) -> Result<Generation, StartError> {
+    match recorded_generation(&**disk)? {
         Some(recorded) if recorded.number >= given.number => Ok(recorded),
         Some(_) | None => {
             durable(|done| disk.put_meta(GENERATION, encode(&given).into(), done)).await?;

@@ -58,6 +58,12 @@ pub(crate) fn tell(watch: &dyn LogWatch, entries: &[Entry]) {
     }
 }
 
+/// The last entry that `disk` says is committed.
+pub(crate) fn committed(disk: &dyn farm_store::LogStore) -> io::Result<Option<LogId>> {
+    let record = disk.meta(COMMITTED).filter(|record| !record.is_empty());
+    record.map(|r| parse(&r)).transpose()
+}
+
 /// Waits until a request to the store is durable.
 pub(crate) async fn durable(request: impl FnOnce(Done)) -> io::Result<()> {
     let (tx, rx) = tokio::sync::oneshot::channel();
@@ -140,8 +146,7 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let record = self.disk.meta(COMMITTED).filter(|record| !record.is_empty());
-        record.map(|r| parse(&r)).transpose()
+        committed(&*self.disk)
     }
 
     async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> io::Result<()>

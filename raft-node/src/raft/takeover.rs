@@ -18,7 +18,7 @@ use std::sync::Arc;
 use farm_core::command::{Body, Command};
 use farm_core::id::{Generation, NodeId};
 use farm_proto::v1;
-use farm_store::LogStore;
+use farm_store::{Done, LogStore};
 use prost::Message;
 use tokio::sync::watch;
 
@@ -53,23 +53,20 @@ impl TakeOver {
         Ok(Some(Self { generation, overruled: record.overruled.into_iter().map(NodeId).collect() }))
     }
 
-    /// Writes it down; returns when it is durable.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn record(&self, disk: &dyn LogStore) -> io::Result<()> {
+    /// Writes it down; `done` is told when it is durable.
+    pub fn put(&self, disk: &dyn LogStore, done: Done) {
         let record = v1::StoreTakeOver {
             generation: Some(self.generation.to_wire()),
             overruled: self.overruled.iter().map(|id| id.0).collect(),
         };
-        durable(|done| disk.put_meta(TAKE_OVER, record.encode_to_vec().into(), done)).await
+        disk.put_meta(TAKE_OVER, record.encode_to_vec().into(), done);
     }
 }
 
 /// Takes a decision back by which nothing was done: the one before holds, if there was one.
 async fn withdraw(disk: &dyn LogStore, before: Option<TakeOver>) -> io::Result<()> {
     match before {
-        Some(before) => before.record(disk).await,
+        Some(before) => durable(|done| before.put(disk, done)).await,
         None => durable(|done| disk.put_meta(TAKE_OVER, prost::bytes::Bytes::new(), done)).await,
     }
 }
@@ -135,7 +132,7 @@ impl Handle {
     }
 
     fn unapplied(&self, snapshot: &Snapshot, last: u64) -> io::Result<Vec<Command>> {
-        let entries = Log::read_from(&*self.inner.disk, snapshot.last_applied.index + 1..last + 1)?;
+        let entries = Log::read_from(&*self.inner.disk()?, snapshot.last_applied.index + 1..last + 1)?;
         Ok(entries.into_iter().filter_map(|entry| command(entry.payload)).collect())
     }
 
@@ -144,7 +141,8 @@ impl Handle {
     /// # Errors
     /// The store's.
     pub async fn record(&self, decision: &TakeOver) -> io::Result<()> {
-        decision.record(&*self.inner.disk).await
+        let disk = self.inner.disk()?;
+        durable(|done| decision.put(&*disk, done)).await
     }
 
     /// Takes back a decision by which nothing was done.
@@ -153,7 +151,7 @@ impl Handle {
     /// The store's.
     pub async fn withdraw(&self) -> io::Result<()> {
         let before = self.inner.decided.borrow().clone();
-        withdraw(&*self.inner.disk, before).await
+        withdraw(&*self.inner.disk()?, before).await
     }
 
     /// Acts by a decision that is durable: speaks for its generation, votes for whom it overrules, and leads as soon as
