@@ -169,7 +169,7 @@ fn cures_are_commands() {
     }
     for bad in [
         "",
-        "farmctl recover",
+        "farmctl revive",
         "copy the file",
         "farmctl node join",
         "farmctl node join ANYBODY:x",

@@ -248,6 +248,7 @@ impl Daemon {
             self.journal.note(0, &problem.code, &self.config.name, problem.fact, "");
             return false;
         }
+        self.on_its_way(rejoin.map(|rejoin| rejoin.condition(&self.name(), "it is being stopped")));
         self.member.send_replace(None);
         member.stop().await;
         drop(member);

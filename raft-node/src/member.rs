@@ -5,10 +5,10 @@
 
 mod fencing;
 mod macs;
+mod odds;
 mod part;
 mod record;
 mod stay;
-mod survivor;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -52,7 +52,7 @@ use crate::notify;
 use crate::peer::{Lost, PeerClients, Proposed, Serving};
 use crate::problem::Problem;
 use crate::proposer::Proposer;
-use crate::raft::{self, Denied, Endpoint, Handle, ProposeError, Role, Snapshot};
+use crate::raft::{self, Endpoint, Handle, ProposeError, Role, Snapshot};
 use crate::realtime;
 use crate::replace::Program;
 use crate::restart::{Replace, Restarts};
@@ -406,32 +406,6 @@ impl Member {
         }
     }
 
-    /// A peer with a higher generation, or another one of the same number: what this node knows may be over.
-    async fn close_at_odds(self: Arc<Self>) {
-        let mut trouble = self.raft.gate().trouble();
-        let Ok(denied) = trouble.wait_for(Option::is_some).await.map(|d| d.as_ref().map(ToString::to_string))
-        else {
-            return;
-        };
-        // For good: what was repaired here must not open it again.
-        self.lease.give(Order::End);
-        self.journal.note(self.me.0, "peers_at_odds", "cluster", denied.unwrap_or_default(), "");
-    }
-
-    /// Members whose log went back in time, as far as this node has seen as leader.
-    #[must_use]
-    pub fn reverted(&self) -> std::collections::BTreeSet<NodeId> {
-        let members = self.snapshot();
-        let all = self.raft.gate().reverted();
-        all.into_iter().filter(|id| members.state.nodes.contains_key(id)).collect()
-    }
-
-    /// Why peers and this node refuse each other, if they do.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.raft.gate().trouble().borrow().as_ref().map(ToString::to_string)
-    }
-
     /// Puts `command` into the log, here or through the leader; waits for a leader for a while. Then this node knows of
     /// it too, so that whoever asks it next finds what was answered; unless it has lost touch meanwhile, which takes
     /// nothing from the answer.
@@ -491,20 +465,6 @@ impl Member {
         let gone = state.wait_for(|s| was_here(s) && !s.state.nodes.contains_key(&self.me)).await.is_ok();
         if !gone {
             std::future::pending::<()>().await;
-        }
-    }
-
-    /// Returns when others have gone on without this node, or its store is a copy: what it knows is over, and why.
-    pub async fn overruled(&self) -> String {
-        let mut trouble = self.raft.gate().trouble();
-        let over = |denied: &Option<Denied>| {
-            matches!(denied, Some(Denied::HigherGeneration { .. } | Denied::Copied { .. }))
-        };
-        let why = trouble.wait_for(over).await.map(|denied| denied.as_ref().map(ToString::to_string));
-        match why {
-            Ok(Some(why)) => why,
-            // Raft has ended.
-            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 

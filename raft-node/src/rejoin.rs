@@ -81,14 +81,13 @@ impl Rejoin {
     /// What is not green about it; `last`: what came of the last try.
     #[must_use]
     pub fn condition(&self, name: &str, last: &str) -> v1::Condition {
-        let code = "rejoining";
         v1::Condition {
-            code: code.into(),
+            code: "rejoining".into(),
             resource: name.into(),
             since_ms: now_ms().saturating_sub(self.since_ms),
             cause: format!("{name} joins anew: {}; {last}", self.why),
             next: "farmctl events".into(),
-            passing: is_passing(code),
+            passing: is_passing("rejoining"),
         }
     }
 }

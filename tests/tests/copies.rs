@@ -15,7 +15,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 #[test]
 fn a_node_with_a_store_from_a_backup_says_so_and_joins_anew_by_itself() -> Result<()> {
-    let farm = Farm::up("copies", Mode::Directed)?;
+    let farm = Farm::up("copies", Mode::Flood)?;
     let leader = farm.leader()?;
     let stay = if leader == Place::Node(3) { Place::Node(2) } else { leader };
     let old = farm.others(stay)[1];

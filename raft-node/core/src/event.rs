@@ -153,13 +153,8 @@ impl Kind {
             Self::NodeBack { name } => format!("{name} is back"),
             Self::NodeLeaving { name } => format!("{name} leaves: its buckets are handed over"),
             Self::NodeRemoved { name, node } => format!("{name} (node {node}) is no longer a member"),
-            Self::NodeOverruled { name } => {
-                format!("{name} has lost its store: what it had agreed to counts no more, and it joins anew")
-            }
-            Self::TakenOver { name, overruled, generation } => format!(
-                "{name} goes on without {}: generation {generation} has begun",
-                overruled.join(" and ")
-            ),
+            Self::NodeOverruled { name } => format!("{name} is overruled: it lost its store, and joins anew"),
+            Self::TakenOver { name, overruled, generation } => went_on(name, overruled, *generation),
             Self::ModuleCreated { module } => format!("module {module} was created"),
             Self::ModuleApplied { module, revision } => {
                 format!("module {module} is what revision {revision} says")
@@ -218,6 +213,11 @@ impl Kind {
             }
         }
     }
+}
+
+/// Of a survivor.
+fn went_on(name: &str, overruled: &[String], generation: u64) -> String {
+    format!("{name} goes on without {}: generation {generation} has begun", overruled.join(" and "))
 }
 
 /// Until when and why, as it follows "in maintenance".

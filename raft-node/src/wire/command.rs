@@ -1,7 +1,7 @@
 //! Commands of the log.
 
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
-use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, NodeId};
+use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId};
 use farm_core::model::{
     HashKey, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness, Service, Weight,
 };
@@ -109,10 +109,7 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::NodeLeave(node) => Proto::NodeLeave(v1::NodeLeave { node: node.0 }),
         Body::NodeRemove(node) => Proto::NodeRemove(v1::NodeRemove { node: node.0 }),
         Body::NodeOverrule(node) => Proto::NodeOverrule(v1::NodeOverrule { node: node.0 }),
-        Body::TakeOver { generation, overruled } => Proto::TakeOver(v1::TakeOver {
-            generation: Some(generation.to_wire()),
-            overruled: ids(overruled),
-        }),
+        Body::TakeOver { generation, overruled } => take_over_to_wire(generation, overruled),
         Body::ModulePut { name, kind } => {
             Proto::ModulePut(v1::ModulePut { name: name.0.clone(), kind: kind.to_wire() })
         }
@@ -175,14 +172,8 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         Proto::NodeLeave(p) => Body::NodeLeave(text::node("NodeLeave.node", p.node)?),
         Proto::NodeRemove(p) => Body::NodeRemove(text::node("NodeRemove.node", p.node)?),
         Proto::NodeOverrule(p) => Body::NodeOverrule(text::node("NodeOverrule.node", p.node)?),
-        Proto::TakeOver(p) => Body::TakeOver {
-            generation: required("TakeOver.generation", p.generation)?,
-            overruled: parse_nodes("TakeOver.overruled", p.overruled)?,
-        },
-        Proto::ModulePut(p) => Body::ModulePut {
-            name: text::module("ModulePut.name", p.name)?,
-            kind: ModuleKind::from_wire(p.kind)?,
-        },
+        Proto::TakeOver(p) => parse_take_over(p)?,
+        Proto::ModulePut(p) => parse_module_put(p)?,
         Proto::ModuleApply(p) => parse_module_apply(p)?,
         Proto::ModuleReadiness(p) => parse_readiness(p)?,
         Proto::ModuleRemove(p) => Body::ModuleRemove(text::module("ModuleRemove.name", p.name)?),
@@ -276,6 +267,24 @@ fn parse_module_apply(mut p: v1::ModuleApply) -> Result<Body, WireError> {
     let module = text::module("ModuleApply.module", std::mem::take(&mut p.module))?;
     let content = std::mem::take(&mut p.content).to_vec().into();
     Ok(Body::ModuleApply { module, outline: Outline::from_wire(p)?, content })
+}
+
+fn parse_module_put(p: v1::ModulePut) -> Result<Body, WireError> {
+    Ok(Body::ModulePut {
+        name: text::module("ModulePut.name", p.name)?,
+        kind: ModuleKind::from_wire(p.kind)?,
+    })
+}
+
+fn take_over_to_wire(generation: &Generation, overruled: &[NodeId]) -> Proto {
+    Proto::TakeOver(v1::TakeOver { generation: Some(generation.to_wire()), overruled: ids(overruled) })
+}
+
+fn parse_take_over(p: v1::TakeOver) -> Result<Body, WireError> {
+    Ok(Body::TakeOver {
+        generation: required("TakeOver.generation", p.generation)?,
+        overruled: parse_nodes("TakeOver.overruled", p.overruled)?,
+    })
 }
 
 fn restart_begin_to_wire(node: NodeId, lease: Span, everybody: bool) -> Proto {
