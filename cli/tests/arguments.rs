@@ -68,7 +68,7 @@ fn bad_input_is_one_sentence_that_names_the_thing() {
         ("farmctl", "needs a subcommand"),
         (
             "farmctl cluster",
-            "farmctl cluster needs a subcommand: init, status, check, finalize, rename, profile",
+            "farmctl cluster needs a subcommand: init, status, check, tie-break, finalize, rename, profile",
         ),
         ("farmctl clutser status", "clutser"),
         ("farmctl cluster init --profile slow", "slow"),

@@ -93,6 +93,16 @@ fn files() -> v1::ModuleFiles {
     v1::ModuleFiles { module: "web".into(), revision: 17, files }
 }
 
+fn tie_break() -> v1::TieBreak {
+    let failure = "192.0.2.1 answers 0 of 4 pings".into();
+    v1::TieBreak {
+        kind: v1::TieBreakKind::Exclusive.into(),
+        routers: vec![v1::Router { ip: "192.0.2.1".into(), mac: vec![2, 0, 0, 0, 0, 9].into() }],
+        address: "192.0.2.99".into(),
+        rehearsed: Some(v1::Rehearsal { at_ms: 0, nodes: vec![1, 2], failure }),
+    }
+}
+
 fn event(id: &str) -> v1::Event {
     v1::Event {
         id: id.into(),
@@ -291,6 +301,20 @@ impl Farm for Fake {
         let answer =
             v1::WhyResponse { lines, next: "farmctl status".into(), events: vec![event("a")], silent };
         self.answer(r, answer).await
+    }
+
+    async fn tie_break_set(
+        &self,
+        r: Request<v1::TieBreakRequest>,
+    ) -> Result<Response<v1::TieBreakResponse>, Status> {
+        self.answer(r, v1::TieBreakResponse { tie_break: Some(tie_break()) }).await
+    }
+
+    async fn tie_break_rehearse(
+        &self,
+        r: Request<v1::TieBreakRehearseRequest>,
+    ) -> Result<Response<v1::TieBreakResponse>, Status> {
+        self.answer(r, v1::TieBreakResponse { tie_break: Some(tie_break()) }).await
     }
 
     async fn cluster_check(

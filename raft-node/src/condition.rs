@@ -93,6 +93,10 @@ fn own(member: &Member, now: BootTime) -> Vec<v1::Condition> {
         let cause = format!("{mac} has {vip} too: clients may reach it instead of the farm");
         found.push(condition("vip_duplicate", &vip.to_string(), cause, "farmctl events"));
     }
+    if let Some(trouble) = member.contest.trouble() {
+        let cause = format!("{} cannot ask the routers of the tie-break: {trouble}", member.config.name);
+        found.push(condition("tie_break_deaf", &member.config.name, cause, "farmctl cluster tie-break"));
+    }
     if !member.host.sound() {
         let cause = "the filter or its guard is not in place on this node; it accepts nothing".into();
         found.push(condition("filter_lost", "filter", cause, "farmctl events"));

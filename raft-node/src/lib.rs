@@ -10,6 +10,7 @@
 //! * [`lease`] — the real-time thread: holder, elector, and the only writer of the filter's table.
 //! * [`raft`] — the replicated log; the only module that names openraft.
 //! * [`proposer`] — the way of a command into the log, from whichever member it starts.
+//! * [`tiebreak`] — what decides between two voters: looked at before it is set, and tried.
 //! * [`driver`] → [`effects`] — what is observed goes into the core's controller, effects come out.
 //! * [`node`] — the applied state, made real on this host: table, guard, virtual IPs, drains.
 //! * [`modules`] — applications of modules on this host: scripts, processes, logs.
@@ -52,4 +53,5 @@ pub mod restart;
 pub mod run;
 pub mod secret;
 pub mod tally;
+pub mod tiebreak;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! Tasks owned, all ended by [`Member::stop`]: the driver, the follower of the state, the drain surveys, the
 //! watch over guard and filter, the journal of replicated events. Each is cancel-safe: they are level-triggered.
 
+pub mod contest;
 mod fencing;
 mod macs;
 mod odds;
@@ -138,6 +139,8 @@ pub struct Member {
     pub program: PathBuf,
     /// Where its HTTP server listens.
     pub http: Arc<Listening>,
+    /// How the contest with the one other voter stands.
+    pub contest: contest::Standing,
     drills: mpsc::Sender<drill::Call>,
     raft: Handle,
     proposer: Proposer,
@@ -214,6 +217,7 @@ impl Member {
             collector,
             program: setup.program,
             http: setup.http,
+            contest: contest::Standing::default(),
             drills,
             raft,
             proposer,
@@ -274,6 +278,9 @@ impl Member {
         tasks.spawn(self.clone().end_maintenance());
         tasks.spawn(self.clone().follow_macs());
         tasks.spawn(self.clone().say_decisions());
+        tasks.spawn_on(self.clone().hold_contests(), control);
+        tasks.spawn(self.clone().tell_contests());
+        tasks.spawn(self.clone().keep_rehearsed());
         for link in 0..self.config.links.len() {
             let member = self.clone();
             let watcher = node::DuplicatesWatcher {

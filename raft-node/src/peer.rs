@@ -29,7 +29,8 @@ use crate::proposer::Proposer;
 use crate::raft::{
     Applied, CallError, Caller, Client, Endpoint, Gate, Handle, Link, PeerHandler, ProposeError, Snapshot,
 };
-use crate::wire::{Wire, WireError};
+use crate::tiebreak;
+use crate::wire::{Wire, WireError, text};
 
 /// A newcomer waits this long for the member it asks, which may have to find the leader first.
 const JOIN_WAIT: Duration = Duration::from_secs(15);
@@ -287,6 +288,17 @@ impl PeerClients {
         answer.map_err(|error| silent(&error))
     }
 
+    /// Has `node` send echoes as the address of the tie-break; how many are answered.
+    ///
+    /// # Errors
+    /// `node_silent`, or what keeps it from sending.
+    pub async fn echoes(&self, node: NodeId, request: v1::EchoesRequest) -> Result<u64, Problem> {
+        let call = |mut client: Client| async move { client.echoes(request).await };
+        let answer = self.call((node, Purpose::Examine), CONTROL_WAIT, call).await;
+        let v1::EchoesResponse { answered, problem } = answer.map_err(|error| silent(&error))?;
+        if problem.is_empty() { Ok(answered) } else { Err(Problem::new("tie_break", problem, "ip route")) }
+    }
+
     /// A piece of what support needs to know of `node`, or the names of all.
     ///
     /// # Errors
@@ -506,6 +518,16 @@ impl PeerHandler for Serving {
 
     async fn piece(&self, _: Caller, request: v1::PieceRequest) -> Result<v1::PieceResponse, Status> {
         Ok(self.collector.answer(&request.name).await)
+    }
+
+    async fn echoes(&self, _: Caller, request: v1::EchoesRequest) -> Result<v1::EchoesResponse, Status> {
+        let router = request.router.ok_or_else(|| Status::invalid_argument("no router"))?;
+        let address = text::ip("EchoesRequest.address", &request.address).map_err(bad)?;
+        let ip = text::ip("Router.ip", &router.ip).map_err(bad)?;
+        let mac = text::array("Router.mac", &router.mac).map_err(bad)?;
+        let done = tiebreak::echoes(address, ip, mac, request.claim).await;
+        let problem = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        Ok(v1::EchoesResponse { answered: done.unwrap_or_default(), problem })
     }
 
     async fn examine(&self, _: Caller) -> Result<v1::ExamineResponse, Status> {

@@ -110,6 +110,7 @@ fn can_wait(body: &Body) -> bool {
         | Body::DrainSet { .. }
         | Body::MaintenanceOn { .. }
         | Body::RestartBegin { .. }
+        | Body::TieBreakSet(_)
         | Body::ProfileSet(_)
         | Body::FinalizeLevel(_) => true,
         #[cfg(feature = "next")]
@@ -121,6 +122,7 @@ fn can_wait(body: &Body) -> bool {
         | Body::NodeBack(_)
         | Body::NodeLeave(_)
         | Body::NodeOverrule(_)
+        | Body::TieBreakRehearsed { .. }
         | Body::TakeOver { .. }
         | Body::MaintenanceOff { .. }
         | Body::RestartEnd { .. }

@@ -21,6 +21,14 @@ pub struct Fault {
     mend: fn(&Farm, Place) -> Result<()>,
 }
 
+impl Fault {
+    /// The same where the others go on without the node: it comes back by joining anew, for a moment without a filter.
+    #[must_use]
+    pub const fn overruled(self) -> Self {
+        Self { keeps_filter: false, ..self }
+    }
+}
+
 /// Its cables are pulled.
 pub const CUT: Fault = Fault {
     strike: |farm, victim| farm.cut(victim).map(|()| BootTime::now()),

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use farm_proto::v1;
 
-use super::{ask_status, done};
+use super::{ask_status, done, tiebreak};
 use crate::args::Global;
 use crate::client::{Daemon, LONG, ORDINARY};
 use crate::error::Error;
@@ -29,6 +29,8 @@ pub enum Cluster {
     /// What the loss of each node, and of each room, would do now, and what would help. Exit code 8 where the
     /// service would not survive one of them
     Check,
+    /// What decides when two voters have lost each other
+    TieBreak(tiebreak::TieBreak),
     /// Use what the builds of all members know, after an upgrade; older builds can then no longer take part
     Finalize,
     /// Give the cluster another name
@@ -50,6 +52,7 @@ pub(super) async fn run(command: Cluster, global: &Global, out: &mut Output<'_>)
         Cluster::Init { name, profile } => init(name, profile, global, out).await,
         Cluster::Status => show(global, out).await,
         Cluster::Check => check(global, out).await,
+        Cluster::TieBreak(command) => tiebreak::run(command, global, out).await,
         Cluster::Finalize => finalize(global, out).await,
         Cluster::Rename { name } => rename(name, global, out).await,
         Cluster::Profile { profile } => set_profile(profile, global, out).await,

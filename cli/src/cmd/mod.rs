@@ -19,6 +19,7 @@ pub mod script;
 pub mod service;
 mod shutdown;
 pub mod snapshot;
+pub mod tiebreak;
 pub mod version;
 pub mod watch;
 pub mod why;

@@ -11,6 +11,7 @@ mod screen;
 mod state;
 mod status;
 mod table;
+mod tiebreak;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,6 +25,7 @@ pub use losses::losses;
 pub use module::{applied, controlled, life, module, module_list};
 pub use screen::screen;
 pub use status::{node_list, status};
+pub use tiebreak::tie_break;
 
 use crate::view::{self, BUCKETS};
 

@@ -66,6 +66,8 @@ pub fn green() -> v1::StatusResponse {
         voters: vec![1, 2, 3],
         conditions: Vec::new(),
         member: true,
+        tie_break: None,
+        contest: "together".into(),
     }
 }
 

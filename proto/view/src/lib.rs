@@ -61,10 +61,17 @@ words! {
     readiness: Readiness, "READINESS_";
     effect: ChangeEffect, "CHANGE_EFFECT_";
     doctor_level: DoctorLevel, "DOCTOR_LEVEL_";
+    tie_break_kind: TieBreakKind, "TIE_BREAK_KIND_";
 }
 
 fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
+}
+
+/// A link address, as `ip` writes it.
+#[must_use]
+pub fn mac(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
 }
 
 /// Bytes as lower-case hexadecimal.
@@ -108,6 +115,38 @@ view! {
         voters: Vec<u64> = m.voters.clone(),
         conditions: Vec<Condition> = each(&m.conditions),
         member: bool = m.member,
+        tie_break: Option<TieBreak> = m.tie_break.as_ref().map(Into::into),
+        contest: String = m.contest.clone(),
+    }
+}
+view! {
+    /// What decides when two voters have lost each other.
+    TieBreak(TieBreak as m) {
+        kind: String = tie_break_kind(m.kind),
+        routers: Vec<Router> = each(&m.routers),
+        address: String = m.address.clone(),
+        rehearsed: Option<Rehearsal> = m.rehearsed.as_ref().map(Into::into),
+    }
+}
+view! {
+    /// A router that is asked.
+    Router(Router as m) {
+        ip: String = m.ip.clone(),
+        mac: String = mac(&m.mac),
+    }
+}
+view! {
+    /// What a trial came to; without failure it would decide.
+    Rehearsal(Rehearsal as m) {
+        at_ms: u64 = m.at_ms,
+        nodes: Vec<u64> = m.nodes.clone(),
+        failure: String = m.failure.clone(),
+    }
+}
+view! {
+    /// What is set, and tried.
+    TieBreakSet(TieBreakResponse as m) {
+        tie_break: Option<TieBreak> = m.tie_break.as_ref().map(Into::into),
     }
 }
 view! {

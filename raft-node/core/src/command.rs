@@ -8,6 +8,7 @@ use crate::model::{
     BucketSet, HashKey, Maintenance, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness,
     Service, Weight,
 };
+use crate::tiebreak::{Rehearsal, TieBreak};
 use crate::time::{Span, UnixTime};
 
 /// One command of the log.
@@ -199,6 +200,15 @@ pub enum Body {
     /// The cluster gets another name. Of feature level 2.
     #[cfg(feature = "next")]
     ClusterRename(String),
+    /// What decides when two voters have lost each other; `None`: nothing.
+    TieBreakSet(Option<TieBreak>),
+    /// What a trial of it came to. It does nothing when another one was set meanwhile.
+    TieBreakRehearsed {
+        /// The one that was tried, without an earlier trial.
+        tried: TieBreak,
+        /// What came of it.
+        rehearsal: Rehearsal,
+    },
     /// Timing profile.
     ProfileSet(Profile),
     /// Members use commands up to this level from now on.
@@ -269,6 +279,8 @@ impl Command {
             | Body::MaintenanceOff { .. }
             | Body::RestartBegin { .. }
             | Body::RestartForget { .. }
+            | Body::TieBreakSet(_)
+            | Body::TieBreakRehearsed { .. }
             | Body::ProfileSet(_)
             | Body::FinalizeLevel(_) => false,
             #[cfg(feature = "next")]

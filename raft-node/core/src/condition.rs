@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::arbiter::Kind;
 use crate::event::maintenance_text;
 use crate::id::{Epoch, NodeId};
 use crate::model::{BucketState, Maintenance, Membership, Module, ModuleKind, ModuleName, Phase};
@@ -27,7 +28,7 @@ pub struct Condition {
 /// too.
 #[must_use]
 pub fn is_passing(code: &str) -> bool {
-    const PASSING: [&str; 11] = [
+    const PASSING: [&str; 12] = [
         "change_open",
         "check_off",
         "electors_changing",
@@ -39,6 +40,7 @@ pub fn is_passing(code: &str) -> bool {
         "rejoining",
         "resource_down",
         "service_retiring",
+        "tie_break_plain",
     ];
     PASSING.contains(&code)
 }
@@ -75,6 +77,7 @@ pub fn conditions(state: &ClusterState, absent: &BTreeMap<NodeId, Absence>) -> V
     found.extend(open.map(|(id, _)| restarting(&state.name_of(*id))));
     found.extend(state.modules.iter().filter_map(|(name, m)| moving(name, m)));
     found.extend(electors(state));
+    found.extend(tie_break(state));
     found.extend(state.retired.iter().map(|((vip, _, port), _)| Condition {
         code: "service_retiring",
         resource: vip.at(*port),
@@ -165,6 +168,26 @@ fn moving(name: &ModuleName, module: &Module) -> Option<Condition> {
         cause: format!("{} buckets are being moved{rest}", open().count()),
         next: "farmctl watch".into(),
     })
+}
+
+/// Only between two does it matter.
+fn tie_break(state: &ClusterState) -> Option<Condition> {
+    let nodes = &state.electors.current;
+    let tie_break = state.tie_break.as_ref().filter(|_| nodes.len() == 2)?;
+    let (code, cause, next) = match (tie_break.kind, tie_break.idle(nodes)) {
+        (Kind::Plain, _) => (
+            "tie_break_plain",
+            "the tie-break is plain: two nodes that reach a router and not each other both go on".to_owned(),
+            "farmctl cluster tie-break --help",
+        ),
+        (Kind::Exclusive, Some(why)) => (
+            "tie_break_idle",
+            format!("the tie-break would not decide, and nobody goes on alone: {why}"),
+            "farmctl cluster tie-break rehearse",
+        ),
+        (Kind::Exclusive, None) => return None,
+    };
+    Some(Condition { code, resource: "tie-break".into(), since: Since::Unknown, cause, next: next.into() })
 }
 
 fn electors(state: &ClusterState) -> Option<Condition> {

@@ -2,6 +2,7 @@
 
 use crate::id::{EntryId, Epoch, FeatureLevel, NodeId};
 use crate::model::{Mode, ModuleName, Profile, Protocol, VirtualIp, Weight};
+use crate::tiebreak::TieBreak;
 use crate::time::{Span, UnixTime};
 
 /// Something that happened by an entry of the log. Every member sees the same events in the same order; the id of
@@ -42,6 +43,8 @@ pub enum Kind {
     MaintenanceOff { name: String, due: bool },
     RestartBegun { name: String },
     RestartEnded { name: String },
+    TieBreakSet { to: Option<TieBreak> },
+    TieBreakRehearsed { failure: String },
     ProfileSet { profile: Profile },
     LevelFinalized { level: FeatureLevel },
     Assigned { module: ModuleName, buckets: usize },
@@ -85,6 +88,8 @@ impl Kind {
             Self::MaintenanceOff { .. } => "maintenance_off",
             Self::RestartBegun { .. } => "restart_begun",
             Self::RestartEnded { .. } => "restart_ended",
+            Self::TieBreakSet { .. } => "tie_break_set",
+            Self::TieBreakRehearsed { .. } => "tie_break_rehearsed",
             Self::ProfileSet { .. } => "profile_set",
             Self::LevelFinalized { .. } => "level_finalized",
             Self::Assigned { .. } => "buckets_assigned",
@@ -107,6 +112,8 @@ impl Kind {
             Self::ClusterFounded { .. }
             | Self::ClusterRenamed { .. }
             | Self::ProfileSet { .. }
+            | Self::TieBreakSet { .. }
+            | Self::TieBreakRehearsed { .. }
             | Self::TakenOver { .. }
             | Self::LevelFinalized { .. } => "cluster".into(),
             Self::NodeJoined { name, .. }
@@ -185,6 +192,8 @@ impl Kind {
             Self::MaintenanceOff { name, due: false } => format!("the maintenance of {name} was ended"),
             Self::RestartBegun { name } => format!("the daemon of {name} restarts; its filter goes on"),
             Self::RestartEnded { name } => format!("the restart of the daemon of {name} is over"),
+            Self::TieBreakSet { to } => tie_break(to.as_ref()),
+            Self::TieBreakRehearsed { failure } => rehearsed(failure),
             Self::ProfileSet { profile } => format!("timing profile is {}", profile_name(*profile)),
             Self::LevelFinalized { level } => format!("members use feature level {level}"),
             Self::Assigned { module, buckets } => {
@@ -218,6 +227,21 @@ impl Kind {
 /// Of a survivor.
 fn went_on(name: &str, overruled: &[String], generation: u64) -> String {
     format!("{name} goes on without {}: generation {generation} has begun", overruled.join(" and "))
+}
+
+fn tie_break(to: Option<&TieBreak>) -> String {
+    let Some(to) = to else { return "nothing decides any more when two voters lose each other".into() };
+    let routers: Vec<String> = to.routers.keys().map(ToString::to_string).collect();
+    let how = to.address.map_or("answers".to_owned(), |address| format!("answers {address}"));
+    format!("when two voters lose each other, the one goes on that {} {how}", routers.join(", "))
+}
+
+fn rehearsed(failure: &str) -> String {
+    if failure.is_empty() {
+        return "the tie-break was rehearsed: routers answer only the last one that claimed the address"
+            .into();
+    }
+    format!("the tie-break was rehearsed and would not decide: {failure}")
 }
 
 /// Until when and why, as it follows "in maintenance".

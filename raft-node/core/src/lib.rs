@@ -20,6 +20,7 @@ macro_rules! planted {
 }
 
 pub mod apply;
+pub mod arbiter;
 pub mod assignment;
 pub mod chronicle;
 pub mod command;
@@ -44,4 +45,5 @@ pub mod rule;
 pub mod state;
 pub mod survival;
 pub mod table;
+pub mod tiebreak;
 pub mod time;

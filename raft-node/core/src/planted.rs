@@ -41,10 +41,24 @@ pub enum Bug {
     ForgottenByLaggard,
     /// The electors change from Joint to Final without a Seal (L7).
     JointWithoutSeal,
+    /// A node that has lost its peer claims the lock however long ago the last round trip was (DESIGN §5).
+    LateClaim,
+    /// Possession of the lock is counted from the receipt of answers (DESIGN §5).
+    PossessionByReceipt,
+    /// A lock that was lost is claimed again (DESIGN §5).
+    ClaimAgain,
+    /// The lock is held too short a time (DESIGN §5).
+    ShortHold,
+    /// It does not matter whether answers stop (DESIGN §5).
+    GapIgnored,
+    /// What was written down is done, whether or not it still holds (DESIGN §5).
+    NoSecondLook,
+    /// Who claims the lock goes on answering its peer (DESIGN §5).
+    NotHushed,
 }
 
 impl Bug {
-    /// Every bug, for the test that plants them in turn.
+    /// Every bug of leases and changes, for the test that plants them in turn.
     pub const ALL: [Self; 17] = [
         Self::LeaseFromAnswer,
         Self::FenceOnlyCommitted,
@@ -63,6 +77,17 @@ impl Bug {
         Self::LongerBeforeSettled,
         Self::ForgottenByLaggard,
         Self::JointWithoutSeal,
+    ];
+
+    /// Those of [`crate::arbiter`], which two nodes and a router show.
+    pub const ARBITER: [Self; 7] = [
+        Self::LateClaim,
+        Self::PossessionByReceipt,
+        Self::ClaimAgain,
+        Self::ShortHold,
+        Self::GapIgnored,
+        Self::NoSecondLook,
+        Self::NotHushed,
     ];
 }
 

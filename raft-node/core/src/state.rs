@@ -10,6 +10,7 @@ use crate::model::{
     Readiness, Role, VirtualIp,
 };
 use crate::restart::{self, Restart, Restarts};
+use crate::tiebreak::TieBreak;
 use crate::time::Span;
 
 /// What identifies a service: virtual IP, protocol, port.
@@ -50,6 +51,8 @@ pub struct ClusterState {
     pub lease_bound: Span,
     /// Removed services that some node may not know to be removed.
     pub retired: BTreeMap<ServiceKey, Retired>,
+    /// What decides when two voters have lost each other; `None`: nothing does.
+    pub tie_break: Option<TieBreak>,
     /// Buckets of a module; [`BUCKETS`] but in small models.
     pub buckets: usize,
 }
@@ -90,6 +93,7 @@ impl ClusterState {
             fences: BTreeMap::new(),
             lease_bound: Span::ZERO,
             retired: BTreeMap::new(),
+            tie_break: None,
             buckets,
         }
     }

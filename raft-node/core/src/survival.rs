@@ -75,10 +75,11 @@ impl View<'_> {
         let mut found = Vec::new();
         let stays = |id: &NodeId| !lost.contains(id) && self.present.contains(id);
         let (stay, all) = (self.voters.iter().filter(|id| stays(id)).count(), self.voters.len());
-        if stay * 2 <= all {
+        let decided = self.decided(stays);
+        if stay * 2 <= all && !decided {
             found.push(format!("without {who} {stay} of {all} voters are left, which is no majority"));
         }
-        if !self.state.electors.majority(|id| stays(&id)) {
+        if !self.state.electors.majority(|id| stays(&id)) && !decided {
             found.push(format!("without {who} no majority of the electors is left to grant leases"));
         }
         for (name, module) in &self.state.modules {
@@ -90,6 +91,17 @@ impl View<'_> {
             }
         }
         found
+    }
+
+    /// Whether the tie-break lets the one server go on that is left of two voters.
+    fn decided(&self, stays: impl Fn(&NodeId) -> bool) -> bool {
+        let electors = &self.state.electors;
+        let left: Vec<&NodeId> = electors.current.iter().filter(|id| stays(id)).collect();
+        let server = |id: &NodeId| self.state.nodes.get(id).is_some_and(|n| n.role == Role::Server);
+        let pair =
+            electors.change.is_none() && electors.current.len() == 2 && electors.current == *self.voters;
+        let works = self.state.tie_break.as_ref().is_some_and(|t| t.idle(&electors.current).is_none());
+        pair && works && matches!(left[..], [one] if server(one))
     }
 
     fn loss(&self, lost: Lost, nodes: &BTreeSet<NodeId>) -> Loss {
@@ -126,7 +138,7 @@ impl View<'_> {
         }
         match lost {
             Lost::Node(_) if self.voters.len() == 2 => {
-                "let a third vote join, a server or a witness: farmd --role witness".to_owned()
+                "let a third vote join, a server or a witness, or have a router decide: farmctl cluster tie-break --help".to_owned()
             }
             Lost::Node(_) => "farmctl doctor".to_owned(),
             Lost::Room(_) => {

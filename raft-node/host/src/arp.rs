@@ -62,6 +62,26 @@ impl ArpPacket {
         Self::request(BROADCAST, source, (source, Ipv4Addr::UNSPECIFIED), ip)
     }
 
+    /// Asks one host who `to_ip` is, as `from_ip`: whatever it has for that address, it has ours from then on.
+    #[must_use]
+    pub fn ask(source: Mac, from_ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Self {
+        Self::request(to, source, (source, from_ip), to_ip)
+    }
+
+    /// The answer to `asked`: its target is at `own`.
+    #[must_use]
+    pub fn answer(own: Mac, asked: &Self) -> Self {
+        ArpPacket {
+            destination: asked.sender_mac,
+            source: own,
+            operation: ArpOperation::Reply,
+            sender_mac: own,
+            sender_ip: asked.target_ip,
+            target_mac: asked.sender_mac,
+            target_ip: asked.sender_ip,
+        }
+    }
+
     fn request(to: Mac, source: Mac, sender: (Mac, Ipv4Addr), target_ip: Ipv4Addr) -> Self {
         ArpPacket {
             destination: to,

@@ -27,6 +27,7 @@ pub mod check;
 pub mod claim;
 pub mod fdb;
 pub mod links;
+pub mod lock;
 pub mod multicast;
 pub mod neighbour;
 pub mod pause;

@@ -58,8 +58,7 @@ impl Tap {
     /// `socket` was opened with protocol 0 and is bound here: otherwise the frames of all other
     /// links would arrive until the bind.
     fn open(socket: Socket, ifindex: u32, ethertype: i32) -> io::Result<Self> {
-        let protocol = (ethertype as u16).to_be();
-        socket.bind(&link_address(ifindex, protocol, [0; 6])?)?;
+        bind(&socket, ifindex, ethertype)?;
         // SAFETY: `Socket` owns its descriptor, and nobody takes it out of the `AsyncFd`.
         #[allow(unsafe_code)]
         let socket = unsafe { AsyncFd::register(socket) }?;
@@ -75,6 +74,11 @@ impl Tap {
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         send(self.socket.get_ref(), self.ifindex, frame)
     }
+}
+
+/// From now on `socket`, opened with protocol 0, receives the frames of one protocol that are seen on one link.
+pub(crate) fn bind(socket: &Socket, ifindex: u32, ethertype: i32) -> io::Result<()> {
+    socket.bind(&link_address(ifindex, (ethertype as u16).to_be(), [0; 6])?)
 }
 
 /// Sends one frame out of `ifindex`. A full queue is an error, never a wait.

@@ -15,6 +15,7 @@ mod refuse;
 pub mod standard;
 pub(crate) mod status;
 mod survival;
+mod tiebreak;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,6 +111,20 @@ impl Farm for Api {
 
     async fn node_set(&self, request: Request<v1::NodeSetRequest>) -> Result<Response<v1::Done>, Status> {
         changes::node_set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn tie_break_set(
+        &self,
+        request: Request<v1::TieBreakRequest>,
+    ) -> Result<Response<v1::TieBreakResponse>, Status> {
+        tiebreak::set(&*self.changing_member()?, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn tie_break_rehearse(
+        &self,
+        _: Request<v1::TieBreakRehearseRequest>,
+    ) -> Result<Response<v1::TieBreakResponse>, Status> {
+        tiebreak::rehearse(&*self.changing_member()?).await.map(Response::new)
     }
 
     async fn cluster_check(

@@ -82,6 +82,8 @@ pub(crate) async fn of(member: &Member) -> v1::StatusResponse {
             .chain(applications(state, looks.values().flat_map(|look| &look.lives)))
             .collect(),
         member: true,
+        tie_break: state.tie_break.as_ref().map(Wire::to_wire),
+        contest: super::tiebreak::standing(*member.contest.phase.borrow()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Raft or an allocation-heavy task, so that a busy machine does not cost its node the lease.
 
 pub mod call;
+pub mod contest;
 pub mod datagram;
 pub mod orders;
 pub mod socket;

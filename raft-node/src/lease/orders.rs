@@ -21,6 +21,7 @@ use farm_core::time::Span;
 use farm_dataplane::sink::TableSink;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
+use super::contest::Contest;
 use crate::tally::SharedTally;
 
 /// Orders that may wait: a burst of appended Moves plus a few tables. Senders block beyond it.
@@ -98,6 +99,12 @@ pub enum Order {
         /// Told when they hold.
         done: mpsc::SyncSender<()>,
     },
+    /// From now on routers decide if the one other voter is lost; or they do not any more.
+    Contest(Option<Box<Contest>>),
+    /// What the contest decided is written down.
+    Recorded,
+    /// It must not be decided.
+    Refused,
     /// When does the last grant below the fence of an entry run out?
     Expiry(Ask, oneshot::Sender<Expiry>),
     /// Close (`true`) or reopen the filter: the guard is missing, or the filter was found detached.

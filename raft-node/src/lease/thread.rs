@@ -19,6 +19,7 @@ use farm_dataplane::sink::{GraceError, PublishRefused, TableSink};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
 
+use super::contest::Contest;
 use super::datagram::{DATAGRAM_MAX, LeaseMessage, Sealer};
 use super::orders::{Identity, LeaseState, Observation, Order, ThreadEnd};
 use super::socket::LeaseSockets;
@@ -70,6 +71,8 @@ pub(super) struct LeaseThread {
     inherited: bool,
     /// A table that could not be published, or not completely; tried again in every round.
     unpublished: Option<Image>,
+    /// What happens if the one other voter is lost.
+    contest: Option<Box<Contest>>,
     /// Closed on order, since then.
     shut: Option<BootTime>,
     /// What the filter works with, after the grace period.
@@ -92,6 +95,7 @@ impl LeaseThread {
             started: now(),
             inherited: false,
             unpublished: None,
+            contest: None,
             shut: None,
             applied: Epoch(0),
         }
@@ -103,16 +107,21 @@ impl LeaseThread {
             self.publish_again();
             self.receive();
             self.renew_if_due();
+            self.contest.iter_mut().for_each(|contest| contest.step(now()));
             self.sleep();
         }
         self.close();
     }
 
     fn sleep(&self) {
-        let due =
+        let renewal =
             self.machines.as_ref().filter(|_| !self.keeps_silent(now())).map(|m| m.holder.next_renewal());
+        let contest = self.contest.as_ref().and_then(|contest| contest.arbiter.due(now()));
+        let due = renewal.into_iter().chain(contest).min();
         let wait = due.map_or(SLEEP_MAX, |due| SLEEP_MAX.min(Duration::from_nanos(due.since(now()).0)));
-        let mut fds: Vec<PollFd> = self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let routers = self.contest.iter().flat_map(|contest| contest.fds());
+        let fds = self.sockets.fds().chain(routers);
+        let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         fds.push(PollFd::new(self.end.wake.as_fd(), PollFlags::POLLIN));
         // EINTR only ends the sleep early.
         let _ = nix::poll::ppoll(&mut fds, Some(TimeSpec::from_duration(wait)), None);
@@ -152,6 +161,9 @@ impl LeaseThread {
                         self.machines.as_ref().map_or(Expiry::NotFenced, |m| m.elector.expiry(&ask, now()));
                     let _ = reply.send(answer);
                 }
+                Order::Contest(contest) => self.contest = contest,
+                Order::Recorded => self.contest.iter_mut().for_each(|c| c.recorded(now())),
+                Order::Refused => self.contest.iter_mut().for_each(|c| c.refused()),
                 Order::Shut(shut) => self.shut(shut),
                 Order::End => return false,
             }
@@ -395,7 +407,14 @@ impl LeaseThread {
 
     /// Check, stamp and answer: one step of this thread, which also reports expiry.
     fn grant(&mut self, renewal: &Renewal) -> Option<Grant> {
-        let elector = &mut self.machines.as_mut()?.elector;
+        let machines = self.machines.as_mut()?;
+        let of_peer = |contest: &&mut Box<Contest>| {
+            contest.peer == renewal.node && machines.generation == renewal.generation
+        };
+        if self.contest.as_mut().filter(of_peer).is_some_and(|contest| !contest.heard(now())) {
+            return None;
+        }
+        let elector = &mut machines.elector;
         let answer = elector.renewal(renewal, now());
         if let Some(heard) = elector.heard(renewal.node) {
             // A full queue loses only an observation that the next renewal repeats.
@@ -406,6 +425,12 @@ impl LeaseThread {
 
     fn granted(&mut self, grant: &Grant) {
         let Some(Machines { holder, .. }) = &mut self.machines else { return };
+        let answered = holder.sent_at(grant);
+        if let (Some(contest), Some(sent)) = (&mut self.contest, answered)
+            && contest.peer == grant.elector
+        {
+            contest.answered(sent, now());
+        }
         let before = holder.deadline();
         let Some(deadline) = holder.granted(grant, now()) else { return };
         self.read_margin(before);

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farm_core::id::NodeId;
 
 use super::Member;
 use crate::lease::Order;
 use crate::raft::Denied;
+
+/// Between two tries to say it: a fraction of what a client notices.
+const SAY_AGAIN: Duration = Duration::from_millis(5);
 
 impl Member {
     /// A peer with a higher generation, or another one of the same number: what this node knows may be over.
@@ -61,7 +65,10 @@ impl Member {
             if let Some(command) = self.raft.unsaid().filter(|_| leads)
                 && let Err(error) = self.raft.propose(command).await
             {
-                tracing::warn!(%error, "the take-over is not in the log yet");
+                // A leader that has just had no majority takes nothing until it knows that it has one again.
+                tracing::debug!(%error, "the take-over is not in the log yet");
+                tokio::time::sleep(SAY_AGAIN).await;
+                continue;
             }
             let changed = tokio::select! {
                 changed = role.changed() => changed,

@@ -51,6 +51,9 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// A piece of what support needs to know of this node.
     async fn piece(&self, from: Caller, request: v1::PieceRequest) -> Result<v1::PieceResponse, Status>;
 
+    /// Sends echoes as the address of the tie-break.
+    async fn echoes(&self, from: Caller, request: v1::EchoesRequest) -> Result<v1::EchoesResponse, Status>;
+
     /// What keeps this node from working well.
     async fn examine(&self, from: Caller) -> Result<v1::ExamineResponse, Status>;
 }
@@ -212,6 +215,14 @@ impl v1::peer_server::Peer for PeerService {
     async fn piece(&self, request: Request<v1::PieceRequest>) -> Result<Response<v1::PieceResponse>, Status> {
         let from = member(&request)?;
         self.answer(self.handler.piece(from, request.into_inner()).await?)
+    }
+
+    async fn echoes(
+        &self,
+        request: Request<v1::EchoesRequest>,
+    ) -> Result<Response<v1::EchoesResponse>, Status> {
+        let from = member(&request)?;
+        self.answer(self.handler.echoes(from, request.into_inner()).await?)
     }
 
     async fn examine(

@@ -164,8 +164,9 @@ impl Handle {
         self.inner.overruled.add(&decision.overruled);
         self.inner.decided.send_replace(Some(decision));
         let stopped = |e: &dyn std::fmt::Display| ProposeError::Stopped(e.to_string());
-        // The others cannot be asked whether they hear a leader.
-        self.raft().trigger().elect(false).await.map_err(|e| stopped(&e))
+        // The others cannot be asked whether they hear a leader; one that leads already has a majority again at once.
+        self.raft().trigger().elect(false).await.map_err(|e| stopped(&e))?;
+        self.raft().trigger().heartbeat().await.map_err(|e| stopped(&e))
     }
 
     /// What this node has decided, each time it acts by something new.

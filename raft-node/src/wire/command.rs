@@ -5,6 +5,7 @@ use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId}
 use farm_core::model::{
     HashKey, Mode, ModuleKind, ModuleName, Node, Outline, Profile, Readiness, Service, Weight,
 };
+use farm_core::tiebreak::{Rehearsal, TieBreak};
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use v1::command::Body as Proto;
@@ -140,6 +141,10 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::RestartForget { node, begun } => restart_forget_to_wire(*node, begun),
         #[cfg(feature = "next")]
         Body::ClusterRename(name) => Proto::ClusterRename(v1::ClusterRename { name: name.clone() }),
+        Body::TieBreakSet(to) => {
+            Proto::TieBreakSet(v1::TieBreakSet { tie_break: to.as_ref().map(Wire::to_wire) })
+        }
+        Body::TieBreakRehearsed { tried, rehearsal } => rehearsed_to_wire(tried, rehearsal),
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
         Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
         Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
@@ -211,6 +216,8 @@ fn parse_body(body: Proto) -> Result<Body, WireError> {
         Proto::ClusterRename(p) => Body::ClusterRename(text::name("ClusterRename.name", p.name)?),
         #[cfg(not(feature = "next"))]
         Proto::ClusterRename(_) => return Err(WireError::unknown("Command.body", "cluster_rename")),
+        Proto::TieBreakSet(p) => Body::TieBreakSet(p.tie_break.map(TieBreak::from_wire).transpose()?),
+        Proto::TieBreakRehearsed(p) => parse_rehearsed(p)?,
         Proto::ProfileSet(p) => Body::ProfileSet(Profile::from_wire(p.profile)?),
         Proto::FinalizeLevel(p) => Body::FinalizeLevel(FeatureLevel(p.feature_level)),
         Proto::Prepare(p) => Body::Prepare(parse_all(p.transfers)?),
@@ -267,6 +274,18 @@ fn parse_module_apply(mut p: v1::ModuleApply) -> Result<Body, WireError> {
     let module = text::module("ModuleApply.module", std::mem::take(&mut p.module))?;
     let content = std::mem::take(&mut p.content).to_vec().into();
     Ok(Body::ModuleApply { module, outline: Outline::from_wire(p)?, content })
+}
+
+fn rehearsed_to_wire(tried: &TieBreak, rehearsal: &Rehearsal) -> Proto {
+    let (tried, rehearsal) = (Some(tried.to_wire()), Some(rehearsal.to_wire()));
+    Proto::TieBreakRehearsed(v1::TieBreakRehearsed { tried, rehearsal })
+}
+
+fn parse_rehearsed(p: v1::TieBreakRehearsed) -> Result<Body, WireError> {
+    Ok(Body::TieBreakRehearsed {
+        tried: required("TieBreakRehearsed.tried", p.tried)?,
+        rehearsal: required("TieBreakRehearsed.rehearsal", p.rehearsal)?,
+    })
 }
 
 fn parse_module_put(p: v1::ModulePut) -> Result<Body, WireError> {

@@ -1,6 +1,27 @@
 //! Between the bytes of `farm/v1/*.proto` and the core's types. Whatever comes in is parsed once, here; behind this module
 //! nobody meets an unset field, an unknown enum value or an address in text form.
 
+/// Maps an enum of the core to the one on the wire and back; 0 (unset) and unknown numbers are refused.
+macro_rules! wire_enum {
+    ($core:ident = $proto:ident, $field:literal, { $($value:ident),+ $(,)? }) => {
+        impl Wire for $core {
+            type Proto = i32;
+
+            fn to_wire(&self) -> i32 {
+                match self { $(Self::$value => farm_proto::v1::$proto::$value as i32),+ }
+            }
+
+            fn from_wire(number: i32) -> Result<Self, WireError> {
+                match farm_proto::v1::$proto::try_from(number) {
+                    $(Ok(farm_proto::v1::$proto::$value) => Ok(Self::$value),)+
+                    Ok(farm_proto::v1::$proto::Unspecified) => Err(WireError::Missing { field: $field }),
+                    Err(_) => Err(WireError::unknown($field, number)),
+                }
+            }
+        }
+    };
+}
+
 mod command;
 mod error;
 mod files;
@@ -9,7 +30,8 @@ mod lease;
 mod model;
 mod module;
 mod state;
-mod text;
+pub(crate) mod text;
+mod tiebreak;
 
 pub use error::WireError;
 pub use files::{files_from_wire, files_to_wire};

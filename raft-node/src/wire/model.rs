@@ -13,27 +13,6 @@ use farm_proto::v1;
 
 use super::{Wire, WireError, all_to_wire, parse_all, text};
 
-/// Maps an enum of the core to the one on the wire and back; 0 (unset) and unknown numbers are refused.
-macro_rules! wire_enum {
-    ($core:ident = $proto:ident, $field:literal, { $($value:ident),+ $(,)? }) => {
-        impl Wire for $core {
-            type Proto = i32;
-
-            fn to_wire(&self) -> i32 {
-                match self { $(Self::$value => v1::$proto::$value as i32),+ }
-            }
-
-            fn from_wire(number: i32) -> Result<Self, WireError> {
-                match v1::$proto::try_from(number) {
-                    $(Ok(v1::$proto::$value) => Ok(Self::$value),)+
-                    Ok(v1::$proto::Unspecified) => Err(WireError::Missing { field: $field }),
-                    Err(_) => Err(WireError::unknown($field, number)),
-                }
-            }
-        }
-    };
-}
-
 wire_enum!(Role = NodeRole, "Node.role", { Server, Witness });
 wire_enum!(Membership = NodePhase, "Node.phase", { Member, Leaving, Away, Overruled });
 wire_enum!(ModuleKind = ModuleKind, "Module.kind", { Farm, Light });

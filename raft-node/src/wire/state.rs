@@ -7,6 +7,7 @@ use farm_core::id::{ClusterId, EntryId, Epoch, FeatureLevel, Generation, NodeId}
 use farm_core::model::{BUCKETS, HashKey, ModuleName, Node, Pending, Profile, Protocol};
 use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
+use farm_core::tiebreak::TieBreak;
 use farm_core::time::Span;
 use farm_proto::v1;
 
@@ -38,6 +39,7 @@ impl Wire for ClusterState {
             retired: self.retired.iter().map(retired_to_wire).collect(),
             restarts: self.restarts.iter().map(restart_to_wire).collect(),
             maintenance: self.maintenance.iter().map(|(n, m)| maintenance_to_wire(*n, m)).collect(),
+            tie_break: self.tie_break.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -62,6 +64,7 @@ impl Wire for ClusterState {
             retired: p.retired.into_iter().map(parse_retired).collect::<Result<_, _>>()?,
             restarts: p.restarts.into_iter().map(parse_restart).collect::<Result<_, _>>()?,
             maintenance: p.maintenance.into_iter().map(parse_maintenance).collect::<Result<_, _>>()?,
+            tie_break: p.tie_break.map(TieBreak::from_wire).transpose()?,
             buckets: BUCKETS,
         })
     }

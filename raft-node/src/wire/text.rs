@@ -13,7 +13,7 @@ const NAME_MAX: usize = 63;
 /// What a VLAN may be.
 const VLAN: &str = "1 to 4094, or two of them as OUTER.INNER";
 
-pub(super) fn ip(field: &'static str, text: &str) -> Result<IpAddr, WireError> {
+pub(crate) fn ip(field: &'static str, text: &str) -> Result<IpAddr, WireError> {
     text.parse().map_err(|_| WireError::invalid(field, text, "an IP address"))
 }
 
@@ -41,7 +41,7 @@ pub(super) fn prefixed(field: &'static str, text: &str) -> Result<(IpAddr, u8), 
     Ok((net.addr(), net.prefix_len()))
 }
 
-pub(super) fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
+pub(crate) fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
     bytes
         .try_into()
         .map_err(|_| WireError::invalid(field, format!("{} bytes long", bytes.len()), length_rule(N)))

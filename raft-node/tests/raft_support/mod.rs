@@ -128,6 +128,10 @@ impl PeerHandler for Doorman {
         Err(Status::unimplemented("tail"))
     }
 
+    async fn echoes(&self, _: Caller, _: v1::EchoesRequest) -> Result<v1::EchoesResponse, Status> {
+        Err(Status::unimplemented("echoes"))
+    }
+
     async fn examine(&self, _: Caller) -> Result<v1::ExamineResponse, Status> {
         Err(Status::unimplemented("examine"))
     }

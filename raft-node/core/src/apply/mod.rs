@@ -9,6 +9,7 @@ mod modules;
 mod nodes;
 mod restart;
 mod survivor;
+mod tiebreak;
 
 use crate::command::{Body, Command};
 use crate::event::{Event, Kind};
@@ -184,6 +185,8 @@ impl ClusterState {
             Body::RestartForget { node, begun } => self.restart_forget(*node, *begun),
             #[cfg(feature = "next")]
             Body::ClusterRename(name) => self.cluster_rename(name),
+            Body::TieBreakSet(tie_break) => self.tie_break_set(tie_break.as_ref()),
+            Body::TieBreakRehearsed { tried, rehearsal } => self.tie_break_rehearsed(tried, rehearsal),
             Body::ProfileSet(profile) => self.profile_set(*profile),
             Body::FinalizeLevel(level) => self.finalize_level(*level),
             Body::Prepare(transfers) => self.prepare(transfers, entry),

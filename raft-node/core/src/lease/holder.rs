@@ -180,7 +180,9 @@ impl Holder {
         }
     }
 
-    fn sent_at(&self, grant: &Grant) -> Option<BootTime> {
+    /// When the renewal that `grant` answers was sent; `None` for what is not an answer to this run.
+    #[must_use]
+    pub fn sent_at(&self, grant: &Grant) -> Option<BootTime> {
         let own_run = grant.incarnation == self.incarnation || planted!(NoIncarnation);
         let ours = own_run && grant.node == self.me && grant.generation == self.generation;
         if !ours || !self.electors.all().contains(&grant.elector) {

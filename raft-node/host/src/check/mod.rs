@@ -21,6 +21,7 @@ use regex::bytes::Regex;
 use tokio::time::{Instant, timeout_at};
 
 pub use link::AskOn;
+pub(crate) use ping::{checksum, types};
 pub use program::Program;
 
 /// What a check found. The text is one sentence for an operator: what was asked, and what came instead.

@@ -24,7 +24,7 @@ const BUFFER: usize = 1500;
 const SEQUENCE: u16 = 1;
 
 /// (request, answer) by family.
-const fn types(to: IpAddr) -> (u8, u8) {
+pub(crate) const fn types(to: IpAddr) -> (u8, u8) {
     match to {
         IpAddr::V4(_) => (8, 0),
         IpAddr::V6(_) => (128, 129),
@@ -191,7 +191,7 @@ fn request(to: IpAddr, id: u16, nonce: &Nonce, padding: usize) -> Vec<u8> {
 }
 
 /// RFC 1071: a byte that is left over counts as if a zero followed.
-fn checksum(message: &[u8]) -> u16 {
+pub(crate) fn checksum(message: &[u8]) -> u16 {
     let (words, rest) = message.as_chunks::<2>();
     let mut sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
     sum += rest.iter().map(|byte| u32::from(*byte) << 8).sum::<u32>();
