@@ -176,9 +176,7 @@ impl Kind {
                 let (protocol, mode) = (protocol_name(*protocol), mode_name(*mode));
                 format!("{module} serves {vip} {protocol} port {port} ({mode} delivery)")
             }
-            Self::ServiceRemoved { module, vip, protocol, port } => {
-                format!("{module} no longer serves {vip} {} port {port}", protocol_name(*protocol))
-            }
+            Self::ServiceRemoved { module, vip, protocol, port } => gone(module, vip, *protocol, *port),
             Self::WeightSet { module, name, weight } => {
                 format!("weight of {name} for {module} is {}", weight.0)
             }
@@ -188,17 +186,16 @@ impl Kind {
             Self::MaintenanceOn { name, until, reason } => {
                 format!("{name} goes into maintenance{}", maintenance_text(*until, reason))
             }
-            Self::MaintenanceOff { name, due: true } => format!("the maintenance of {name} ended as planned"),
-            Self::MaintenanceOff { name, due: false } => format!("the maintenance of {name} was ended"),
+            Self::MaintenanceOff { name, due } => {
+                format!("the maintenance of {name} {}", if *due { "ended as planned" } else { "was ended" })
+            }
             Self::RestartBegun { name } => format!("the daemon of {name} restarts; its filter goes on"),
             Self::RestartEnded { name } => format!("the restart of the daemon of {name} is over"),
             Self::TieBreakSet { to } => tie_break(to.as_ref()),
             Self::TieBreakRehearsed { failure } => rehearsed(failure),
             Self::ProfileSet { profile } => format!("timing profile is {}", profile_name(*profile)),
             Self::LevelFinalized { level } => format!("members use feature level {level}"),
-            Self::Assigned { module, buckets } => {
-                format!("{buckets} buckets of {module} got their first owners")
-            }
+            Self::Assigned { module, buckets } => format!("{buckets} buckets of {module} got first owners"),
             Self::Prepared { module, buckets, epoch } => {
                 format!("{buckets} buckets of {module} are about to move (epoch {epoch})")
             }
@@ -222,6 +219,11 @@ impl Kind {
             }
         }
     }
+}
+
+/// Of a service.
+fn gone(module: &ModuleName, vip: &VirtualIp, protocol: Protocol, port: u16) -> String {
+    format!("{module} no longer serves {vip} {} port {port}", protocol_name(protocol))
 }
 
 /// Of a survivor.

@@ -141,16 +141,12 @@ fn body_to_wire(body: &Body) -> Proto {
         Body::RestartForget { node, begun } => restart_forget_to_wire(*node, begun),
         #[cfg(feature = "next")]
         Body::ClusterRename(name) => Proto::ClusterRename(v1::ClusterRename { name: name.clone() }),
-        Body::TieBreakSet(to) => {
-            Proto::TieBreakSet(v1::TieBreakSet { tie_break: to.as_ref().map(Wire::to_wire) })
-        }
+        Body::TieBreakSet(to) => tie_break_to_wire(to.as_ref()),
         Body::TieBreakRehearsed { tried, rehearsal } => rehearsed_to_wire(tried, rehearsal),
         Body::ProfileSet(profile) => Proto::ProfileSet(v1::ProfileSet { profile: profile.to_wire() }),
         Body::FinalizeLevel(level) => Proto::FinalizeLevel(v1::FinalizeLevel { feature_level: level.0 }),
         Body::Prepare(list) => Proto::Prepare(v1::Prepare { transfers: all_to_wire(list) }),
-        Body::Move { losers, transfers } => {
-            Proto::Move(v1::Move { losers: ids(losers), transfers: all_to_wire(transfers) })
-        }
+        Body::Move { losers, transfers } => move_to_wire(losers, transfers),
         Body::Activate { buckets, evidence } => {
             Proto::Activate(v1::Activate { buckets: all_to_wire(buckets), evidence: all_to_wire(evidence) })
         }
@@ -274,6 +270,14 @@ fn parse_module_apply(mut p: v1::ModuleApply) -> Result<Body, WireError> {
     let module = text::module("ModuleApply.module", std::mem::take(&mut p.module))?;
     let content = std::mem::take(&mut p.content).to_vec().into();
     Ok(Body::ModuleApply { module, outline: Outline::from_wire(p)?, content })
+}
+
+fn move_to_wire(losers: &[NodeId], transfers: &[Transfer]) -> Proto {
+    Proto::Move(v1::Move { losers: ids(losers), transfers: all_to_wire(transfers) })
+}
+
+fn tie_break_to_wire(to: Option<&TieBreak>) -> Proto {
+    Proto::TieBreakSet(v1::TieBreakSet { tie_break: to.map(Wire::to_wire) })
 }
 
 fn rehearsed_to_wire(tried: &TieBreak, rehearsal: &Rehearsal) -> Proto {
