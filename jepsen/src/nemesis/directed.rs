@@ -30,6 +30,11 @@ pub fn schedule(bug: Bug, seed: u64) -> Schedule {
         | Bug::ActivateWithoutWaiting
         | Bug::WaitEqualsLease
         | Bug::AcceptFromAnyone
+        | Bug::LateClaim
+        | Bug::PossessionByReceipt
+        | Bug::ClaimAgain
+        | Bug::NoHold
+        | Bug::GapIgnored
         | Bug::LowerEpochAfterRestart => Schedule::random(seed),
     }
 }

@@ -169,7 +169,7 @@ impl Arbiter {
     #[must_use]
     pub fn hushed(&self) -> bool {
         match self.phase {
-            Phase::Contest { .. } | Phase::Recording { .. } | Phase::Alone => !planted!(NotHushed),
+            Phase::Contest { .. } | Phase::Recording { .. } | Phase::Alone => true,
             Phase::Together | Phase::Spent { .. } => false,
         }
     }
@@ -253,7 +253,7 @@ impl Arbiter {
     pub fn recorded(&mut self, now: BootTime) -> Vec<Act> {
         let Phase::Recording { since, lost } = self.phase else { return Vec::new() };
         self.forfeit(now);
-        let lost = lost.or((!self.wins(now)).then_some(Loss::Unanswered)).filter(|_| !planted!(NoSecondLook));
+        let lost = lost.or((!self.wins(now)).then_some(Loss::Unanswered));
         match lost {
             Some(loss) => {
                 self.phase = Phase::Spent { since, loss };
@@ -327,7 +327,7 @@ impl Arbiter {
     }
 
     fn wins(&self, now: BootTime) -> bool {
-        let hold = if planted!(ShortHold) { Span(self.rules.hold.0 / 2) } else { self.rules.hold };
+        let hold = if planted!(NoHold) { Span::ZERO } else { self.rules.hold };
         let held = |number: &usize| {
             let router = &self.routers[*number];
             self.holds(*number, now) && router.first.is_some_and(|first| router.last.since(first) >= hold)

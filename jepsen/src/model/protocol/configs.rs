@@ -206,7 +206,15 @@ pub fn planted(bug: Bug) -> Option<Config> {
         Bug::ReportBeforeFlip => Config { grace: true, ..ONE },
         Bug::LowerEpochAfterRestart => Config { restarts: 1, fragile: 0b001, ..ONE },
         Bug::JointWithoutSeal => Config { log: 7, ..MOVING_ELECTORS },
-        Bug::RestartForgotten | Bug::RefusedRestart | Bug::LongerBeforeSettled | Bug::ForgottenByLaggard => {
+        Bug::RestartForgotten
+        | Bug::RefusedRestart
+        | Bug::LongerBeforeSettled
+        | Bug::ForgottenByLaggard
+        | Bug::LateClaim
+        | Bug::PossessionByReceipt
+        | Bug::ClaimAgain
+        | Bug::NoHold
+        | Bug::GapIgnored => {
             return None;
         }
     };

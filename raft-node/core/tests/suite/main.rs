@@ -1,6 +1,7 @@
 //! Tests of the core from outside.
 
 mod apply;
+mod arbiter;
 mod assignment;
 mod drill;
 mod elector;
