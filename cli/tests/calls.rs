@@ -99,7 +99,12 @@ fn tie_break() -> v1::TieBreak {
         kind: v1::TieBreakKind::Exclusive.into(),
         routers: vec![v1::Router { ip: "192.0.2.1".into(), mac: vec![2, 0, 0, 0, 0, 9].into() }],
         address: "192.0.2.99".into(),
-        rehearsed: Some(v1::Rehearsal { at_ms: 0, nodes: vec![1, 2], failure }),
+        rehearsed: Some(v1::Rehearsal {
+            at_ms: 0,
+            nodes: vec![1, 2],
+            failure,
+            profile: v1::Profile::Fast.into(),
+        }),
     }
 }
 

@@ -29,8 +29,8 @@ use crate::proposer::Proposer;
 use crate::raft::{
     Applied, CallError, Caller, Client, Endpoint, Gate, Handle, Link, PeerHandler, ProposeError, Snapshot,
 };
-use crate::tiebreak;
-use crate::wire::{Wire, WireError, text};
+use crate::tiebreak::Trial;
+use crate::wire::{Wire, WireError};
 
 /// A newcomer waits this long for the member it asks, which may have to find the leader first.
 const JOIN_WAIT: Duration = Duration::from_secs(15);
@@ -521,11 +521,13 @@ impl PeerHandler for Serving {
     }
 
     async fn echoes(&self, _: Caller, request: v1::EchoesRequest) -> Result<v1::EchoesResponse, Status> {
-        let router = request.router.ok_or_else(|| Status::invalid_argument("no router"))?;
-        let address = text::ip("EchoesRequest.address", &request.address).map_err(bad)?;
-        let ip = text::ip("Router.ip", &router.ip).map_err(bad)?;
-        let mac = text::array("Router.mac", &router.mac).map_err(bad)?;
-        let done = tiebreak::echoes(address, ip, mac, request.claim).await;
+        if self.proposer.raft.gate().is_hushed() {
+            // A trial must not take the lock from a contest.
+            return Err(Status::unavailable("this node waits to see whether it has to go on alone"));
+        }
+        let trial = Trial::from_wire(request).map_err(bad)?;
+        let snapshot = self.proposer.raft.state().borrow().clone();
+        let done = trial.run(&snapshot.state).await;
         let problem = done.as_ref().err().map(ToString::to_string).unwrap_or_default();
         Ok(v1::EchoesResponse { answered: done.unwrap_or_default(), problem })
     }

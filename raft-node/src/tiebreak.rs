@@ -9,7 +9,7 @@ use std::time::Duration;
 use farm_core::arbiter::Kind;
 use farm_core::command::{Body, Command};
 use farm_core::id::NodeId;
-use farm_core::model::{Node, Role};
+use farm_core::model::{Node, Profile, Role};
 use farm_core::state::ClusterState;
 use farm_core::tiebreak::{Mac, Rehearsal, TieBreak};
 use farm_core::time::UnixTime;
@@ -21,6 +21,7 @@ use crate::journal::now_ms;
 use crate::member::Member;
 use crate::member::contest::{link_to, place};
 use crate::problem::Problem;
+use crate::wire::{Wire, WireError, required, text};
 
 /// A router on the link answers at once, or is not there.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(2);
@@ -87,12 +88,62 @@ async fn refuse_used(address: IpAddr) -> Result<(), Problem> {
     }
 }
 
-/// Echoes that this machine sends as the address, and how many of them are answered; it claims the address first, or not.
-///
-/// # Errors
-/// Nothing can be sent.
-pub async fn echoes(address: IpAddr, router: IpAddr, mac: Mac, claim: bool) -> io::Result<u64> {
-    let port = Port::open(place(address, router, mac).await?)?;
+/// One turn of a trial: a node sends echoes to a router as the address, having claimed it or not.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What is tried, without an earlier trial.
+    pub tie_break: TieBreak,
+    /// The timing that goes with it.
+    pub profile: Profile,
+    /// The router.
+    pub router: IpAddr,
+    /// Whether the address is claimed first.
+    pub claim: bool,
+}
+
+impl Trial {
+    /// Parses what was sent.
+    ///
+    /// # Errors
+    /// What is missing or unknown.
+    pub fn from_wire(request: v1::EchoesRequest) -> Result<Self, WireError> {
+        let router = request.router.ok_or(WireError::Missing { field: "EchoesRequest.router" })?;
+        Ok(Self {
+            tie_break: required("EchoesRequest.tie_break", request.tie_break)?,
+            profile: Profile::from_wire(request.profile)?,
+            router: text::ip("Router.ip", &router.ip)?,
+            claim: request.claim,
+        })
+    }
+
+    fn to_wire(&self) -> v1::EchoesRequest {
+        v1::EchoesRequest {
+            tie_break: Some(self.tie_break.to_wire()),
+            profile: self.profile.to_wire(),
+            router: Some(v1::Router { ip: self.router.to_string(), mac: Vec::new().into() }),
+            claim: self.claim,
+        }
+    }
+
+    /// How many echoes of this machine are answered. `state`: what this node knows, which must be what is tried: from then on it goes
+    /// by nothing older.
+    ///
+    /// # Errors
+    /// It knows something else, or nothing can be sent.
+    pub async fn run(&self, state: &ClusterState) -> io::Result<u64> {
+        let known = state.tie_break.clone().map(|t| TieBreak { rehearsed: None, ..t });
+        if known.as_ref() != Some(&self.tie_break) || state.profile != self.profile {
+            return Err(io::Error::other("it does not know yet what is tried"));
+        }
+        let (Some(address), Some(mac)) = (self.tie_break.address, self.tie_break.routers.get(&self.router))
+        else {
+            return Err(io::Error::other("there is nothing to claim"));
+        };
+        echoes(&Port::open(place(address, self.router, *mac).await?)?, self.claim).await
+    }
+}
+
+async fn echoes(port: &Port, claim: bool) -> io::Result<u64> {
     if claim {
         port.claim()?;
     }
@@ -111,45 +162,46 @@ pub async fn echoes(address: IpAddr, router: IpAddr, mac: Mac, claim: bool) -> i
     Ok(u64::try_from(answered.len()).unwrap_or(u64::MAX))
 }
 
-/// Tries `tie_break` with every server in turn: each claims and is answered, and the one before it is not any more.
-async fn rehearse(member: &Member, tie_break: &TieBreak, servers: &[NodeId]) -> Rehearsal {
-    let failure = match tie_break.address {
+/// Tries what is set with every server in turn: each claims and is answered, and the one before it is not any more.
+async fn rehearse(member: &Member, tried: &TieBreak, profile: Profile, servers: &[NodeId]) -> Rehearsal {
+    let failure = match tried.address {
         None => String::new(),
-        Some(address) => try_all(member, address, tie_break, servers).await.err().unwrap_or_default(),
+        Some(address) => try_all(member, address, (tried, profile), servers).await.err().unwrap_or_default(),
     };
-    Rehearsal { at: UnixTime(now_ms()), nodes: servers.iter().copied().collect(), failure }
+    Rehearsal { at: UnixTime(now_ms()), nodes: servers.iter().copied().collect(), profile, failure }
 }
 
 async fn try_all(
     member: &Member,
     address: IpAddr,
-    tie_break: &TieBreak,
+    (tried, profile): (&TieBreak, Profile),
     servers: &[NodeId],
 ) -> Result<(), String> {
     let snapshot = member.snapshot();
-    for (router, mac) in &tie_break.routers {
-        // Once around, and the first one again.
-        let turns = servers.iter().chain(servers.first());
+    let name = |id: NodeId| snapshot.state.name_of(id);
+    for router in tried.routers.keys() {
+        let asked = async |id: NodeId, claim: bool| {
+            let trial = Trial { tie_break: tried.clone(), profile, router: *router, claim };
+            member.try_lock(id, &trial).await.map_err(|why| format!("{}: {why}", name(id)))
+        };
         let mut before: Option<NodeId> = None;
-        for node in turns {
-            let name = |id: NodeId| snapshot.state.name_of(id);
-            let asked = |id: NodeId, claim: bool| member.echoes(id, address, *router, *mac, claim);
-            let answered = asked(*node, true).await.map_err(|why| format!("{}: {why}", name(*node)))?;
+        // Once around, and the first one again.
+        for node in servers.iter().chain(servers.first()) {
+            let answered = asked(*node, true).await?;
             if answered < PINGS {
                 return Err(format!(
                     "{router} answers {answered} of {PINGS} pings of {} from {address}: it does not take the claim, or limits pings",
                     name(*node)
                 ));
             }
-            if let Some(before) = before.filter(|before| before != node) {
-                let still = asked(before, false).await.map_err(|why| format!("{}: {why}", name(before)))?;
-                if still > 0 {
-                    return Err(format!(
-                        "{router} still answers {} when {} has claimed {address}: it is no lock",
-                        name(before),
-                        name(*node)
-                    ));
-                }
+            if let Some(before) = before.filter(|before| before != node)
+                && asked(before, false).await? > 0
+            {
+                return Err(format!(
+                    "{router} still answers {} when {} has claimed {address}: it is no lock",
+                    name(before),
+                    name(*node)
+                ));
             }
             before = Some(*node);
         }
@@ -175,8 +227,8 @@ impl Member {
         let snapshot = self.snapshot();
         let tie_break = snapshot.state.tie_break.clone()?;
         let servers = self.present_servers(&snapshot.state)?;
-        let rehearsal = rehearse(self, &tie_break, &servers).await;
         let tried = TieBreak { rehearsed: None, ..tie_break };
+        let rehearsal = rehearse(self, &tried, snapshot.state.profile, &servers).await;
         self.insist(Body::TieBreakRehearsed { tried, rehearsal: rehearsal.clone() }).await;
         Some(rehearsal)
     }
@@ -206,24 +258,12 @@ impl Member {
         }
     }
 
-    /// As [`echoes`], on any node.
-    async fn echoes(
-        &self,
-        node: NodeId,
-        address: IpAddr,
-        router: IpAddr,
-        mac: Mac,
-        claim: bool,
-    ) -> Result<u64, String> {
+    /// A turn of a trial, on any node.
+    async fn try_lock(&self, node: NodeId, trial: &Trial) -> Result<u64, String> {
         if node == self.me {
-            return echoes(address, router, mac, claim).await.map_err(|e| e.to_string());
+            return trial.run(&self.snapshot().state).await.map_err(|e| e.to_string());
         }
-        let request = v1::EchoesRequest {
-            address: address.to_string(),
-            router: Some(v1::Router { ip: router.to_string(), mac: mac.to_vec().into() }),
-            claim,
-        };
-        self.peers().echoes(node, request).await.map_err(|p| p.fact)
+        self.peers().echoes(node, trial.to_wire()).await.map_err(|p| p.fact)
     }
 }
 
@@ -235,6 +275,7 @@ fn is_due(state: &ClusterState) -> bool {
     let Some(last) = &tie_break.rehearsed else { return true };
     let servers = state.nodes.values().filter(|n| n.role == Role::Server && n.membership.stays());
     let new = servers.map(|n| n.id).any(|id| !last.nodes.contains(&id));
+    let new = new || last.profile != state.profile;
     let pause = if last.failure.is_empty() { REHEARSE_EVERY } else { AFTER_FAILURE };
     new || u128::from(now_ms().abs_diff(last.at.0)) > pause.as_millis()
 }

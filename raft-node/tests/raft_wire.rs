@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use farm_core::arbiter::Kind;
 use farm_core::command::{Body, Command, Evidence, ModuleBuckets, Transfer};
 use farm_core::electors::{Change, Electors, Seal};
 use farm_core::id::{
@@ -16,6 +17,7 @@ use farm_core::model::{
 };
 use farm_core::restart::Restart;
 use farm_core::state::{ClusterState, Retired, ServiceKey};
+use farm_core::tiebreak::{Rehearsal, TieBreak};
 use farm_core::time::{Span, UnixTime};
 use farm_proto::v1;
 use farmd::wire::{Wire, WireError, decode, encode};
@@ -121,6 +123,18 @@ fn service() -> impl Strategy<Value = Service> {
     })
 }
 
+fn rehearsal() -> impl Strategy<Value = Rehearsal> {
+    (any::<u64>(), btree_set(node_id(), 0..3), profile(), name())
+        .prop_map(|(at, nodes, profile, failure)| Rehearsal { at: UnixTime(at), nodes, profile, failure })
+}
+
+fn tie_break() -> impl Strategy<Value = TieBreak> {
+    let kind = select(vec![Kind::Plain, Kind::Exclusive]);
+    let routers = btree_map(ip(), any::<[u8; 6]>(), 1..3);
+    (kind, routers, option::of(ip()), option::of(rehearsal()))
+        .prop_map(|(kind, routers, address, rehearsed)| TieBreak { kind, routers, address, rehearsed })
+}
+
 fn maintenance() -> impl Strategy<Value = Maintenance> {
     (any::<u64>(), option::of(any::<u64>()), name()).prop_map(|(since, until, reason)| Maintenance {
         since: UnixTime(since),
@@ -177,6 +191,9 @@ fn members() -> impl Strategy<Value = Body> {
         node_id().prop_map(Body::NodeOverrule),
         (generation(), vec(node_id(), 0..3))
             .prop_map(|(generation, overruled)| Body::TakeOver { generation, overruled }),
+        option::of(tie_break()).prop_map(Body::TieBreakSet),
+        (tie_break(), rehearsal())
+            .prop_map(|(tried, rehearsal)| Body::TieBreakRehearsed { tried, rehearsal }),
         node_id().prop_map(Body::NodeRemove),
         (node_id(), 0..Span::MAX_MILLIS, any::<bool>()).prop_map(|(node, ms, everybody)| {
             Body::RestartBegin { node, lease: Span::millis(ms), everybody }
@@ -337,11 +354,13 @@ fn state() -> impl Strategy<Value = ClusterState> {
     let node = (node_id(), node()).prop_map(|(id, node)| (id, Node { id, ..node }));
     let modules = btree_map(module(), a_module(), 0..2);
     let fences = btree_map(node_id(), any::<u64>().prop_map(Epoch), 0..4);
-    let maintenance = (btree_map(node_id(), maintenance(), 0..3), btree_map(node_id(), restart(), 0..3));
+    let restarts = (btree_map(node_id(), restart(), 0..3), option::of(tie_break()));
+    let maintenance = (btree_map(node_id(), maintenance(), 0..3), restarts);
     let body =
         (electors(), vec(node, 0..4), modules, fences, any::<u64>(), vec(retired(), 0..3), maintenance);
     (head, body).prop_map(|((cluster, name, generation, (epoch, level), profile, key), body)| {
-        let (electors, nodes, modules, fences, lease_bound, retired, (maintenance, restarts)) = body;
+        let (electors, nodes, modules, fences, lease_bound, retired, (maintenance, (restarts, tie_break))) =
+            body;
         ClusterState {
             cluster: ClusterId(cluster),
             name,
@@ -358,6 +377,7 @@ fn state() -> impl Strategy<Value = ClusterState> {
             retired: retired.into_iter().collect(),
             maintenance,
             restarts,
+            tie_break,
             ..ClusterState::default()
         }
     })

@@ -109,6 +109,26 @@ fn without_the_router_nobody_goes_on_and_both_are_back_when_they_meet() -> Resul
 }
 
 #[test]
+fn a_daemon_that_restarts_as_planned_is_not_overruled() -> Result<()> {
+    let farm = up("tie-again", Mode::Directed)?;
+    let before = farm.names(ONE)?;
+    let load = Load::start(&farm, Place::Client)?;
+    load.await_answers_of(&BOTH)?;
+    for server in BOTH {
+        farm.farmctl(server, &["node", "restart"])?;
+        await_pair(&farm)?;
+    }
+    // Another timing needs another rehearsal, which comes by itself.
+    farm.farmctl(ONE, &["cluster", "profile", "standard"])?;
+    await_pair(&farm)?;
+    ensure!(farm.names(ONE)? == before, "they are who they were");
+    let events = farm.events(ONE)?;
+    ensure!(events.iter().all(|e| e.kind != "taken_over"), "nobody went on alone");
+    load.await_everybody()?;
+    load.upheld(ONE).map(drop)
+}
+
+#[test]
 fn what_would_not_decide_is_refused_or_said() -> Result<()> {
     let farm = Farm::of("tie-no", 2, |spec| spec.mode(Mode::Directed))?;
     let refused = |words: &[&str]| -> Result<String> {

@@ -293,10 +293,11 @@ impl State {
         }
     }
 
-    /// What was being written is not durable: that it is, is a turn of its own.
+    /// What was being written is durable: the worse of the two.
     fn crash(&mut self, n: usize) {
         self.crashes -= 1;
         let node = &mut self.nodes[n];
+        node.recorded |= node.recording;
         (node.up, node.alone, node.recording) = (false, false, false);
     }
 

@@ -140,6 +140,7 @@ view! {
     Rehearsal(Rehearsal as m) {
         at_ms: u64 = m.at_ms,
         nodes: Vec<u64> = m.nodes.clone(),
+        profile: String = profile(m.profile),
         failure: String = m.failure.clone(),
     }
 }

@@ -174,7 +174,7 @@ fn moving(name: &ModuleName, module: &Module) -> Option<Condition> {
 fn tie_break(state: &ClusterState) -> Option<Condition> {
     let nodes = &state.electors.current;
     let tie_break = state.tie_break.as_ref().filter(|_| nodes.len() == 2)?;
-    let (code, cause, next) = match (tie_break.kind, tie_break.idle(nodes)) {
+    let (code, cause, next) = match (tie_break.kind, tie_break.idle(nodes, state.profile)) {
         (Kind::Plain, _) => (
             "tie_break_plain",
             "the tie-break is plain: two nodes that reach a router and not each other both go on".to_owned(),

@@ -173,8 +173,7 @@ impl Kind {
             Self::ModuleClosed { module, name } => format!("{module} serves nobody on {name}"),
             Self::ModuleRemoved { module } => format!("module {module} and its services were removed"),
             Self::ServiceAdded { module, vip, protocol, port, mode } => {
-                let (protocol, mode) = (protocol_name(*protocol), mode_name(*mode));
-                format!("{module} serves {vip} {protocol} port {port} ({mode} delivery)")
+                comes(module, vip, (*protocol, *port), *mode)
             }
             Self::ServiceRemoved { module, vip, protocol, port } => gone(module, vip, *protocol, *port),
             Self::WeightSet { module, name, weight } => {
@@ -195,7 +194,9 @@ impl Kind {
             Self::TieBreakRehearsed { failure } => rehearsed(failure),
             Self::ProfileSet { profile } => format!("timing profile is {}", profile_name(*profile)),
             Self::LevelFinalized { level } => format!("members use feature level {level}"),
-            Self::Assigned { module, buckets } => format!("{buckets} buckets of {module} got first owners"),
+            Self::Assigned { module, buckets } => {
+                format!("{buckets} buckets of {module} got their first owners")
+            }
             Self::Prepared { module, buckets, epoch } => {
                 format!("{buckets} buckets of {module} are about to move (epoch {epoch})")
             }
@@ -219,6 +220,12 @@ impl Kind {
             }
         }
     }
+}
+
+/// Of a service.
+fn comes(module: &ModuleName, vip: &VirtualIp, at: (Protocol, u16), mode: Mode) -> String {
+    let (protocol, mode) = (protocol_name(at.0), mode_name(mode));
+    format!("{module} serves {vip} {protocol} port {} ({mode} delivery)", at.1)
 }
 
 /// Of a service.

@@ -100,7 +100,11 @@ impl View<'_> {
         let server = |id: &NodeId| self.state.nodes.get(id).is_some_and(|n| n.role == Role::Server);
         let pair =
             electors.change.is_none() && electors.current.len() == 2 && electors.current == *self.voters;
-        let works = self.state.tie_break.as_ref().is_some_and(|t| t.idle(&electors.current).is_none());
+        let works = self
+            .state
+            .tie_break
+            .as_ref()
+            .is_some_and(|t| t.idle(&electors.current, self.state.profile).is_none());
         pair && works && matches!(left[..], [one] if server(one))
     }
 
@@ -138,7 +142,7 @@ impl View<'_> {
         }
         match lost {
             Lost::Node(_) if self.voters.len() == 2 => {
-                "let a third vote join, a server or a witness, or have a router decide: farmctl cluster tie-break --help".to_owned()
+                "let a third vote join (farmd --role witness), or have a router decide: farmctl cluster tie-break --help".to_owned()
             }
             Lost::Node(_) => "farmctl doctor".to_owned(),
             Lost::Room(_) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arbiter::Kind;
 use crate::id::NodeId;
+use crate::model::Profile;
 use crate::state::ClusterState;
 use crate::time::UnixTime;
 
@@ -32,22 +33,28 @@ pub struct TieBreak {
 pub struct Rehearsal {
     /// When.
     pub at: UnixTime,
-    /// Who took part.
+    /// Who took part, and knew what was tried.
     pub nodes: BTreeSet<NodeId>,
+    /// The timing that they all knew.
+    pub profile: Profile,
     /// Why it would not decide; empty: it does.
     pub failure: String,
 }
 
 impl TieBreak {
-    /// Why it does not decide between `nodes`; `None` when it does.
+    /// Why it does not decide between `nodes`; `None` when it does. Two that went by different locks, or by different
+    /// lengths of time, could both win: each goes by what the other one is known to know.
     #[must_use]
-    pub fn idle(&self, nodes: &BTreeSet<NodeId>) -> Option<String> {
+    pub fn idle(&self, nodes: &BTreeSet<NodeId>, profile: Profile) -> Option<String> {
         match (self.kind, &self.rehearsed) {
             (Kind::Plain, _) => None,
             (Kind::Exclusive, None) => Some("it was never rehearsed".into()),
             (Kind::Exclusive, Some(r)) if !r.failure.is_empty() => Some(r.failure.clone()),
             (Kind::Exclusive, Some(r)) if !nodes.is_subset(&r.nodes) => {
                 Some("it was rehearsed by other nodes".into())
+            }
+            (Kind::Exclusive, Some(r)) if r.profile != profile => {
+                Some("it was rehearsed with another timing profile".into())
             }
             (Kind::Exclusive, Some(_)) => None,
         }

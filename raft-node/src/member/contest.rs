@@ -118,9 +118,11 @@ impl Member {
         let peer = state.peer_of(self.me)?;
         let pair = BTreeSet::from([self.me, peer]);
         let serves = state.nodes.get(&self.me).is_some_and(|me| me.role == Role::Server);
-        let tie_break = state.tie_break.as_ref().filter(|t| t.idle(&pair).is_none())?;
+        let tie_break = state.tie_break.as_ref().filter(|t| t.idle(&pair, state.profile).is_none())?;
         let both = self.role().voters == pair;
-        (serves && both).then(|| Plan::new(self.me, peer, &Timing::of(state.profile), tie_break))
+        // Who restarts as planned is silent for longer than this could wait, and serves all the same.
+        let planned = pair.iter().any(|id| state.restarting(*id).is_some());
+        (serves && both && !planned).then(|| Plan::new(self.me, peer, &Timing::of(state.profile), tie_break))
     }
 
     /// What was set up.

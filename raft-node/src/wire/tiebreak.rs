@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use farm_core::arbiter::Kind;
+use farm_core::model::Profile;
 use farm_core::tiebreak::{Mac, Rehearsal, TieBreak};
 use farm_core::time::UnixTime;
 use farm_proto::v1;
@@ -46,12 +47,13 @@ impl Wire for Rehearsal {
             at_ms: self.at.0,
             nodes: self.nodes.iter().map(|id| id.0).collect(),
             failure: self.failure.clone(),
+            profile: self.profile.to_wire(),
         }
     }
 
     fn from_wire(p: v1::Rehearsal) -> Result<Self, WireError> {
         let nodes =
             p.nodes.into_iter().map(|id| text::node("Rehearsal.nodes", id)).collect::<Result<_, _>>()?;
-        Ok(Self { at: UnixTime(p.at_ms), nodes, failure: p.failure })
+        Ok(Self { at: UnixTime(p.at_ms), nodes, failure: p.failure, profile: Profile::from_wire(p.profile)? })
     }
 }

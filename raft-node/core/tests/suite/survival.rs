@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use farm_core::arbiter::Kind;
 use farm_core::command::{Body, Command};
 use farm_core::electors::Electors;
 use farm_core::id::{EntryId, Leadership, NodeId};
-use farm_core::model::{Mode, ModuleName, Node, Role};
+use farm_core::model::{Mode, ModuleName, Node, Profile, Role};
 use farm_core::state::ClusterState;
 use farm_core::survival::{Loss, Lost, View, losses, notes};
+use farm_core::tiebreak::{Rehearsal, TieBreak};
+use farm_core::time::UnixTime;
 
 use crate::world::{founding, node, service};
 
@@ -74,6 +77,32 @@ fn three_votes_survive_the_loss_of_one_and_two_of_none() {
     let one = Case::of(1, 0, &[]).fatal();
     assert!(one[0].cure.contains("second server"), "{one:?}");
     assert!(one[0].reasons.iter().any(|r| r.contains("no other node could serve the clients of web")));
+}
+
+#[test]
+fn a_router_lets_either_of_two_servers_go_on_and_no_witness_serve() {
+    let with = |servers: u8, witnesses: u8, failure: &str, profile: Profile| {
+        let mut case = Case::of(servers, witnesses, &[]);
+        let nodes = case.state.nodes.keys().copied().collect();
+        let rehearsed = Rehearsal { at: UnixTime(1), nodes, profile, failure: failure.into() };
+        case.state.tie_break = Some(TieBreak {
+            kind: Kind::Exclusive,
+            routers: [([192, 0, 2, 1].into(), [2, 0, 0, 0, 0, 9])].into(),
+            address: Some([192, 0, 2, 99].into()),
+            rehearsed: Some(rehearsed),
+        });
+        case
+    };
+    let now = Case::of(2, 0, &[]).state.profile;
+    assert!(with(2, 0, "", now).fatal().is_empty());
+    assert_eq!(with(2, 0, "it is no lock", now).fatal().len(), 2);
+    assert_eq!(with(2, 0, "", Profile::Virtual).fatal().len(), 2, "tried with another timing");
+    assert_eq!(with(1, 1, "", now).fatal().len(), 1, "a witness that is left serves nobody");
+    let mut new = with(2, 0, "", now);
+    if let Some(tie_break) = new.state.tie_break.as_mut() {
+        tie_break.rehearsed.as_mut().expect("set above").nodes.pop_last();
+    }
+    assert_eq!(new.fatal().len(), 2, "one has not taken part");
 }
 
 #[test]
