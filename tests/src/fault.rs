@@ -87,7 +87,9 @@ pub fn survive_on(farm: &Farm, vip: IpAddr, victim: Place, from: Place, fault: &
         load.expect_closed(victim, Load::closed_since(silent))?;
     }
     (fault.mend)(farm, victim)?;
-    farm.await_shared_by(&all)?;
+    // In the eyes of a survivor: the victim still tells what it knew before.
+    let back: Vec<Place> = survivors.iter().copied().chain([victim]).collect();
+    farm.await_shared_by(&back)?;
     if !fault.keeps_filter {
         load.expect_no_filter(victim, at);
     }
