@@ -155,7 +155,9 @@ impl PeerNetwork {
             }
             AppendEntriesResponse::HigherVote(_) => None,
         };
-        reached.inspect(|index| self.matched.reached(self.target, &vote, *index));
+        if let Some(index) = reached {
+            self.matched.reached(self.target, &vote, index);
+        }
         Ok(answer)
     }
 
