@@ -62,7 +62,26 @@ pub async fn link_to(router: IpAddr) -> io::Result<(u32, Mac)> {
     })
 }
 
-async fn open(plan: &Plan) -> io::Result<Vec<Router>> {
+/// A contest that the lease thread has.
+struct Open {
+    plan: Plan,
+    /// What it decides; of an earlier one nothing comes here.
+    decided: mpsc::UnboundedReceiver<Decision>,
+    /// Written down for it, and neither acted by nor taken back.
+    written: Option<TakeOver>,
+}
+
+/// The next decision, if there is somebody to make one.
+async fn next(open: &mut Option<Open>) -> Decision {
+    if let Some(open) = open
+        && let Some(decision) = open.decided.recv().await
+    {
+        return decision;
+    }
+    std::future::pending().await
+}
+
+async fn routers(plan: &Plan) -> io::Result<Vec<Router>> {
     let mut opened = Vec::new();
     for (router, mac) in &plan.routers {
         opened.push(match plan.address {
@@ -89,21 +108,21 @@ impl Member {
     /// Keeps the contest as the state wants it, and carries out what it decides. Ends with Raft.
     pub(super) async fn hold_contests(self: Arc<Self>) {
         let (mut state, mut role) = (self.raft.state(), self.raft.role());
-        let (decide, mut decided) = mpsc::unbounded_channel();
-        let (mut open, mut written) = (None, None);
+        let mut open: Option<Open> = None;
         loop {
             state.mark_unchanged();
             role.mark_unchanged();
             let plan = self.plan();
-            if plan != open {
-                open = self.set_up(plan.clone(), &decide).await;
+            if plan.as_ref() != open.as_ref().map(|open| &open.plan) {
+                self.close(open.take()).await;
+                open = self.open(plan.clone()).await;
             }
-            let again = async {
-                if plan != open { tokio::time::sleep(AGAIN).await } else { std::future::pending().await }
-            };
+            let failed = plan.is_some() && open.is_none();
+            let again =
+                async { if failed { tokio::time::sleep(AGAIN).await } else { std::future::pending().await } };
             tokio::select! {
                 biased;
-                Some(decision) = decided.recv() => self.carry_out(decision, open.as_ref(), &mut written).await,
+                decision = next(&mut open) => self.carry_out(decision, open.as_mut()).await,
                 changed = state.changed() => if changed.is_err() { return },
                 changed = role.changed() => if changed.is_err() { return },
                 () = again => {}
@@ -125,37 +144,39 @@ impl Member {
         (serves && both && !planned).then(|| Plan::new(self.me, peer, &Timing::of(state.profile), tie_break))
     }
 
-    /// What was set up.
-    async fn set_up(&self, plan: Option<Plan>, decide: &mpsc::UnboundedSender<Decision>) -> Option<Plan> {
+    /// Sets up what is planned; what keeps it from that is shown.
+    async fn open(&self, plan: Option<Plan>) -> Option<Open> {
         let routers = match &plan {
-            None => None,
-            Some(plan) => match open(plan).await {
-                Ok(routers) => Some((plan, routers)),
-                Err(error) => {
-                    self.contest.say(Some(error.to_string()));
-                    self.lease.give(Order::Contest(None));
-                    return None;
-                }
-            },
+            Some(plan) => routers(plan).await.map(Some),
+            None => Ok(None),
         };
-        self.contest.say(None);
-        let contest = routers.map(|(plan, routers)| {
-            let arbiter = Arbiter::new(plan.rules, plan.kind, routers.len(), plan.later);
-            let gate = self.raft.gate().clone();
-            let hush = Arc::new(move |hushed| gate.hush(hushed));
-            let phase = self.contest.phase.clone();
-            Box::new(Contest::new(plan.peer, arbiter, routers, hush, decide.clone(), phase))
-        });
-        self.lease.give(Order::Contest(contest));
-        plan
+        self.contest.say(routers.as_ref().err().map(ToString::to_string));
+        let (plan, routers) = plan.zip(routers.ok().flatten())?;
+        let arbiter = Arbiter::new(plan.rules, plan.kind, routers.len(), plan.later);
+        let gate = self.raft.gate().clone();
+        let hush = Arc::new(move |hushed| gate.hush(hushed));
+        let (decide, decided) = mpsc::unbounded_channel();
+        let phase = self.contest.phase.clone();
+        let contest = Contest::new(plan.peer, arbiter, routers, hush, decide, phase);
+        self.lease.give(Order::Contest(Some(Box::new(contest))));
+        Some(Open { plan, decided, written: None })
     }
 
-    async fn carry_out(&self, decision: Decision, plan: Option<&Plan>, written: &mut Option<TakeOver>) {
-        let Some(plan) = plan else { return };
+    /// Ends a contest. What it wrote down and did not act by is taken back: nobody else would.
+    async fn close(&self, open: Option<Open>) {
+        let Some(open) = open else { return };
+        self.lease.give(Order::Contest(None));
+        if open.written.is_some() {
+            self.take_back().await;
+        }
+    }
+
+    async fn carry_out(&self, decision: Decision, open: Option<&mut Open>) {
+        let Some(open) = open else { return };
         match decision {
-            Decision::Record => match self.write_down(plan.peer).await {
+            Decision::Record => match self.write_down(open.plan.peer).await {
                 Ok(decision) => {
-                    *written = Some(decision);
+                    open.written = Some(decision);
                     self.lease.give(Order::Recorded);
                 }
                 Err(why) => {
@@ -164,19 +185,24 @@ impl Member {
                 }
             },
             Decision::TakeOver => {
-                let Some(decision) = written.take() else { return };
+                let Some(decision) = open.written.take() else { return };
                 self.lease.give(Order::Generation(decision.generation));
                 if let Err(error) = self.raft.act(decision).await {
                     tracing::error!(%error, "not taken over");
                 }
             }
             Decision::Withdraw => {
-                *written = None;
-                if let Err(error) = self.raft.withdraw().await {
-                    tracing::error!(%error, "the decision that was lost is still written down");
-                    std::process::abort();
-                }
+                open.written = None;
+                self.take_back().await;
             }
+        }
+    }
+
+    /// A record that stayed would be acted by after a restart.
+    async fn take_back(&self) {
+        if let Err(error) = self.raft.withdraw().await {
+            tracing::error!(%error, "the decision that was lost is still written down");
+            std::process::abort();
         }
     }
 
